@@ -1,0 +1,20 @@
+"""Monte Carlo: the only place that batches."""
+
+from sims.comparison import Comparison, Row, compare
+from sims.estimates import Estimate
+from sims.replay import replay, replay_worlds
+from sims.results import Result, difference
+from sims.simulate import draw, simulate
+
+__all__ = [
+    "Comparison",
+    "Estimate",
+    "Result",
+    "Row",
+    "compare",
+    "difference",
+    "draw",
+    "replay",
+    "replay_worlds",
+    "simulate",
+]

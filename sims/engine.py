@@ -1,0 +1,83 @@
+"""The only place that batches: worlds and plays in blocks of one fixed size, by one compiled program each.
+
+Replica i has the key `fold_in(key, i)`, whatever block it falls in and whatever is computed beside it. Drawing and playing
+are two programs, so a replayed world meets the very program that a simulated one meets. Hence, on one backend and version,
+results are the same to the last bit for any chunk size, and replay of drawn worlds equals simulation.
+"""
+
+from collections.abc import Iterator
+from typing import Any
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import jax.random as jr
+import numpy as np
+
+BLOCK = 4096
+
+
+@eqx.filter_jit
+def draw_block(problem: Any, key: Any, first: Any) -> Any:
+    """Draw the worlds of replicas first, ..., first + BLOCK - 1."""
+    return jax.vmap(lambda index: problem.draw(jr.fold_in(key, index)))(first + jnp.arange(BLOCK))
+
+
+@eqx.filter_jit
+def play_block(problem: Any, policy: Any, worlds: Any) -> Any:
+    """Play a policy through a block of worlds."""
+    return jax.vmap(lambda world: problem.play(world, policy))(worlds)
+
+
+@eqx.filter_jit
+def play_family(problem: Any, policies: Any, worlds: Any) -> Any:
+    """Play many policies of one class, stacked, through a block of worlds; `[policies, worlds]`."""
+    return jax.vmap(lambda policy: jax.vmap(lambda world: problem.play(world, policy))(worlds))(policies)
+
+
+@eqx.filter_jit
+def digest_block(worlds: Any, first: Any) -> Any:
+    """Hash each world of a block with its index, and add the hashes up: the order of computing does not matter.
+
+    Two words by multiplying and shifting (the finaliser of MurmurHash3): to tell worlds apart, not against malice.
+    """
+    leaves = [jnp.asarray(leaf).reshape(leaf.shape[0], -1) for leaf in jax.tree.leaves(worlds)]
+    words = [jax.lax.bitcast_convert_type(_word(leaf), jnp.uint32) for leaf in leaves]
+    columns = jnp.concatenate([*words, (first + jnp.arange(leaves[0].shape[0]))[:, None].astype(jnp.uint32)], axis=1)
+
+    def mix(h: Any, column: Any) -> tuple[Any, None]:
+        h = (h ^ column) * jnp.uint32(0x85EBCA6B)
+        h = (h ^ (h >> 13)) * jnp.uint32(0xC2B2AE35)
+        return h ^ (h >> 16), None
+
+    starts = jnp.array([[0x9E3779B9], [0x7F4A7C15]], jnp.uint32) * jnp.ones(columns.shape[0], jnp.uint32)
+    hashes, _ = jax.lax.scan(mix, starts, columns.T)
+    return hashes
+
+
+def _word(leaf: Any) -> Any:
+    return leaf.astype(jnp.int32) if leaf.dtype != jnp.float32 else leaf
+
+
+def blocks_of(worlds: Any) -> Iterator[tuple[int, int, Any]]:
+    """Cut stacked worlds into blocks, the last one filled up with copies of a world; (first, how many count, block)."""
+    num_worlds = jax.tree.leaves(worlds)[0].shape[0]
+    for first in range(0, num_worlds, BLOCK):
+        count = min(BLOCK, num_worlds - first)
+        index = np.minimum(np.arange(first, first + BLOCK), num_worlds - 1)
+        yield first, count, jax.tree.map(lambda leaf: jnp.asarray(np.asarray(leaf)[index]), worlds)  # noqa: B023
+
+
+class Digest:
+    """The running sum of the hashes of worlds."""
+
+    def __init__(self) -> None:
+        self._total = np.zeros(2, np.uint64)
+
+    def add(self, worlds: Any, first: int, count: int) -> None:
+        """Add the first `count` worlds of a block."""
+        hashes = np.asarray(digest_block(worlds, jnp.int32(first)))[:, :count]
+        self._total += hashes.astype(np.uint64).sum(axis=1)
+
+    def __str__(self) -> str:
+        return "".join(f"{int(word) % 2**64:016x}" for word in self._total)

@@ -1,0 +1,60 @@
+"""Numbers with their errors."""
+
+import math
+from dataclasses import dataclass
+from typing import Self
+
+import numpy as np
+from scipy.stats import norm, t
+
+FEW = 100  # below so many independent units, errors are bootstrapped
+NUM_RESAMPLES = 2000
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """A mean, its standard error and the number of independent units behind it.
+
+    An exact value has error 0.
+    """
+
+    mean: float
+    standard_error: float
+    num_independent: int
+
+    @classmethod
+    def of(cls, values: np.ndarray) -> Self:
+        """Estimate the mean of independent values `[units]`; in float64, with fewer than 100 units by bootstrap.
+
+        The resamples have a fixed seed: the same values give the same estimate.
+
+        Raises:
+            ValueError: for no values.
+        """
+        values = np.asarray(values, np.float64)
+        count = values.size
+        if count == 0:
+            raise ValueError("values: expected at least one, got none")
+        mean = float(values.mean())
+        if count == 1:
+            return cls(mean, math.inf, 1)
+        if count >= FEW:
+            return cls(mean, float(values.std(ddof=1)) / math.sqrt(count), count)
+        resampled = np.random.default_rng(0).integers(0, count, (NUM_RESAMPLES, count))
+        inflated = math.sqrt(count / (count - 1))  # a bootstrap's variance is too small by (n - 1) / n
+        return cls(mean, float(values[resampled].mean(axis=1).std()) * inflated, count)
+
+    def interval(self, confidence: float = 0.95) -> tuple[float, float]:
+        """Return the two-sided interval of a normal mean, of Student's t with few units."""
+        tail = (1 + confidence) / 2
+        quantile = t.ppf(tail, self.num_independent - 1) if self.num_independent < FEW else norm.ppf(tail)
+        half = float(quantile) * self.standard_error if self.standard_error else 0.0
+        return self.mean - half, self.mean + half
+
+    def __str__(self) -> str:
+        if not math.isfinite(self.standard_error):
+            return f"{self.mean:.4g} ± ?"
+        if self.standard_error == 0:
+            return f"{self.mean:.6g}"
+        digits = max(0, 1 - math.floor(math.log10(self.standard_error)))
+        return f"{self.mean:,.{digits}f} ± {self.standard_error:,.{digits}f}"

@@ -1,0 +1,68 @@
+"""What a simulation or a replay gives: an estimate a component, the values behind it, and which worlds they stand on."""
+
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+
+from sims.estimates import Estimate
+
+
+@dataclass(frozen=True, eq=False)
+class Result:
+    """Outcomes of one policy over many worlds.
+
+    Attributes:
+        values: by component of the problem's outcome (`utility`, `correct`, `..._tokens`, ...), one value an independent
+            unit: a replica, or a problem of a log averaged over its orders; float64 `[units]`.
+        digest: of the worlds: two results can be subtracted if theirs agree.
+        title: what was run, for people.
+    """
+
+    values: dict[str, np.ndarray]
+    digest: str
+    title: str
+
+    def __getattr__(self, name: str) -> Estimate:
+        if name.startswith("_") or name not in self.values:
+            raise AttributeError(
+                f"result has no component {name!r}; it has {', '.join(self.__dict__.get('values', ()))}"
+            )
+        return self.estimates[name]
+
+    @cached_property
+    def estimates(self) -> dict[str, Estimate]:
+        """The mean of each component."""
+        return {name: Estimate.of(values) for name, values in self.values.items()}
+
+    @property
+    def num_unsupported(self) -> float:
+        """Units in which the policy went past what the log holds (fractions of a unit where it has several orders)."""
+        return float(self.values["unsupported"].sum())
+
+    def bounds(self, name: str, least: float, most: float) -> tuple[Estimate, Estimate]:
+        """Bound a component that lies in [least, most] by setting what is unsupported to either end."""
+        known, unknown = self.values[name], self.values["unsupported"]
+        return tuple(Estimate.of(known * (1 - unknown) + end * unknown) for end in (least, most))  # type: ignore[return-value]
+
+    def summary(self) -> dict[str, Any]:
+        """Return title and figures in plain numbers, as an artifact's evidence."""
+        figures = {
+            name: {"mean": e.mean, "standard_error": e.standard_error, "num_independent": e.num_independent}
+            for name, e in self.estimates.items()
+        }
+        return {"title": self.title, "figures": figures}
+
+
+def difference(a: Result, b: Result) -> dict[str, Estimate]:
+    """Return the mean of a - b in each component, paired unit by unit.
+
+    Raises:
+        ValueError: if the two do not stand on the same worlds.
+    """
+    if a.digest != b.digest:
+        raise ValueError(
+            f"results: expected the same worlds, got {a.title!r} ({a.digest}) and {b.title!r} ({b.digest})"
+        )
+    return {name: Estimate.of(a.values[name] - b.values[name]) for name in a.values if name in b.values}

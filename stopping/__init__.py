@@ -1,0 +1,54 @@
+"""When an LLM should stop: derive a rule, simulate it, replay it on logs, and hand it to a server.
+
+    import sims, stopping
+
+    log = stopping.load("runs.parquet")
+    fit_part, certify_part, test_part = stopping.split(log, (0.3, 0.5, 0.2), seed=0)
+    fit = stopping.fit(stopping.models.LengthCorrectness(), fit_part)
+    problem = stopping.Sampling(fit.model, num_traces=8, price_per_token=1e-6)
+    solution = stopping.solve(problem)
+    replayed = sims.replay(problem, solution.policy, test_part)
+    stopping.save(solution.policy, "policy/", evidence=[replayed])
+
+Nothing is imported before it is used: `stopping.policies`, `stopping.traces` and `stopping.artifacts` need no JAX.
+"""
+
+import importlib
+from typing import Any
+
+_PUBLIC = {
+    "compare": "sims",
+    "check": "stopping.traces",
+    "fit": "stopping.calibration",
+    "load": "stopping.traces",
+    "load_policy": "stopping.artifacts:load",
+    "save": "stopping.artifacts",
+    "save_log": "stopping.traces:save",
+    "Sampling": "stopping.problems",
+    "solve": "stopping.solvers",
+    "split": "stopping.traces",
+}
+_STAGES = ("artifacts", "calibration", "makespan", "models", "policies", "problems", "solvers", "traces")
+_NEED_TUNE = {"equinox", "jax", "jaxlib", "jaxtyping", "matplotlib", "optax", "scipy"}
+
+__all__ = [*_PUBLIC, *_STAGES]
+__version__ = "0.1.0"
+
+
+def __getattr__(name: str) -> Any:
+    try:
+        if name in _STAGES:
+            return importlib.import_module(f"stopping.{name}")
+        if name in _PUBLIC:
+            module, _, attribute = _PUBLIC[name].partition(":")
+            return getattr(importlib.import_module(module), attribute or name)
+    except ModuleNotFoundError as error:
+        if error.name and error.name.partition(".")[0] in _NEED_TUNE:
+            message = f"stopping.{name} needs {error.name}; install it with: pip install 'stopping[tune]'"
+            raise ModuleNotFoundError(message, name=error.name) from error
+        raise
+    raise AttributeError(f"module 'stopping' has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)

@@ -1,0 +1,30 @@
+"""Artifacts: a policy on disk, one small directory that a server checks before it trusts it. Nothing needs JAX."""
+
+from stopping.artifacts.error import ArtifactError
+from stopping.artifacts.load import Artifact, load
+from stopping.artifacts.save import save
+from stopping.artifacts.schema import (
+    CalibratedOn,
+    Certificate,
+    DecisionPoints,
+    Document,
+    Evidence,
+    Fallback,
+    Quantity,
+    schema,
+)
+
+__all__ = [
+    "Artifact",
+    "ArtifactError",
+    "CalibratedOn",
+    "Certificate",
+    "DecisionPoints",
+    "Document",
+    "Evidence",
+    "Fallback",
+    "Quantity",
+    "load",
+    "save",
+    "schema",
+]

@@ -1,0 +1,210 @@
+"""A policy into its directory."""
+
+import json
+import os
+import secrets
+import shutil
+from collections.abc import Iterable, Mapping
+from datetime import UTC, datetime
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import safetensors.numpy
+
+from stopping.artifacts import golden
+from stopping.artifacts.card import card
+from stopping.artifacts.error import ArtifactError
+from stopping.artifacts.files import (
+    CARD,
+    CHECKSUMS,
+    GOLDEN,
+    MAX_BYTES,
+    POLICY,
+    REQUIRED,
+    WEIGHTS,
+    check_size,
+    checksums,
+    digest,
+)
+from stopping.artifacts.load import load
+from stopping.artifacts.parameters import encode
+from stopping.artifacts.schema import SCHEMA_VERSION, Document, GoldenLine, Record, parse
+from stopping.artifacts.streams import sampling_streams
+from stopping.policies import SamplingObservation
+
+
+def save(
+    policy: Any,
+    directory: str | Path,
+    *,
+    observation: type = SamplingObservation,
+    golden_observations: Iterable[Iterable[Any]] | None = None,
+    evidence: Iterable[Any] = (),
+    decision_points: Mapping[str, Any] | Record | None = None,
+    reference_rule: str | None = None,
+    calibrated_on: Mapping[str, Any] | Record | None = None,
+    promised: Mapping[str, Any] | None = None,
+    certificate: Mapping[str, Any] | Record | None = None,
+    lag_tokens: int = 0,
+    fallback: Mapping[str, Any] | Record | None = None,
+    license: str | None = None,
+    created: str | None = None,
+    overwrite: bool = False,
+) -> Path:
+    """Write a policy into a directory that `load` and any server can read, and load it once to be sure.
+
+    The directory appears whole or not at all. With `created` given, it is the same bytes each time.
+
+    Args:
+        policy: a policy; its parameters are numbers and arrays.
+        directory: where; it must not exist, or be empty, or (with `overwrite`) be an artifact.
+        observation: the named tuple the policy reads.
+        golden_observations: streams of observations (objects or mappings with the policy's signals) for the golden
+            lines; needed where `observation` is not `SamplingObservation`.
+        evidence: results with `summary() -> {"title": ..., "figures": {name: {"mean": ..., "standard_error": ...}}}`,
+            or such mappings.
+        decision_points: when the policy is asked: `{"on": "trace_end", "interval_tokens": 256}`; at trace ends only if
+            not given.
+        reference_rule: `single`, `logged`, `majority@n` or `budget=B`: the rule that losses are measured against.
+        calibrated_on: `{"digest", "num_problems", "num_traces", "description"}`, each optional.
+        promised: by name (`accuracy_change`, `net_saving_tokens`, ...), a mean with a standard error or an interval.
+        certificate: `{"grade": "proof" | "data" | "none", ...}`; see `schema.Certificate`.
+        lag_tokens: tokens assumed to be generated between a decision and its effect.
+        fallback: `{"on_missing_signal": "refuse" | "continue" | "stop"}`; `refuse` if not given.
+        license: of the artifact.
+        created: UTC time as `2026-01-31T12:00:00Z`; now if not given.
+        overwrite: replace an artifact that is there.
+
+    Returns:
+        The directory.
+
+    Raises:
+        ArtifactError: naming the file and field that cannot be written, or that `load` would refuse.
+        OSError: if the file system does not let it; what was there is kept.
+    """
+    target = Path(directory)
+    _check_target(target, overwrite)
+    contents = _contents(
+        policy,
+        observation,
+        golden_observations,
+        {
+            "decision_points": decision_points or {},
+            "lag_tokens": lag_tokens,
+            "fallback": fallback or {},
+            "reference_rule": reference_rule,
+            "calibrated_on": calibrated_on,
+            "promised": promised or {},
+            "certificate": certificate,
+            "evidence": list(evidence),
+            "license": license,
+            "created": created or datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ"),
+        },
+    )
+    _write(policy, contents, target)
+    return target
+
+
+def _contents(policy: Any, observation: type, golden_observations: Any, given: dict[str, Any]) -> dict[str, bytes]:
+    streams = _streams(policy, observation, golden_observations)
+    values, tensors = encode(policy)
+    lines = golden.lines(policy, streams)
+    contents = {GOLDEN: golden.write(lines)}
+    if tensors:
+        contents[WEIGHTS] = safetensors.numpy.save(tensors)
+    content = {
+        "schema_version": SCHEMA_VERSION,
+        "library_version": _library_version(),
+        "kind": type(policy).__name__,
+        "module": type(policy).__module__,
+        "parameters": values,
+        "plain_python": _runs_plainly(policy, lines),
+        "observation": observation.__name__,
+        "signals": list(policy.signals),
+        "actions": [kind.name for kind in policy.kinds],
+        "files": {name: digest(content) for name, content in contents.items()},
+        **given,
+    }
+    try:
+        document = parse(Document, json.dumps(content, default=_plain), POLICY)
+        text = json.dumps(document.model_dump(exclude_none=True), indent=2, ensure_ascii=False, allow_nan=False) + "\n"
+        contents |= {POLICY: text.encode(), CARD: card(document, policy).encode()}
+    except (TypeError, UnicodeEncodeError) as error:
+        raise ArtifactError(POLICY, "", f"cannot be written: {error}") from error
+    return contents
+
+
+def _streams(policy: Any, observation: type, golden_observations: Any) -> Any:
+    known = getattr(observation, "_fields", ())
+    if missing := [signal for signal in policy.signals if signal not in known]:
+        raise ArtifactError(POLICY, "signals", f"{observation.__name__} has no field {', '.join(missing)}")
+    if golden_observations is not None:
+        return golden_observations
+    if observation is not SamplingObservation:
+        raise ArtifactError(GOLDEN, "", f"no streams are known for {observation.__name__}: give golden_observations")
+    return sampling_streams(policy)
+
+
+def _runs_plainly(policy: Any, lines: list[GoldenLine]) -> bool:
+    try:  # whether it gives the same decisions is checked by loading
+        golden.decide_plainly(policy, [line.observations for line in lines])
+    except ArtifactError:
+        return False
+    return True
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, Record):
+        return value.model_dump(exclude_none=True)
+    if isinstance(value, np.generic):
+        return value.item()
+    if hasattr(value, "summary"):
+        return value.summary()
+    if isinstance(value, Mapping):
+        return dict(value)
+    raise TypeError(f"expected numbers, text, lists and mappings, got {type(value).__name__}")
+
+
+def _library_version() -> str:
+    try:
+        return metadata.version("stopping")
+    except metadata.PackageNotFoundError:  # run from a checkout
+        return "unknown"
+
+
+def _check_target(target: Path, overwrite: bool) -> None:
+    if target.is_symlink() or (target.exists() and not target.is_dir()):
+        raise ArtifactError(str(target), "", "expected a directory or nothing there")
+    names = set(os.listdir(target)) if target.is_dir() else set()
+    if names and not overwrite:
+        raise ArtifactError(str(target), "", "the directory is not empty (overwrite=True replaces an artifact)")
+    if names and not REQUIRED <= names <= MAX_BYTES.keys():
+        raise ArtifactError(str(target), "", "the directory is not an artifact: it is not overwritten")
+
+
+def _write(policy: Any, contents: dict[str, bytes], target: Path) -> None:
+    for name, content in contents.items():
+        check_size(name, len(content))
+    contents = {**contents, CHECKSUMS: checksums(contents)}
+    target = target.absolute()
+    target.parent.mkdir(parents=True, exist_ok=True)
+    mark = secrets.token_hex(8)
+    new, old = (target.with_name(f".{target.name}.{mark}.{word}") for word in ("new", "old"))
+    try:
+        new.mkdir()
+        for name, content in contents.items():
+            (new / name).write_bytes(content)
+        if load(new).policy != policy:
+            raise ArtifactError(POLICY, "parameters", "the policy loaded is not equal to the one saved")
+        if target.exists():
+            target.rename(old)
+        new.rename(target)
+    except BaseException:
+        if old.exists() and not target.exists():
+            old.rename(target)
+        raise
+    finally:
+        shutil.rmtree(new, ignore_errors=True)
+        shutil.rmtree(old, ignore_errors=True)

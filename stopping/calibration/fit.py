@@ -1,0 +1,67 @@
+"""A model from a log."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import singledispatch
+from typing import Any
+
+import numpy as np
+
+from stopping.calibration.diagnostics import Diagnostics
+from stopping.traces import TraceLog
+
+
+@dataclass(frozen=True)
+class Fit:
+    """A fitted model.
+
+    Attributes:
+        model: the model of the log's problems, one entry a problem.
+        population: the same with a single entry: a problem not seen yet.
+        standard_errors: by parameter name, of the parameters that all problems share.
+        diagnostics: how well lengths agree with the model.
+        num_problems, num_traces: what it was fitted on.
+        num_unjudged: traces of unknown correctness, which were left out.
+        converged: False when the last step of the search was still large: distrust the fit.
+    """
+
+    model: Any
+    population: Any
+    standard_errors: dict[str, float]
+    diagnostics: Diagnostics
+    num_problems: int
+    num_traces: int
+    num_unjudged: int
+    num_steps: int
+    converged: bool
+
+
+def fit(model: Any, log: TraceLog, *, pooled: bool = False, float64: bool = False) -> Fit:
+    """Fit a model of this kind to a log.
+
+    Args:
+        model: says which kind: `LengthCorrectness()`.
+        log: lengths and correctness; traces of unknown correctness are counted and left out.
+        pooled: take all traces for one problem's, as a reference: differences between problems then pass for a
+            use of length.
+        float64: fit in double precision.
+
+    Raises:
+        TypeError: for a model no fit is known of.
+        ValueError: if the log has no judged trace.
+    """
+    return fit_all(model, [log], pooled=pooled, float64=float64)[0]
+
+
+@singledispatch
+def fit_all(model: Any, logs: Sequence[TraceLog], *, pooled: bool = False, float64: bool = False) -> list[Fit]:
+    """Fit many logs at once: one compiled program, mapped over them. Arguments and errors as in `fit`."""
+    known = ", ".join(sorted(kind.__name__ for kind in fit_all.registry if kind is not object))
+    raise TypeError(f"model: expected one of {known}, got {type(model).__name__}")
+
+
+def require_judged(logs: Sequence[TraceLog]) -> None:
+    """Refuse a log without a trace of known correctness."""
+    for index, log in enumerate(logs):
+        if not np.any(log.present & log.correct_known):
+            raise ValueError(f"log {index}: expected traces of known correctness, got none; see stopping.check(log)")

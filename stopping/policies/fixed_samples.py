@@ -1,0 +1,33 @@
+"""Self-consistency with a fixed number of samples."""
+
+from typing import Any
+
+from stopping.policies.actions import CONTINUE, LAUNCH, STOP, Action, Kind
+from stopping.policies.policy import at_least, policy
+
+
+@policy(
+    signals=("num_launched", "num_running"),
+    kinds=(Kind.CONTINUE, Kind.STOP, Kind.LAUNCH),
+)
+class FixedSamples:
+    """Launch `num_samples` traces, wait for all of them, return the answer with most votes.
+
+    Reference: Wang et al., Self-Consistency Improves Chain of Thought Reasoning (ICLR 2023).
+    """
+
+    num_samples: int
+
+    def __post_init__(self) -> None:
+        at_least(self, "num_samples", 1)
+
+    def init(self, xp: Any, batch_shape: tuple[int, ...]) -> tuple[()]:
+        """Return the empty state."""
+        return ()
+
+    def step(self, xp: Any, state: tuple[()], observation: Any) -> tuple[tuple[()], Action]:
+        """Launch what is missing whenever nothing runs; stop when nothing is missing."""
+        missing = self.num_samples - observation.num_launched
+        waiting = observation.num_running > 0
+        kind = xp.where(waiting, CONTINUE, xp.where(missing > 0, LAUNCH, STOP))
+        return state, Action(kind, xp.where(kind == LAUNCH, missing, 0))

@@ -1,0 +1,35 @@
+"""The families of rules that are searched: one class each, over a grid of its parameter."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from stopping.policies import FirstFinish, FixedSamples, Margin, TokenBudget, UnanimousWindow, VoteTable
+from stopping.problems import Sampling, SamplingWorld
+
+CONFIDENCES = (0.6, 0.7, 0.8, 0.9, 0.95, 0.98, 0.99)
+NUM_BUDGETS = 16
+
+
+def sampling_families(problem: Sampling, worlds: SamplingWorld) -> dict[str, Sequence[Any]]:
+    """Return the members of each family for a sampling problem.
+
+    Args:
+        worlds: stacked; the budgets are quantiles of their lengths.
+    """
+    counts = range(1, problem.num_traces + 1)
+    quantiles = np.quantile(worlds.length_tokens, (np.arange(NUM_BUDGETS) + 0.5) / NUM_BUDGETS)
+    tables = [VoteTable.adaptive_consistency(confidence, problem.num_traces) for confidence in CONFIDENCES]
+    return {
+        "FixedSamples": [FixedSamples(n) for n in counts],
+        "FirstFinish": [FirstFinish(k) for k in counts],
+        "Margin": [Margin(votes) for votes in counts],
+        "VoteTable": [*tables, VoteTable.cannot_be_caught(problem.num_traces)],
+        "UnanimousWindow": [UnanimousWindow(size) for size in counts],
+        "TokenBudget": [TokenBudget(int(tokens)) for tokens in np.unique(np.ceil(quantiles))],
+    }
+
+
+FIXED = ("FixedSamples",)
+SCALAR = ("FirstFinish", "Margin", "UnanimousWindow", "TokenBudget")  # one number, compared with one count

@@ -1,0 +1,155 @@
+"""The best rule of each family on common worlds, and the bounds on what any rule could do.
+
+Rules are chosen on one set of worlds and scored on another, so a score is not flattered by the choice. An adaptive rule
+is returned only if on the choosing set it beats the best fixed one by more than two standard errors of their paired
+difference.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from enum import Enum
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import jax.random as jr
+import numpy as np
+from jaxtyping import Array, Float, Key
+from rich.progress import Progress
+
+from sims import Estimate, draw
+from sims.engine import BLOCK, blocks_of, play_family
+from stopping.problems import Sampling, admit, stack
+from stopping.solvers.families import FIXED, SCALAR, sampling_families
+
+
+class Status(Enum):
+    """What came of the search; the value says what to do."""
+
+    ADAPTIVE = "an adaptive rule beats the best fixed one by more than two standard errors: use it"
+    FIXED = "no adaptive rule beats the best fixed one by two standard errors: keep the fixed one"
+
+
+@dataclass(frozen=True)
+class Member:
+    """The best rule of one family.
+
+    Attributes:
+        policy: the rule.
+        value: its mean utility on the scoring worlds.
+        gain: the same less the best fixed rule's, paired.
+    """
+
+    policy: Any
+    value: Estimate
+    gain: Estimate
+
+
+@dataclass(frozen=True)
+class Solution:
+    """What `solve` found. Values are mean utilities on the scoring worlds.
+
+    Attributes:
+        policy: the rule to use.
+        value: its value.
+        upper_bound: no rule that sees lengths and answers, but not which is right, does better (in mean).
+        clairvoyant: nor does one that knows all.
+        best_fixed, best_scalar: the best fixed rule, the best rule with a single threshold.
+        family: the best of each family, by name.
+        status: which of the two cases of `Status` holds.
+    """
+
+    policy: Any
+    value: Estimate
+    upper_bound: Estimate
+    clairvoyant: Estimate
+    best_fixed: Member
+    best_scalar: Member
+    family: dict[str, Member]
+    status: Status
+
+
+def solve(
+    problem: Sampling, key: Key[Array, ""] | None = None, *, num_worlds: int = 4 * BLOCK, progress: bool = False
+) -> Solution:
+    """Find the best rule for a sampling problem among `sampling_families`.
+
+    Args:
+        problem: with a model.
+        key: of the worlds; `jax.random.key(0)` if not given.
+        num_worlds: to choose on, and as many to score on.
+        progress: show a bar.
+
+    Raises:
+        ValueError: if the problem has no model.
+    """
+    choosing, scoring = (draw(child, problem, num_worlds) for child in jr.split(jr.key(0) if key is None else key))
+    families = sampling_families(problem, choosing)
+    chosen: dict[str, Any] = {}
+    utility: dict[str, np.ndarray] = {}
+    scores: dict[str, np.ndarray] = {}
+    with Progress(disable=not progress, transient=True) as bar:
+        for name, policies in bar.track(families.items(), description="solving"):
+            admit(problem, policies[0])
+            values = utilities(problem, policies, choosing)
+            index = int(np.argmax(values.mean(axis=1)))
+            chosen[name], utility[name] = policies[index], values[index]
+            scores[name] = utilities(problem, [policies[index]], scoring)[0]
+    means = {name: float(values.mean()) for name, values in utility.items()}
+    fixed = max(FIXED, key=means.__getitem__)
+    best = max(means, key=means.__getitem__)
+    gain = Estimate.of(utility[best] - utility[fixed])
+    adaptive = best not in FIXED and gain.mean > 2 * gain.standard_error
+    family = {
+        name: Member(chosen[name], Estimate.of(scores[name]), Estimate.of(scores[name] - scores[fixed]))
+        for name in families
+    }
+    winner = family[best if adaptive else fixed]
+    return Solution(
+        policy=winner.policy,
+        value=winner.value,
+        upper_bound=reachable(problem, scoring),
+        clairvoyant=clairvoyant(problem, scoring),
+        best_fixed=family[fixed],
+        best_scalar=family[max(SCALAR, key=means.__getitem__)],
+        family=family,
+        status=Status.ADAPTIVE if adaptive else Status.FIXED,
+    )
+
+
+def utilities(problem: Any, policies: Sequence[Any], worlds: Any) -> Float[np.ndarray, "policies worlds"]:
+    """Play each policy, all of one class, through stacked worlds."""
+    stacked = stack(policies)
+    parts = [
+        np.asarray(play_family(problem, stacked, block).utility, np.float64)[:, :count]
+        for _, count, block in blocks_of(worlds)
+    ]
+    return np.concatenate(parts, axis=1)
+
+
+def clairvoyant(problem: Sampling, worlds: Any) -> Estimate:
+    """The mean of hindsight: exact knowledge of which traces are right, before any has started."""
+    return _mean(lambda world: problem.hindsight(world).utility, worlds)
+
+
+def reachable(problem: Sampling, worlds: Any) -> Estimate:
+    """An upper bound on every rule: all lengths and answers known at the start and free, which answer is right not.
+
+    An information relaxation (Brown, Smith and Sun, Information Relaxations and Duality in Stochastic Dynamic Programs,
+    2010) without penalty: valid, and loose by what the other traces cost.
+    """
+    model = problem.model
+    if model is None:
+        raise ValueError("model: expected a model, got None: the bound is a statement about one")
+
+    def bound(world: Any) -> Array:
+        worth = model.right_probs(world.problem, world.length_tokens, world.answer)
+        cost = problem.price_per_token + problem.price_per_second * problem.seconds_per_token
+        return jnp.max(jnp.where(world.answer >= 0, worth, 0.0) - cost * world.length_tokens)
+
+    return _mean(bound, worlds)
+
+
+def _mean(function: Any, worlds: Any) -> Estimate:
+    mapped = jax.jit(jax.vmap(function))
+    return Estimate.of(np.concatenate([np.asarray(mapped(block))[:count] for _, count, block in blocks_of(worlds)]))

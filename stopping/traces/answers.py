@@ -1,0 +1,97 @@
+"""Which answers are the same answer.
+
+Within one problem, every answer gets a label: the index of the first sample that gave an equal one. So equal labels
+mean equal answers, a vote is a count of labels, and the text is no longer needed.
+"""
+
+import re
+from collections.abc import Callable, Collection, Hashable, Sequence
+from fractions import Fraction
+
+import numpy as np
+
+from .errors import LogError, shown
+
+NONE = -1  # no answer
+NOT_LOGGED = -2  # there was an answer, but not what it said
+
+Equality = str | Callable[[str], Hashable]
+
+_THOUSANDS = re.compile(r"[+-]?[0-9]{1,3}(,[0-9]{3})+(\.[0-9]*)?")
+_DECIMAL = re.compile(
+    r"[+-]?([0-9]+\.?[0-9]*|\.[0-9]+)([eE][+-]?[0-9]{1,3})?"
+)  # three digits: 1e999999999 is not worked out
+_RATIO = re.compile(r"([+-]?[0-9]+) ?/ ?([0-9]+)")
+_MAX_NUMBER_CHARACTERS = 200
+
+
+def numeric_key(text: str) -> Hashable:
+    """The exact value of a number, or the stripped text where it is none.
+
+    Numbers are decimals ("2", "2.0", ".5", "1e3"), thousands with commas ("1,000") and ratios of whole numbers ("1/2"),
+    inside dollar signs or not. Percent signs, units and other LaTeX are left as text.
+    """
+    text = text.strip()
+    plain = text[1:-1].strip() if len(text) > 2 and text[0] == text[-1] == "$" else text
+    if len(plain) <= _MAX_NUMBER_CHARACTERS:
+        if _THOUSANDS.fullmatch(plain):
+            plain = plain.replace(",", "")
+        if _DECIMAL.fullmatch(plain):
+            return Fraction(plain)
+        ratio = _RATIO.fullmatch(plain)
+        if ratio and int(ratio[2]):
+            return Fraction(int(ratio[1]), int(ratio[2]))
+    return text
+
+
+def equality_name(answers: Equality) -> str:
+    """Name a way to compare answers: "exact", "numeric" or "custom". Raises `LogError` if it is none."""
+    if callable(answers):
+        return "custom"
+    if answers not in ("exact", "numeric"):
+        raise LogError(f"answers: expected 'exact', 'numeric' or a function from text to key, got {shown(answers)}")
+    return answers
+
+
+def answer_keys(texts: Sequence[str], answers: Equality, no_answer_values: Collection[str]) -> list[Hashable | None]:
+    """The key of each text: equal keys mean equal answers, `None` means no answer.
+
+    Raises `LogError` if the user's function fails, or returns something that cannot be hashed.
+    """
+    equality_name(answers)
+    key_of: Callable[[str], Hashable] = (
+        answers if callable(answers) else numeric_key if answers == "numeric" else str.strip
+    )
+    keys: list[Hashable | None] = []
+    for text in texts:
+        if text.strip() in no_answer_values:
+            keys.append(None)
+            continue
+        try:
+            key = key_of(text)
+            hash(key)
+        except Exception as error:
+            raise LogError(f"answers: the function failed on the answer {shown(text)}: {error!r}") from error
+        keys.append(key)
+    return keys
+
+
+def key_numbers(keys: Sequence[Hashable | None]) -> np.ndarray:
+    """Distinct keys numbered from 0 as they first appear, [keys + 1] int64; -1 for `None` and the extra last entry."""
+    numbers: dict[Hashable, int] = {}
+    return np.array(
+        [-1 if key is None else numbers.setdefault(key, len(numbers)) for key in keys] + [-1], dtype=np.int64
+    )
+
+
+def first_equal(problem: np.ndarray, position: np.ndarray, key: np.ndarray) -> np.ndarray:
+    """For each row, the position of the first row of its problem with the same key (any whole number >= 0).
+
+    Args: [rows] int64 each; rows stand in order of problem, then position.
+    """
+    if not len(problem):
+        return np.zeros(0, np.int64)
+    _, dense = np.unique(key, return_inverse=True)
+    pair = problem.astype(np.int64) * (int(dense.max()) + 1) + dense
+    _, first, inverse = np.unique(pair, return_index=True, return_inverse=True)
+    return position[first][inverse]

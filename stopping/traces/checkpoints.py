@@ -1,0 +1,75 @@
+"""What was seen on the way: forced answers and signals at some positions of a trace."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, fields
+
+import numpy as np
+
+from .errors import LogError, shown
+
+GRIDS = ("token", "cue", "fraction_of_final")
+
+
+@dataclass(frozen=True, eq=False)
+class Checkpoints:
+    """Probes of traces in long form, ordered by problem, sample and position.
+
+    Fields:
+        problem_index: [checkpoints] int32, into the log.
+        sample_index: [checkpoints] int32, into the log.
+        position_tokens: [checkpoints] int32, tokens of the trace generated before the probe.
+        answer: [checkpoints] int32, forced answer: the label the log gives an equal final answer of the problem, else
+            samples_per_problem + 0, 1, ... in order of first appearance; -1: none, -2: an answer that was not logged.
+        answer_text: [checkpoints] str as logged, `None` without; `None` altogether where answers were not logged.
+        correct: [checkpoints] bool, whether the forced answer is right, meaningful where `correct_known`.
+        correct_known: [checkpoints] bool.
+        probe_cost_tokens: [checkpoints] int32, tokens the probe itself took, 0 if unknown.
+        signals: by name, [checkpoints] float64 each, NaN where not logged.
+        grid: how positions were chosen: every so many tokens ("token"), at words such as "wait" ("cue"), or as a share
+            of the final length ("fraction_of_final": this looks ahead, a live run cannot do it, and certification
+            refuses it).
+        protocol: how the answer was forced, in the user's words.
+
+    Raises `LogError` for an unknown grid, or arrays of different lengths.
+    """
+
+    problem_index: np.ndarray
+    sample_index: np.ndarray
+    position_tokens: np.ndarray
+    answer: np.ndarray
+    answer_text: np.ndarray | None
+    correct: np.ndarray
+    correct_known: np.ndarray
+    probe_cost_tokens: np.ndarray
+    signals: Mapping[str, np.ndarray]
+    grid: str
+    protocol: str
+
+    def __post_init__(self) -> None:
+        if self.grid not in GRIDS:
+            raise LogError(f"grid: expected one of {GRIDS}, got {shown(self.grid)}")
+        if not isinstance(self.protocol, str) or not self.protocol.strip():
+            raise LogError(f"protocol: expected a few words on how the answer was forced, got {shown(self.protocol)}")
+        columns = [value for field in fields(self) if isinstance(value := getattr(self, field.name), np.ndarray)]
+        if len({column.shape for column in [*columns, *self.signals.values()]}) != 1 or self.problem_index.ndim != 1:
+            raise LogError("checkpoints: expected columns of one length")
+
+    def take(self, problem_indices: np.ndarray, num_problems: int) -> "Checkpoints":
+        """The checkpoints of these problems ([n] distinct indices of `num_problems`), renumbered 0, 1, ..., n - 1."""
+        starts = np.searchsorted(self.problem_index, np.arange(num_problems + 1))
+        counts = (starts[1:] - starts[:-1])[problem_indices]
+        ends = np.cumsum(counts)
+        rows = np.arange(ends[-1]) + np.repeat(starts[:-1][problem_indices] - (ends - counts), counts)
+        return Checkpoints(
+            problem_index=np.repeat(np.arange(len(problem_indices), dtype=np.int32), counts),
+            sample_index=self.sample_index[rows],
+            position_tokens=self.position_tokens[rows],
+            answer=self.answer[rows],
+            answer_text=None if self.answer_text is None else self.answer_text[rows],
+            correct=self.correct[rows],
+            correct_known=self.correct_known[rows],
+            probe_cost_tokens=self.probe_cost_tokens[rows],
+            signals={name: values[rows] for name, values in self.signals.items()},
+            grid=self.grid,
+            protocol=self.protocol,
+        )

@@ -1,0 +1,297 @@
+"""Between one row a trace, as people log, and problems x samples, as the rest computes. Padding happens only here."""
+
+from collections.abc import Collection, Sequence
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pyarrow as pa
+
+from .answers import NONE, NOT_LOGGED, Equality, answer_keys, equality_name, first_equal, key_numbers
+from .columns import MAX_TOKENS
+from .errors import LogError, shown
+from .selection import Selection
+from .trace_log import LiveColumns, TraceLog
+
+if TYPE_CHECKING:
+    import pandas
+
+LIVE = ("policy_id", "would_stop_at", "propensity")
+CANONICAL = (
+    "problem",
+    "sample",
+    "length_tokens",
+    "correct",
+    "answer",
+    "answer_label",
+    "answered",
+    "censored",
+    "cap_tokens",
+    *LIVE,
+)
+REQUIRED = ("problem", "length_tokens")
+NO_ANSWER_VALUES = ("NO_ANSWER", "")
+MAX_SAMPLE_ID = 2**62 - 1
+_MAX_PADDING = 100_000_000  # cells; more, and one long row of samples would take the memory
+
+
+class Padding:
+    """Where each row goes in [problems, samples]: problems as they first appear, samples by id, or as they come."""
+
+    def __init__(self, selection: Selection) -> None:
+        self.problem_of_row, names = selection.problem_codes()
+        self.problem_ids = tuple(names)
+        num_rows, num_problems = len(self.problem_of_row), len(names)
+        if "sample" in selection:
+            sample, known = selection.column("sample").whole_numbers(0, MAX_SAMPLE_ID)
+            if not known.all():
+                raise selection.column("sample").error(int(np.argmin(known)), "a whole number >= 0")
+            self.order = np.lexsort((sample, self.problem_of_row))
+            self._refuse_duplicates(selection, sample)
+        else:
+            self.order = np.argsort(self.problem_of_row, kind="stable")
+        self.problem = self.problem_of_row[self.order]
+        counts = np.bincount(self.problem, minlength=num_problems)
+        self.position = np.arange(num_rows) - np.repeat(np.cumsum(counts) - counts, counts)
+        self.shape = (num_problems, int(counts.max()))
+        if self.shape[0] * self.shape[1] - num_rows > _MAX_PADDING:
+            raise LogError(
+                f"{selection.source.name}: {num_rows} rows would be padded to {num_problems} x {self.shape[1]}, "
+                f"problems x samples; problem {names[int(np.argmax(counts))]!r} alone has that many: load it apart"
+            )
+        self.sample_ids = (
+            self.grid(sample, -1, np.int64) if "sample" in selection else self.ordered_grid(self.position, -1, np.int64)
+        )
+
+    def grid(self, values: np.ndarray, fill: Any, dtype: Any) -> np.ndarray:
+        """[problems, samples] from [rows]."""
+        return self.ordered_grid(values[self.order], fill, dtype)
+
+    def ordered_grid(self, values: np.ndarray, fill: Any, dtype: Any) -> np.ndarray:
+        """[problems, samples] from [rows] that stand in order of problem and sample."""
+        out = np.full(self.shape, fill, dtype)
+        out[self.problem, self.position] = values
+        return out
+
+    def _refuse_duplicates(self, selection: Selection, sample: np.ndarray) -> None:
+        problem, ordered = self.problem_of_row[self.order], sample[self.order]
+        again = np.flatnonzero((problem[1:] == problem[:-1]) & (ordered[1:] == ordered[:-1]))
+        if len(again):
+            first, second = (
+                self.order[again[0]],
+                self.order[again[0] + 1],
+            )  # lexsort is stable: rows stand in file order
+            name = self.problem_ids[int(self.problem_of_row[second])]
+            raise selection.column("sample").error(
+                int(second),
+                f"one row for each sample of problem {name!r}",
+                f"sample {sample[second]} again, first in row {selection.rows[first] + 1}",
+            )
+
+
+def build(
+    selection: Selection,
+    *,
+    groups: Sequence[str],
+    answers: Equality | None,
+    no_answer_values: Collection[str],
+    cap_tokens: int | None,
+    reference: str | None,
+    set_aside_incomplete: bool,
+) -> tuple[TraceLog, np.ndarray]:
+    """The log, and for each trace the row of the source it stands in, [problems, samples] int64 (-1 in the padding)."""
+    length_column = selection.column("length_tokens")
+    incomplete = length_column.missing()
+    if incomplete.any():
+        if not set_aside_incomplete:
+            raise length_column.error(
+                int(np.argmax(incomplete)),
+                "a whole number of tokens >= 1 (set_aside_incomplete=True leaves out and counts rows without)",
+            )
+        selection = selection.without(incomplete, f"{length_column.name} is missing")
+    if not len(selection.rows):
+        raise selection.source.error("at least one row with a length", "none")
+    length, _ = selection.column("length_tokens").whole_numbers(1, MAX_TOKENS, " of tokens")
+    padding = Padding(selection)
+    cap, common_cap = _caps(selection, cap_tokens, length)
+    censored, censored_known = _or_unknown(selection, "censored", len(length))
+    if cap is not None:
+        censored, censored_known = np.where(censored_known, censored, length >= cap), np.ones(len(length), np.bool_)
+    correct, correct_known = _or_unknown(selection, "correct", len(length))
+    answered, label, text, equality = _answers(selection, padding, censored, answers, no_answer_values)
+    if reference is None:
+        several = padding.shape[1] > 1
+        reference = "single" if not several else f"majority@{padding.shape[1]}" if (label >= 0).any() else "logged"
+    log = TraceLog(
+        problem_ids=padding.problem_ids,
+        sample_ids=padding.sample_ids,
+        present=padding.grid(np.ones(len(length), np.bool_), False, np.bool_),
+        length_tokens=padding.grid(length, 0, np.int32),
+        correct=padding.grid(correct & correct_known, False, np.bool_),
+        correct_known=padding.grid(correct_known, False, np.bool_),
+        answered=padding.grid(answered, False, np.bool_),
+        answer=padding.ordered_grid(label, NONE, np.int32),
+        censored=padding.grid(censored & censored_known, False, np.bool_),
+        censored_known=padding.grid(censored_known, False, np.bool_),
+        answer_text=None if text is None else padding.grid(text, None, object),
+        answer_equality=equality,
+        groups={name: _group(selection, padding, name) for name in groups},
+        cap_tokens=common_cap,
+        reference=reference,
+        set_aside=selection.set_aside,
+        live=_live(selection, padding),
+    )
+    return log, padding.grid(selection.rows, -1, np.int64)
+
+
+def _or_unknown(selection: Selection, name: str, num_rows: int) -> tuple[np.ndarray, np.ndarray]:
+    if name in selection:
+        return selection.column(name).booleans()
+    return np.zeros(num_rows, np.bool_), np.zeros(num_rows, np.bool_)
+
+
+def _caps(selection: Selection, cap_tokens: int | None, length: np.ndarray) -> tuple[np.ndarray | None, int | None]:
+    """The cap of each row, and the one all share, if they do. Raises `LogError` for a length above its cap."""
+    if cap_tokens is None and "cap_tokens" in selection:
+        column = selection.column("cap_tokens")
+        cap, known = column.whole_numbers(1, MAX_TOKENS, " of tokens")
+        if not known.all():
+            raise column.error(int(np.argmin(known)), "the cap of this row, a whole number of tokens >= 1")
+    elif cap_tokens is None:
+        return None, None
+    else:
+        if (
+            isinstance(cap_tokens, bool)
+            or not isinstance(cap_tokens, (int, np.integer))
+            or not 1 <= cap_tokens <= MAX_TOKENS
+        ):
+            raise LogError(
+                f"cap_tokens: expected a whole number of tokens >= 1 or the name of a column, got {shown(cap_tokens)}"
+            )
+        cap = np.full(len(length), int(cap_tokens))
+    above = length > cap
+    if above.any():
+        index = int(np.argmax(above))
+        raise selection.column("length_tokens").error(
+            index, f"at most the cap of {cap[index]} tokens (give the true cap, or no cap and a 'censored' column)"
+        )
+    return cap, int(cap[0]) if (cap == cap[0]).all() else None
+
+
+def _answers(
+    selection: Selection,
+    padding: Padding,
+    censored: np.ndarray,
+    answers: Equality | None,
+    no_answer_values: Collection[str],
+) -> tuple[np.ndarray, np.ndarray, np.ndarray | None, str]:
+    """`answered` [rows], labels [rows] in order of problem and sample, texts [rows], and how answers were compared."""
+    has_text, has_label = "answer" in selection, answers is None and "answer_label" in selection
+    name = equality_name(answers or "exact")
+    key, text = np.full(len(censored), -1), None
+    if has_text:
+        codes, vocabulary = selection.column("answer").texts()
+        key = key_numbers(answer_keys(vocabulary, answers or "exact", no_answer_values))[codes]
+        blank = [given.strip() in no_answer_values for given in vocabulary]
+        words = np.array(
+            [*(None if skip else given for skip, given in zip(blank, vocabulary, strict=True)), None], dtype=object
+        )
+        text = words[codes]
+    if has_label:
+        label, known = selection.column("answer_label").whole_numbers(NOT_LOGGED)
+        key = np.where(known, label, NONE)
+    answered = key >= 0 if has_text or has_label else ~censored
+    if "answered" in selection:
+        said, known = selection.column("answered").booleans()
+        unusable = (
+            np.array([value is not None for value in text]) & (key < 0)
+            if callable(answers) and text is not None
+            else False
+        )
+        answered = np.where(known, said & ~unusable, answered)
+    key = np.where(answered, np.where(key >= 0, key, NOT_LOGGED), NONE)[padding.order]
+    labelled = key >= 0
+    key[labelled] = first_equal(padding.problem[labelled], padding.position[labelled], key[labelled])
+    return answered, key, text, "custom" if has_label else name if has_text else "none"
+
+
+def _group(selection: Selection, padding: Padding, name: str) -> np.ndarray:
+    column = selection.column(name)
+    codes, texts = column.texts()
+    _, first = np.unique(padding.problem_of_row, return_index=True)
+    differs = codes != codes[first][padding.problem_of_row]
+    vocabulary = np.array([*texts, None], dtype=object)
+    if differs.any():
+        index = int(np.argmax(differs))
+        problem = int(padding.problem_of_row[index])
+        label = shown(vocabulary[codes[first[problem]]])
+        raise column.error(
+            index,
+            f"{label}, as in the first row of problem {padding.problem_ids[problem]!r} (one label a problem)",
+        )
+    return vocabulary[codes[first]]
+
+
+def _live(selection: Selection, padding: Padding) -> LiveColumns | None:
+    if not any(name in selection for name in LIVE):
+        return None
+    num_rows = len(padding.order)
+    policy_id = np.full(num_rows, None, dtype=object)
+    would_stop_at, propensity = np.full(num_rows, -1), np.full(num_rows, np.nan)
+    if "policy_id" in selection:
+        codes, texts = selection.column("policy_id").texts()
+        policy_id = np.array([*texts, None], dtype=object)[codes]
+    if "would_stop_at" in selection:
+        values, known = selection.column("would_stop_at").whole_numbers(0, MAX_TOKENS, " of tokens")
+        would_stop_at = np.where(known, values, -1)
+    if "propensity" in selection:
+        column = selection.column("propensity")
+        propensity = column.numbers()
+        bad = ~column.missing() & ~((propensity > 0) & (propensity <= 1))
+        if bad.any():
+            raise column.error(int(np.argmax(bad)), "a probability above 0 and at most 1")
+    return LiveColumns(
+        padding.grid(policy_id, None, object),
+        padding.grid(would_stop_at, -1, np.int32),
+        padding.grid(propensity, np.nan, np.float64),
+    )
+
+
+def to_table(log: TraceLog) -> pa.Table:
+    """One row a trace, in order of problem and sample, under the names `from_columns` reads."""
+    there = log.present
+    problem = np.repeat(np.arange(log.num_problems, dtype=np.int32), log.samples_per_problem)
+    columns: dict[str, Any] = {
+        "problem": pa.DictionaryArray.from_arrays(pa.array(problem), pa.array(log.problem_ids, pa.string())).cast(
+            pa.string()
+        ),
+        "sample": log.sample_ids[there],
+        "length_tokens": log.length_tokens[there],
+        "correct": pa.array(log.correct[there], mask=~log.correct_known[there]),
+        "answered": log.answered[there],
+        "censored": pa.array(log.censored[there], mask=~log.censored_known[there]),
+    }
+    if log.answer_text is not None:
+        columns["answer"] = pa.array(log.answer_text[there], pa.string())
+    if log.answer_text is not None or (log.answer >= 0).any():
+        columns["answer_label"] = log.answer[there]
+    if log.live is not None:
+        stop = log.live.would_stop_at[there]
+        columns["policy_id"] = pa.array(log.live.policy_id[there], pa.string())
+        columns["would_stop_at"] = pa.array(stop, mask=stop < 0)
+        columns["propensity"] = pa.array(log.live.propensity[there], mask=np.isnan(log.live.propensity[there]))
+    columns |= {name: pa.array(labels[problem], pa.string()) for name, labels in log.groups.items()}
+    return pa.table(
+        {name: values if isinstance(values, pa.Array) else pa.array(values) for name, values in columns.items()}
+    )
+
+
+def to_frame(log: TraceLog) -> "pandas.DataFrame":
+    """The same as a pandas DataFrame; unknown is NA."""
+    try:
+        import pandas
+    except ImportError as error:
+        raise ImportError("to_pandas needs pandas: pip install pandas") from error
+    frame = to_table(log).to_pandas(types_mapper={pa.bool_(): pandas.BooleanDtype()}.get)
+    if log.live is not None:
+        frame["would_stop_at"] = frame["would_stop_at"].astype("Int64")
+    return frame

@@ -1,0 +1,179 @@
+"""Checkpoints from a table with one row a probe, joined to the traces they belong to."""
+
+import dataclasses
+from collections.abc import Collection, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from .answers import NONE, NOT_LOGGED, Equality, answer_keys, key_numbers
+from .checkpoints import Checkpoints
+from .columns import MAX_TOKENS
+from .errors import LogError
+from .files import read
+from .long_form import MAX_SAMPLE_ID, NO_ANSWER_VALUES
+from .selection import ColumnNames, Selection, select, wanted_columns
+from .tables import IN_MEMORY, as_table
+from .trace_log import TraceLog
+
+CANONICAL = ("problem", "sample", "position_tokens", "answer", "correct", "probe_cost_tokens")
+REQUIRED = ("problem", "sample", "position_tokens")
+
+
+def with_checkpoints(
+    log: TraceLog,
+    data: Any,
+    columns: ColumnNames | None = None,
+    *,
+    grid: str,
+    protocol: str,
+    signals: Sequence[str] = (),
+    answers: Equality | None = None,
+    no_answer_values: Collection[str] = NO_ANSWER_VALUES,
+    where: Mapping[str, Any] | None = None,
+) -> TraceLog:
+    """The log with the checkpoints of a file, or of a table in memory, in place of any it had.
+
+    Our columns: `problem`, `sample` and `position_tokens` (required; `problem` must give the names in
+    `log.problem_ids`), `answer` (the forced answer), `correct` (of the forced answer), `probe_cost_tokens`. Traces
+    without a checkpoint are allowed.
+
+    Args:
+        log: the traces that were probed.
+        data: a path, or a table as for `from_columns`.
+        columns: our name -> the table's name, as for `load`.
+        grid: "token", "cue" or "fraction_of_final", see `Checkpoints`.
+        protocol: a few words on how the answer was forced.
+        signals: further columns of numbers to keep.
+        answers: how answers are compared; by default as the log did. A log that used a function needs the function
+            again.
+        no_answer_values: texts that stand for no answer.
+        where: the table's column -> label or labels to keep.
+
+    Raises `LogError` for a row without its trace, two at one position, a position beyond the end of its trace, and
+    whatever `load` refuses.
+    """
+    if answers is None:
+        if log.answer_equality == "custom":
+            raise LogError("answers: the log compared answers with a function of the user's; pass the same function")
+        answers = "exact" if log.answer_equality == "none" else log.answer_equality
+    if isinstance(signals, str):
+        raise LogError(f"signals: expected a sequence of names, got {signals!r}; write ({signals!r},)")
+    others = {name: name for name in signals}
+    wanted = wanted_columns(CANONICAL, others, columns, where)
+    if isinstance(data, (str, Path)):
+        table, available, source = read(Path(data), wanted)
+    else:
+        (table, available), source = as_table(data, wanted), IN_MEMORY
+    selection = select(
+        table, available, source, canonical=CANONICAL, required=REQUIRED, others=others, columns=columns, where=where
+    )
+    if not len(selection.rows):
+        raise source.error("at least one row", "none")
+    position, known = selection.column("position_tokens").whole_numbers(0, MAX_TOKENS, " of tokens")
+    if not known.all():
+        raise selection.column("position_tokens").error(int(np.argmin(known)), "a whole number of tokens >= 0")
+    problem, sample = _find_traces(log, selection)
+    beyond = position > log.length_tokens[problem, sample]
+    if beyond.any():
+        index = int(np.argmax(beyond))
+        end = log.length_tokens[problem[index], sample[index]]
+        raise selection.column("position_tokens").error(index, f"at most the {end} tokens of its trace")
+    order = np.lexsort((position, sample, problem))
+    p, s, at = problem[order], sample[order], position[order]
+    again = np.flatnonzero((p[1:] == p[:-1]) & (s[1:] == s[:-1]) & (at[1:] == at[:-1]))
+    if len(again):
+        first, second = order[again[0]], order[again[0] + 1]
+        raise selection.column("position_tokens").error(
+            int(second),
+            "one row for each position of a trace",
+            f"{position[second]} again, first in row {selection.rows[first] + 1}",
+        )
+    label, text = _labels(log, selection, problem, order, answers, no_answer_values)
+    correct = correct_known = np.zeros(len(order), np.bool_)
+    if "correct" in selection:
+        correct, correct_known = selection.column("correct").booleans()
+    cost = np.zeros(len(order), np.int64)
+    if "probe_cost_tokens" in selection:
+        cost, _ = selection.column("probe_cost_tokens").whole_numbers(0, MAX_TOKENS, " of tokens")
+    checkpoints = Checkpoints(
+        problem_index=p.astype(np.int32),
+        sample_index=s.astype(np.int32),
+        position_tokens=at.astype(np.int32),
+        answer=label.astype(np.int32),
+        answer_text=None if text is None else text[order],
+        correct=(correct & correct_known)[order],
+        correct_known=correct_known[order],
+        probe_cost_tokens=cost[order].astype(np.int32),
+        signals={name: selection.column(name).numbers()[order] for name in signals},
+        grid=grid,
+        protocol=protocol,
+    )
+    return dataclasses.replace(log, checkpoints=checkpoints)
+
+
+def _find_traces(log: TraceLog, selection: Selection) -> tuple[np.ndarray, np.ndarray]:
+    """Problem and sample index of each row, [rows] int64."""
+    index_of = {name: index for index, name in enumerate(log.problem_ids)}
+    codes, names = selection.problem_codes()
+    problem = np.array([index_of.get(name, -1) for name in names])[codes]
+    if (problem < 0).any():
+        index = int(np.argmax(problem < 0))
+        column = selection.named(selection.problem[-1])
+        raise column.error(index, "the name of a problem in the log", repr(names[codes[index]]))
+    wanted, known = selection.column("sample").whole_numbers(0, MAX_SAMPLE_ID)
+    distinct, rank = np.unique(log.sample_ids[log.present], return_inverse=True)
+    owner, position = np.nonzero(log.present)
+    trace_key = owner * len(distinct) + rank  # ascending: samples stand in order of id
+    row_rank = np.minimum(np.searchsorted(distinct, wanted), len(distinct) - 1)
+    row_key = problem * len(distinct) + row_rank
+    found = np.minimum(np.searchsorted(trace_key, row_key), len(trace_key) - 1)
+    matched = known & (distinct[row_rank] == wanted) & (trace_key[found] == row_key)
+    if not matched.all():
+        index = int(np.argmin(matched))
+        raise selection.column("sample").error(
+            index, f"a sample the log has of problem {log.problem_ids[problem[index]]!r}"
+        )
+    return problem, position[found]
+
+
+def _labels(
+    log: TraceLog,
+    selection: Selection,
+    problem: np.ndarray,
+    order: np.ndarray,
+    answers: Equality,
+    no_answer_values: Collection[str],
+) -> tuple[np.ndarray, np.ndarray | None]:
+    """Labels in order of problem, sample and position, and texts in order of rows."""
+    if "answer" not in selection:
+        return np.full(len(order), NOT_LOGGED), None
+    codes, vocabulary = selection.column("answer").texts()
+    words = np.array(
+        [*(None if given.strip() in no_answer_values else given for given in vocabulary), None], dtype=object
+    )
+    owner = np.zeros(0, np.int64)
+    final_label, final_texts = owner, []
+    if log.answer_text is not None:
+        owner, final_sample = np.nonzero(log.answer >= 0)
+        final_texts = log.answer_text[owner, final_sample].tolist()
+        final_label = log.answer[owner, final_sample]
+    distinct = {text: index for index, text in enumerate(dict.fromkeys([*vocabulary, *final_texts]))}
+    number = key_numbers(answer_keys(list(distinct), answers, no_answer_values))
+    num_keys = int(number.max()) + 1
+    row_key = number[np.array([*(distinct[text] for text in vocabulary), -1])[codes]][order]
+    final_key = number[np.array([distinct[text] for text in final_texts], dtype=np.int64)]
+    label_of: dict[int, int] = {}
+    pairs = (owner * num_keys + final_key).tolist()
+    for pair, label in zip(reversed(pairs), reversed(final_label.tolist()), strict=True):
+        label_of[pair] = label  # in reverse: the first sample wins
+    next_label = log.samples_per_problem.tolist()
+    labels = []
+    for row_problem, key in zip(problem[order].tolist(), row_key.tolist(), strict=True):
+        pair = row_problem * num_keys + key
+        if key >= 0 and pair not in label_of:
+            label_of[pair] = next_label[row_problem]
+            next_label[row_problem] += 1
+        labels.append(label_of[pair] if key >= 0 else NONE)
+    return np.array(labels), words[codes]

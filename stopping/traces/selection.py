@@ -1,0 +1,163 @@
+"""Which columns of a table a log takes, under our names, and which rows."""
+
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+
+from .columns import Column
+from .errors import LogError, Source, listed
+from .trace_log import as_labels
+
+ColumnNames = Mapping[str, str | Sequence[str]]
+
+
+@dataclass(frozen=True)
+class Selection:
+    """Columns of a table under our names, and the rows taken from it.
+
+    Fields:
+        source: what errors call the table.
+        table: the rows taken.
+        names: our name -> the table's name.
+        problem: the table's names of the columns that together name a problem.
+        rows: [rows] int64, row of the source each row stands in.
+        set_aside: reason -> number of rows left out.
+    """
+
+    source: Source
+    table: pa.Table
+    names: Mapping[str, str]
+    problem: tuple[str, ...]
+    rows: np.ndarray
+    set_aside: Mapping[str, int]
+
+    def __contains__(self, name: str) -> bool:
+        return name in self.names
+
+    def column(self, name: str) -> Column:
+        """The column under our name."""
+        return self.named(self.names[name])
+
+    def named(self, name: str) -> Column:
+        """The column the table itself calls `name`."""
+        values = self.table.column(name)
+        if pa.types.is_dictionary(values.type):
+            values = values.cast(values.type.value_type)
+        if pa.types.is_string_view(values.type):
+            values = values.cast(pa.string())
+        return Column(self.source, name, values, self.rows)
+
+    def problem_codes(self) -> tuple[np.ndarray, list[str]]:
+        """[rows] int64 codes into the problem names, in order of first appearance; parts are joined with "/"."""
+        parts = [self._problem_part(name) for name in self.problem]
+        codes, names = parts[0][0].astype(np.int64), parts[0][1]
+        for more, texts in parts[1:]:
+            pairs = pa.array(codes * len(texts) + more).dictionary_encode()
+            codes = pairs.indices.to_numpy().astype(np.int64)
+            names = [f"{names[pair // len(texts)]}/{texts[pair % len(texts)]}" for pair in pairs.dictionary.to_pylist()]
+        if len(set(names)) < len(names):
+            seen: set[str] = set()
+            twice = next(name for name in names if name in seen or seen.add(name))  # type: ignore[func-returns-value]
+            raise LogError(
+                f"{self.source.name}: two problems are both called {twice!r} when {listed(self.problem)} are joined"
+            )
+        return codes, names
+
+    def _problem_part(self, name: str) -> tuple[np.ndarray, list[str]]:
+        column = self.named(name)
+        codes, texts = column.texts()
+        missing = column.missing()
+        if missing.any():
+            raise column.error(int(np.argmax(missing)), "the name of a problem")
+        return codes, texts
+
+    def without(self, out: np.ndarray, reason: str) -> "Selection":
+        """The same without the rows `out` [rows] bool, counted under `reason` if there are any."""
+        if not out.any():
+            return self
+        set_aside = {**self.set_aside, reason: int(out.sum())}
+        return Selection(
+            self.source, self.table.filter(pa.array(~out)), self.names, self.problem, self.rows[~out], set_aside
+        )
+
+
+def wanted_columns(
+    canonical: Collection[str], others: Mapping[str, str], columns: ColumnNames | None, where: Mapping[str, Any] | None
+) -> set[str]:
+    """Every name a table may be asked for."""
+    mapped = [name for value in (columns or {}).values() for name in ([value] if isinstance(value, str) else value)]
+    return {*(canonical if columns is None else mapped), *others.values(), *(where or {})}
+
+
+def select(
+    table: pa.Table,
+    available: Sequence[str],
+    source: Source,
+    *,
+    canonical: Sequence[str],
+    required: Collection[str],
+    others: Mapping[str, str],
+    columns: ColumnNames | None,
+    where: Mapping[str, Any] | None,
+) -> Selection:
+    """Resolve names, then keep the rows that `where` asks for.
+
+    Without `columns` our names are looked up as they are; with it, what is not mapped is not taken (a column of ours in
+    name only may mean something else), except `others` (groups, signals): our name -> theirs unless mapped.
+    Raises `LogError` for a mapping of a name we do not know, and a column that is not there.
+    """
+    known = {*canonical, *others}
+    for name in columns or {}:
+        if name not in known:
+            raise LogError(
+                f"columns: expected our names {listed(known)}, got {name!r}; the mapping goes from our name to theirs"
+            )
+    mapping: dict[str, str | Sequence[str]] = (
+        {} if columns is not None else {name: name for name in canonical if name in available}
+    )
+    mapping |= {**others, **(columns or {})}
+    for name in required:
+        if name not in mapping:
+            raise LogError(
+                f"{source.name}: no column {name!r}; there are: {listed(available)}. "
+                f"If one of them is it, say so: columns={{{name!r}: '<its name>', ...}}",
+                source=source.name,
+                column=name,
+            )
+    problem = mapping.pop("problem")
+    problem = (problem,) if isinstance(problem, str) else tuple(problem)
+    for name, theirs in mapping.items():
+        if not isinstance(theirs, str):
+            raise LogError(f"columns: expected one column for {name!r} (only 'problem' may be several), got {theirs!r}")
+    theirs_wanted: list[Any] = [*problem, *mapping.values(), *(where or {})]
+    for theirs in theirs_wanted:
+        if theirs not in available:
+            raise LogError(
+                f"{source.name}: no column {theirs!r}; there are: {listed(available)}",
+                source=source.name,
+                column=str(theirs),
+            )
+    if not problem:
+        raise LogError("columns: expected at least one column for 'problem'")
+    selection = Selection(
+        source, table, {name: str(theirs) for name, theirs in mapping.items()}, problem, np.arange(table.num_rows), {}
+    )
+    for name, labels in (where or {}).items():
+        selection = _keep(selection, name, labels)
+    return selection
+
+
+def _keep(selection: Selection, name: str, labels: Any) -> Selection:
+    codes, texts = selection.named(name).texts()
+    known: list[str | None] = [*texts, None]  # code -1 is the last
+    for label in as_labels(labels):
+        if label not in known:
+            raise LogError(f"{selection.source.name}: no row has {name} = {label!r}; there are: {listed(texts)}")
+    keep = np.array([text in as_labels(labels) for text in known])[codes]
+    kept = selection.without(~keep, f"where: {name} is not {labels!r}")
+    if not len(kept.rows):
+        raise LogError(f"{selection.source.name}: no row has {name} = {labels!r}")
+    return kept

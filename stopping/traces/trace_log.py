@@ -1,0 +1,275 @@
+"""What was logged: problems x samples, padded once, with a mask.
+
+Every array below is [problems, samples]. A problem's samples are packed to the left in order of sample id, so row `p`
+holds `samples_per_problem[p]` traces and padding after them. Arrays are read-only.
+"""
+
+import dataclasses
+import re
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from .checkpoints import Checkpoints
+from .errors import LogError, listed, shown
+from .token_signals import TokenSignals
+
+if TYPE_CHECKING:
+    import pandas
+
+_REFERENCE = re.compile(r"single|logged|majority@[1-9][0-9]*|budget=[1-9][0-9]*")
+
+
+@dataclass(frozen=True, eq=False)
+class LiveColumns:
+    """What a policy did while the log was written; a policy's own stops are informative censoring.
+
+    Fields:
+        policy_id: [problems, samples] str, `None` where unknown.
+        would_stop_at: [problems, samples] int32, tokens at which the policy stopped or, in the shadow, would have; -1:
+            never.
+        propensity: [problems, samples] float64, probability of the logged choice, in (0, 1]; NaN where unknown.
+    """
+
+    policy_id: np.ndarray
+    would_stop_at: np.ndarray
+    propensity: np.ndarray
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class TraceLog:
+    """Completions of many problems, several samples each.
+
+    Fields:
+        problem_ids: [problems] names, each once; parts of a composed key are joined with "/".
+        sample_ids: [problems, samples] int64, -1 where there is no trace.
+        present: [problems, samples] bool, False in the padding.
+        length_tokens: [problems, samples] int32, 0 in the padding.
+        correct: [problems, samples] bool, meaningful where `correct_known`.
+        correct_known: [problems, samples] bool.
+        answered: [problems, samples] bool, a valid answer was given.
+        answer: [problems, samples] int32, index of the first sample of the problem with an equal answer; -1: no answer,
+            -2: an answer that was not logged.
+        censored: [problems, samples] bool, the cap was hit: the length is a lower bound.
+        censored_known: [problems, samples] bool, False where the log did not say and `censored` is taken to be False.
+        answer_text: [problems, samples] str as logged, `None` without; `None` altogether where no answers were logged.
+        answer_equality: how answers were compared: "exact", "numeric", "custom", or "none" without answers.
+        groups: per-problem labels by name (model, dataset, ...), [problems] str or `None` each.
+        cap_tokens: the cap on length all traces had, if there was one.
+        reference: how the answer that counts was produced: "single", "majority@n", "budget=B" or "logged".
+        set_aside: rows left out when the log was read, at the caller's demand: reason -> count.
+        live: what a policy did, for logs of live runs.
+        checkpoints: answers forced and signals read on the way, where they were logged.
+        token_signals: where per-token lists lie; read by `token_signal`.
+
+    Raises `LogError` for arrays that do not have one shape or the types above, or an unknown reference.
+    """
+
+    problem_ids: tuple[str, ...]
+    sample_ids: np.ndarray
+    present: np.ndarray
+    length_tokens: np.ndarray
+    correct: np.ndarray
+    correct_known: np.ndarray
+    answered: np.ndarray
+    answer: np.ndarray
+    censored: np.ndarray
+    censored_known: np.ndarray
+    answer_text: np.ndarray | None = None
+    answer_equality: str = "none"
+    groups: Mapping[str, np.ndarray] = field(default_factory=dict)
+    cap_tokens: int | None = None
+    reference: str = "logged"
+    set_aside: Mapping[str, int] = field(default_factory=dict)
+    live: LiveColumns | None = None
+    checkpoints: Checkpoints | None = None
+    token_signals: TokenSignals | None = None
+
+    def __post_init__(self) -> None:
+        if not _REFERENCE.fullmatch(self.reference):
+            raise LogError(
+                f"reference: expected 'single', 'majority@n', 'budget=B' or 'logged', got {shown(self.reference)}"
+            )
+        shape = self.present.shape
+        if len(shape) != 2 or 0 in shape or len(self.problem_ids) != shape[0]:
+            raise LogError(f"present: expected shape [{len(self.problem_ids)} problems, samples], got {shape}")
+        if len(set(self.problem_ids)) != len(self.problem_ids):
+            raise LogError("problem_ids: expected each problem once")
+        for name, dtype in _GRID_TYPES.items():
+            array = getattr(self, name)
+            if array is not None and (array.shape != shape or array.dtype != dtype):
+                raise LogError(f"{name}: expected {dtype} of shape {shape}, got {array.dtype} of shape {array.shape}")
+        for name, array in vars(self.live).items() if self.live else ():
+            if array.shape != shape:
+                raise LogError(f"live.{name}: expected shape {shape}, got {array.shape}")
+        for name, labels in self.groups.items():
+            if labels.shape != shape[:1]:
+                raise LogError(f"group {name!r}: expected one label a problem, shape {shape[:1]}, got {labels.shape}")
+        if not self.present[:, 0].all() or (self.present[:, 1:] & ~self.present[:, :-1]).any():
+            raise LogError("present: expected at least one sample a problem, packed to the left")
+        for array in _arrays(self):
+            array.setflags(write=False)
+
+    @property
+    def num_problems(self) -> int:
+        """Rows of the arrays."""
+        return self.present.shape[0]
+
+    @property
+    def num_samples(self) -> int:
+        """Samples of the problem that has most: the width of the arrays."""
+        return self.present.shape[1]
+
+    @property
+    def num_traces(self) -> int:
+        """Completions in all, padding not counted."""
+        return int(self.present.sum())
+
+    @property
+    def samples_per_problem(self) -> np.ndarray:
+        """[problems] int64."""
+        return self.present.sum(axis=1)
+
+    @property
+    def has_answers(self) -> bool:
+        """Whether every answer given was logged, and there is one: what a vote needs."""
+        return bool((self.answer >= 0).any() and not (self.answer == -2).any())
+
+    def take(self, problem_indices: Iterable[int] | np.ndarray) -> "TraceLog":
+        """The log of these problems, [n] indices or [problems] bool, in this order; padding nobody needs is cut.
+
+        Raises `LogError` if there are none, one occurs twice or lies outside the log.
+        """
+        indices = np.asarray(problem_indices if isinstance(problem_indices, np.ndarray) else list(problem_indices))
+        if indices.dtype == np.bool_:
+            if indices.shape != (self.num_problems,):
+                raise LogError(f"take: expected {self.num_problems} booleans, got shape {indices.shape}")
+            indices = np.flatnonzero(indices)
+        if indices.ndim != 1 or not len(indices) or not np.issubdtype(indices.dtype, np.integer):
+            raise LogError("take: expected at least one problem index")
+        if indices.min() < 0 or indices.max() >= self.num_problems or len(np.unique(indices)) != len(indices):
+            raise LogError(f"take: expected distinct problem indices from 0 to {self.num_problems - 1}")
+        width = int(self.samples_per_problem[indices].max())
+
+        def cut(array: np.ndarray) -> np.ndarray:
+            return array[indices, :width]
+
+        grids: dict[str, Any] = {name: cut(array) for name in _GRID_TYPES if (array := getattr(self, name)) is not None}
+        live, signals = self.live, self.token_signals
+        return dataclasses.replace(
+            self,
+            problem_ids=tuple(self.problem_ids[index] for index in indices),
+            **grids,
+            groups={name: labels[indices] for name, labels in self.groups.items()},
+            live=live and LiveColumns(cut(live.policy_id), cut(live.would_stop_at), cut(live.propensity)),
+            checkpoints=self.checkpoints and self.checkpoints.take(indices, self.num_problems),
+            token_signals=signals and dataclasses.replace(signals, source_row=cut(signals.source_row)),
+        )
+
+    def where(self, **labels: Any) -> "TraceLog":
+        """The problems whose groups have these labels: `log.where(model="R1", dataset=["aime2024", "gpqa"])`.
+
+        Labels are compared as text. Raises `LogError`, listing what there is, for a group or label the log does not
+        have, and if no problem has them all.
+        """
+        keep = np.ones(self.num_problems, np.bool_)
+        for name, wanted in labels.items():
+            if name not in self.groups:
+                raise LogError(f"where: the log has no group {name!r}; its groups: {listed(self.groups)}")
+            available = set(self.groups[name])
+            for label in as_labels(wanted):
+                if label not in available:
+                    there = sorted(available, key=lambda text: (text is None, text))
+                    raise LogError(f"where: no problem has {name} = {shown(label)}; there are: {listed(there)}")
+            keep &= np.isin(self.groups[name], np.array(as_labels(wanted), dtype=object))
+        if not keep.any():
+            raise LogError(f"where: each label occurs, but no problem has all of {labels}")
+        return self.take(keep)
+
+    def token_signal(self, name: str, problem_index: int, sample_index: int) -> np.ndarray:
+        """The per-token list `name` of one trace, [tokens], read from the file the log came from.
+
+        Raises `LogError` if the log was not read from Parquet, the file has no such list column or was changed since,
+        or nothing was logged for this trace.
+        """
+        if self.token_signals is None:
+            raise LogError(f"token signal {name!r}: the log comes from no Parquet file with list columns")
+        return self.token_signals.read(name, problem_index, sample_index)
+
+    def to_pandas(self) -> "pandas.DataFrame":
+        """One row a trace, in the columns `from_columns` reads. Raises `ImportError` without pandas."""
+        from .long_form import to_frame
+
+        return to_frame(self)
+
+    def equals(self, other: "TraceLog") -> bool:
+        """Whether both hold the same values; per-token lists, which stay in their files, are compared by name only."""
+        return _same(self, other)
+
+    def __repr__(self) -> str:
+        parts = [
+            f"{self.num_problems} problems x {self.num_samples} samples",
+            f"{self.num_traces} traces",
+            f"reference={self.reference!r}",
+        ]
+        if self.cap_tokens is not None:
+            parts.append(f"cap_tokens={self.cap_tokens}")
+        if self.groups:
+            parts.append(f"groups={tuple(self.groups)}")
+        if self.checkpoints is not None:
+            parts.append(f"{len(self.checkpoints.position_tokens)} checkpoints")
+        return f"TraceLog({', '.join(parts)})"
+
+
+_GRID_TYPES: dict[str, np.dtype] = {
+    "sample_ids": np.dtype(np.int64),
+    "present": np.dtype(np.bool_),
+    "length_tokens": np.dtype(np.int32),
+    "correct": np.dtype(np.bool_),
+    "correct_known": np.dtype(np.bool_),
+    "answered": np.dtype(np.bool_),
+    "answer": np.dtype(np.int32),
+    "censored": np.dtype(np.bool_),
+    "censored_known": np.dtype(np.bool_),
+    "answer_text": np.dtype(object),
+}
+
+
+def as_labels(wanted: Any) -> list[str | None]:
+    """One label or several, as the texts that groups hold."""
+    several = isinstance(wanted, Iterable) and not isinstance(wanted, (str, bytes))
+    return [_label(value) for value in (wanted if several else [wanted])]
+
+
+def _label(value: Any) -> str | None:
+    if isinstance(value, (bool, np.bool_)):
+        return "true" if value else "false"
+    return None if value is None else str(value)
+
+
+def _arrays(holder: Any) -> Iterable[np.ndarray]:
+    for value in (
+        holder.values()
+        if isinstance(holder, Mapping)
+        else (getattr(holder, f.name) for f in dataclasses.fields(holder))
+    ):
+        if isinstance(value, np.ndarray):
+            yield value
+        elif isinstance(value, Mapping) or dataclasses.is_dataclass(value):
+            yield from _arrays(value)
+
+
+def _same(one: Any, other: Any) -> bool:
+    if type(one) is not type(other):
+        return False
+    if isinstance(one, TokenSignals):
+        return set(one.names) == set(other.names)
+    if isinstance(one, np.ndarray):
+        return one.dtype == other.dtype and np.array_equal(one, other, equal_nan=one.dtype.kind == "f")
+    if isinstance(one, Mapping):
+        return one.keys() == other.keys() and all(_same(one[name], other[name]) for name in one)
+    if dataclasses.is_dataclass(one):
+        return all(_same(getattr(one, f.name), getattr(other, f.name)) for f in dataclasses.fields(one))
+    return bool(one == other)
