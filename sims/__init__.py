@@ -2,6 +2,7 @@
 
 from sims.comparison import Comparison, Row, compare
 from sims.estimates import Estimate
+from sims.first_finish import first_finish
 from sims.replay import replay, replay_worlds
 from sims.results import Result, difference
 from sims.simulate import draw, simulate
@@ -14,6 +15,7 @@ __all__ = [
     "compare",
     "difference",
     "draw",
+    "first_finish",
     "replay",
     "replay_worlds",
     "simulate",

@@ -44,7 +44,8 @@ def compare(
         log: with known correctness.
         policies: the rules.
         reference: what they are compared with; by default all the traces a problem may get, and their vote.
-        num_orders, seed: as in `replay`.
+        num_orders: as in `replay`.
+        seed: as in `replay`.
 
     Raises:
         PolicyMismatch: if a policy needs a signal or an action the problem lacks.

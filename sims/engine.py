@@ -1,8 +1,8 @@
 """The only place that batches: worlds and plays in blocks of one fixed size, by one compiled program each.
 
-Replica i has the key `fold_in(key, i)`, whatever block it falls in and whatever is computed beside it. Drawing and playing
-are two programs, so a replayed world meets the very program that a simulated one meets. Hence, on one backend and version,
-results are the same to the last bit for any chunk size, and replay of drawn worlds equals simulation.
+Replica i has the key `fold_in(key, i)`, whatever block it falls in and whatever is computed beside it. Drawing and
+playing are two programs, so a replayed world meets the very program that a simulated one meets. Hence, on one backend
+and version, results are the same to the last bit for any chunk size, and replay of drawn worlds equals simulation.
 """
 
 from collections.abc import Iterator
@@ -75,7 +75,11 @@ class Digest:
         self._total = np.zeros(2, np.uint64)
 
     def add(self, worlds: Any, first: int, count: int) -> None:
-        """Add the first `count` worlds of a block."""
+        """Add the first `count` worlds of a block.
+
+        The problem's index is left out: it numbers a model's problems here and a log's there.
+        """
+        worlds = worlds._replace(problem=jnp.zeros_like(worlds.problem))
         hashes = np.asarray(digest_block(worlds, jnp.int32(first)))[:, :count]
         self._total += hashes.astype(np.uint64).sum(axis=1)
 

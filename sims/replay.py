@@ -3,7 +3,6 @@
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 
 from sims.engine import Digest, blocks_of, play_block
@@ -36,7 +35,7 @@ def replay_worlds(problem: Any, policy: Any, worlds: Any) -> Result:
     flat = jax.tree.map(lambda leaf: np.asarray(leaf).reshape(-1, *leaf.shape[2:]), worlds)
     pytree, digest, parts = as_pytree(policy), Digest(), []
     for first, count, block in blocks_of(flat):
-        digest.add(block._replace(problem=jnp.zeros_like(block.problem)), first, count)
+        digest.add(block, first, count)
         outcome = play_block(problem, pytree, block)
         parts.append({name: np.asarray(values, np.float64)[:count] for name, values in outcome._asdict().items()})
     values = {

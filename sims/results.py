@@ -1,4 +1,4 @@
-"""What a simulation or a replay gives: an estimate a component, the values behind it, and which worlds they stand on."""
+"""What a simulation or a replay gives: estimates, the values behind them, and which worlds they stand on."""
 
 from dataclasses import dataclass
 from functools import cached_property
@@ -14,8 +14,8 @@ class Result:
     """Outcomes of one policy over many worlds.
 
     Attributes:
-        values: by component of the problem's outcome (`utility`, `correct`, `..._tokens`, ...), one value an independent
-            unit: a replica, or a problem of a log averaged over its orders; float64 `[units]`.
+        values: by component of the problem's outcome (`utility`, `correct`, `..._tokens`, ...), one value for each
+            independent unit: a replica, or a problem of a log averaged over its orders; float64 `[units]`.
         digest: of the worlds: two results can be subtracted if theirs agree.
         title: what was run, for people.
     """

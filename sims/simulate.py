@@ -63,7 +63,7 @@ def simulate(
             played = [play_block(problem, as_pytree(policy), worlds) for worlds in drawn]
             for first, worlds, outcome in zip(chunk, drawn, played, strict=True):
                 count = min(BLOCK, goal - first)
-                digest.add(_visible(worlds), first, count)
+                digest.add(worlds, first, count)
                 parts.append({name: np.asarray(v, np.float64)[:count] for name, v in outcome._asdict().items()})
                 done += count
             bar.update(task, completed=done)
@@ -85,8 +85,3 @@ def draw(key: Key[Array, ""], problem: Any, num_replicas: int) -> Any:
     """Return the very worlds that `simulate` plays, stacked; `[replicas]`."""
     blocks = [draw_block(problem, key, jnp.int32(first)) for first in range(0, num_replicas, BLOCK)]
     return jax.tree.map(lambda *leaves: np.concatenate([np.asarray(leaf) for leaf in leaves])[:num_replicas], *blocks)
-
-
-def _visible(worlds: Any) -> Any:
-    """The worlds without the problem's index, which numbers a model's problems here and a log's there."""
-    return worlds._replace(problem=jnp.zeros_like(worlds.problem))

@@ -16,6 +16,7 @@ def sampling_families(problem: Sampling, worlds: SamplingWorld) -> dict[str, Seq
     """Return the members of each family for a sampling problem.
 
     Args:
+        problem: says how many traces there may be.
         worlds: stacked; the budgets are quantiles of their lengths.
     """
     counts = range(1, problem.num_traces + 1)

@@ -5,14 +5,14 @@ print(check(log))
 fit_part, certify_part, test_part = split(log, (0.3, 0.5, 0.2), seed=0)
 """
 
-from .checkpoints import Checkpoints
-from .errors import LogError
-from .logs import from_columns, load
-from .probes import with_checkpoints
-from .reports import Report, Use, check
-from .splits import split
-from .storage import save
-from .trace_log import LiveColumns, TraceLog
+from stopping.traces.checkpoints import Checkpoints
+from stopping.traces.errors import LogError
+from stopping.traces.logs import from_columns, load
+from stopping.traces.probes import with_checkpoints
+from stopping.traces.reports import Report, Use, check
+from stopping.traces.splits import split
+from stopping.traces.storage import save
+from stopping.traces.trace_log import LiveColumns, TraceLog
 
 __all__ = [
     "Checkpoints",

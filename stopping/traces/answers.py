@@ -10,7 +10,7 @@ from fractions import Fraction
 
 import numpy as np
 
-from .errors import LogError, shown
+from stopping.traces.errors import LogError, shown
 
 NONE = -1  # no answer
 NOT_LOGGED = -2  # there was an answer, but not what it said

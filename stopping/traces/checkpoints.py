@@ -5,7 +5,7 @@ from dataclasses import dataclass, fields
 
 import numpy as np
 
-from .errors import LogError, shown
+from stopping.traces.errors import LogError, shown
 
 GRIDS = ("token", "cue", "fraction_of_final")
 

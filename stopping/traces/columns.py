@@ -10,7 +10,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from .errors import Source, shown
+from stopping.traces.errors import Source, shown
 
 MAX_TOKENS = 2**31 - 1  # lengths are int32
 _MAX_INT64 = 2**63 - 1

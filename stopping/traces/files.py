@@ -13,8 +13,8 @@ import pyarrow as pa
 import pyarrow.csv
 import pyarrow.parquet
 
-from .errors import LogError, Source
-from .tables import chunked, from_values
+from stopping.traces.errors import LogError, Source
+from stopping.traces.tables import chunked, from_values
 
 _ROWS_AT_ONCE = 65_536
 _CSV_BLOCK_BYTES = 1 << 24  # one row must fit: long answers do, whole generations need not be read

@@ -7,14 +7,14 @@ from typing import Any
 
 import pyarrow as pa
 
-from . import storage, token_signals
-from .answers import Equality
-from .errors import LogError, Source
-from .files import read
-from .long_form import CANONICAL, NO_ANSWER_VALUES, REQUIRED, build
-from .selection import ColumnNames, select, wanted_columns
-from .tables import IN_MEMORY, as_table
-from .trace_log import TraceLog
+from stopping.traces import storage, token_signals
+from stopping.traces.answers import Equality
+from stopping.traces.errors import LogError, Source
+from stopping.traces.files import read
+from stopping.traces.long_form import CANONICAL, NO_ANSWER_VALUES, REQUIRED, build
+from stopping.traces.selection import ColumnNames, select, wanted_columns
+from stopping.traces.tables import IN_MEMORY, as_table
+from stopping.traces.trace_log import TraceLog
 
 
 def load(

@@ -6,11 +6,11 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pyarrow as pa
 
-from .answers import NONE, NOT_LOGGED, Equality, answer_keys, equality_name, first_equal, key_numbers
-from .columns import MAX_TOKENS
-from .errors import LogError, shown
-from .selection import Selection
-from .trace_log import LiveColumns, TraceLog
+from stopping.traces.answers import NONE, NOT_LOGGED, Equality, answer_keys, equality_name, first_equal, key_numbers
+from stopping.traces.columns import MAX_TOKENS
+from stopping.traces.errors import LogError, shown
+from stopping.traces.selection import Selection
+from stopping.traces.trace_log import LiveColumns, TraceLog
 
 if TYPE_CHECKING:
     import pandas

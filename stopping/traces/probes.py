@@ -7,15 +7,15 @@ from typing import Any
 
 import numpy as np
 
-from .answers import NONE, NOT_LOGGED, Equality, answer_keys, key_numbers
-from .checkpoints import Checkpoints
-from .columns import MAX_TOKENS
-from .errors import LogError
-from .files import read
-from .long_form import MAX_SAMPLE_ID, NO_ANSWER_VALUES
-from .selection import ColumnNames, Selection, select, wanted_columns
-from .tables import IN_MEMORY, as_table
-from .trace_log import TraceLog
+from stopping.traces.answers import NONE, NOT_LOGGED, Equality, answer_keys, key_numbers
+from stopping.traces.checkpoints import Checkpoints
+from stopping.traces.columns import MAX_TOKENS
+from stopping.traces.errors import LogError
+from stopping.traces.files import read
+from stopping.traces.long_form import MAX_SAMPLE_ID, NO_ANSWER_VALUES
+from stopping.traces.selection import ColumnNames, Selection, select, wanted_columns
+from stopping.traces.tables import IN_MEMORY, as_table
+from stopping.traces.trace_log import TraceLog
 
 CANONICAL = ("problem", "sample", "position_tokens", "answer", "correct", "probe_cost_tokens")
 REQUIRED = ("problem", "sample", "position_tokens")

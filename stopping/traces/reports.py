@@ -5,7 +5,7 @@ from typing import Any
 
 import numpy as np
 
-from .trace_log import TraceLog
+from stopping.traces.trace_log import TraceLog
 
 _CHANCE_DUPLICATES = 0.05  # short answers of similar length coincide; a source listed twice gives about half
 

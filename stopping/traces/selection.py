@@ -7,9 +7,9 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
-from .columns import Column
-from .errors import LogError, Source, listed
-from .trace_log import as_labels
+from stopping.traces.columns import Column
+from stopping.traces.errors import LogError, Source, listed
+from stopping.traces.trace_log import as_labels
 
 ColumnNames = Mapping[str, str | Sequence[str]]
 

@@ -7,8 +7,8 @@ from fractions import Fraction
 
 import numpy as np
 
-from .errors import LogError, shown
-from .trace_log import TraceLog
+from stopping.traces.errors import LogError, shown
+from stopping.traces.trace_log import TraceLog
 
 
 def split(

@@ -11,12 +11,12 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet
 
-from .answers import Equality
-from .checkpoints import Checkpoints
-from .errors import LogError
-from .long_form import to_table
-from .token_signals import TokenSignals
-from .trace_log import TraceLog
+from stopping.traces.answers import Equality
+from stopping.traces.checkpoints import Checkpoints
+from stopping.traces.errors import LogError
+from stopping.traces.long_form import to_table
+from stopping.traces.token_signals import TokenSignals
+from stopping.traces.trace_log import TraceLog
 
 CHECKPOINT = "checkpoint_"
 _SIGNAL = "checkpoint_signal_"

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
-from .errors import LogError, Source
+from stopping.traces.errors import LogError, Source
 
 IN_MEMORY = Source("columns")
 

@@ -8,7 +8,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet
 
-from .errors import LogError, listed
+from stopping.traces.errors import LogError, listed
 
 
 @dataclass(frozen=True, eq=False)

@@ -12,9 +12,9 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from .checkpoints import Checkpoints
-from .errors import LogError, listed, shown
-from .token_signals import TokenSignals
+from stopping.traces.checkpoints import Checkpoints
+from stopping.traces.errors import LogError, listed, shown
+from stopping.traces.token_signals import TokenSignals
 
 if TYPE_CHECKING:
     import pandas
@@ -200,7 +200,7 @@ class TraceLog:
 
     def to_pandas(self) -> "pandas.DataFrame":
         """One row a trace, in the columns `from_columns` reads. Raises `ImportError` without pandas."""
-        from .long_form import to_frame
+        from stopping.traces.long_form import to_frame
 
         return to_frame(self)
 

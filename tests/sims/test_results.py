@@ -1,0 +1,93 @@
+"""Estimates, and what may be subtracted from what."""
+
+import math
+
+import jax
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+import sims
+from sims import Estimate, Result, difference
+from stopping.models import LengthCorrectness
+from stopping.policies import FixedSamples, Margin
+from stopping.problems import Sampling
+
+PROBLEM = Sampling(LengthCorrectness(2.0, 1.0), 5, price_per_token=1e-6)
+
+
+def test_estimate_of_many_is_the_textbook_one():
+    values = np.arange(200.0)
+    estimate = Estimate.of(values)
+    assert estimate == Estimate(99.5, values.std(ddof=1) / math.sqrt(200), 200)
+    low, high = estimate.interval(0.95)
+    assert (high - low) / 2 == pytest.approx(1.959964 * estimate.standard_error, rel=1e-6)
+
+
+@given(st.lists(st.floats(-100, 100), min_size=5, max_size=99))
+def test_the_bootstrap_of_few_agrees_with_the_textbook(values):
+    estimate = Estimate.of(np.array(values))
+    textbook = np.std(values, ddof=1) / math.sqrt(len(values))
+    assert estimate.standard_error == pytest.approx(
+        textbook, rel=0.1, abs=1e-9
+    )  # 2,000 resamples: 1.6 %, six times over
+
+
+def test_few_units_have_wider_intervals():
+    values = np.array([0.0, 1.0, 2.0, 3.0])
+    low, high = Estimate.of(values).interval()
+    assert (high - low) / 2 > 3 * Estimate.of(values).standard_error
+    assert Estimate.of(np.array([2.0])).standard_error == math.inf
+    with pytest.raises(ValueError, match="at least one"):
+        Estimate.of(np.array([]))
+
+
+def test_exact_values_have_error_zero_and_no_interval():
+    exact = Estimate(1.5, 0.0, 1)
+    assert exact.interval() == (1.5, 1.5)
+    assert str(exact) == "1.5"
+
+
+@pytest.mark.parametrize(
+    ("estimate", "text"),
+    [
+        (Estimate(0.61234, 0.0034, 9), "0.6123 ± 0.0034"),
+        (Estimate(19776.2, 64.2, 9), "19,776 ± 64"),
+        (Estimate(1.0, math.inf, 1), "1 ± ?"),
+    ],
+)
+def test_estimates_print_two_digits_of_their_error(estimate, text):
+    assert str(estimate) == text
+
+
+def test_difference_is_paired_and_refuses_other_worlds():
+    key = jax.random.key(0)
+    a, b = (sims.simulate(key, PROBLEM, rule, num_replicas=4000) for rule in (Margin(2), FixedSamples(5)))
+    paired = difference(a, b)["utility"]
+    assert paired.mean == pytest.approx(a.utility.mean - b.utility.mean, abs=1e-12)
+    assert paired.standard_error < 0.7 * np.hypot(a.utility.standard_error, b.utility.standard_error)
+    other = sims.simulate(jax.random.key(1), PROBLEM, Margin(2), num_replicas=4000)
+    with pytest.raises(ValueError, match="the same worlds"):
+        difference(a, other)
+
+
+def test_other_prices_on_the_same_worlds_may_be_compared():
+    key = jax.random.key(0)
+    cheap = sims.simulate(key, PROBLEM, Margin(2), num_replicas=1000)
+    dear = sims.simulate(key, Sampling(PROBLEM.model, 5, price_per_token=1e-4), Margin(2), num_replicas=1000)
+    assert difference(dear, cheap)["utility"].mean < 0
+    assert difference(dear, cheap)["total_tokens"] == Estimate(0.0, 0.0, 1000)
+
+
+def test_components_are_attributes_and_bounds_count_what_is_unsupported():
+    result = Result(
+        {"correct": np.array([1.0, 0.0, 1.0, 0.0]), "unsupported": np.array([0.0, 0.0, 1.0, 0.0])}, "w", "t"
+    )
+    assert result.correct.mean == 0.5
+    assert result.num_unsupported == 1
+    low, high = result.bounds("correct", 0, 1)
+    assert (low.mean, high.mean) == (0.25, 0.5)
+    with pytest.raises(AttributeError, match="no component 'utility'; it has correct, unsupported"):
+        _ = result.utility
+    assert result.summary()["figures"]["correct"]["mean"] == 0.5

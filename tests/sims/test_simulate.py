@@ -1,0 +1,129 @@
+"""Contract C6 and the law of C3: the same bits whatever the chunk, and replay of drawn worlds is simulation."""
+
+import jax
+import numpy as np
+import pytest
+
+import sims
+from sims.engine import BLOCK, draw_block, play_block
+from stopping.makespan import first_finish_curve, majority_curve
+from stopping.models import Answers, LengthCorrectness
+from stopping.policies import FirstFinish, FixedSamples, Margin, TokenBudget, UnanimousWindow, VoteTable
+from stopping.problems import PolicyMismatch, Sampling
+from tests.stopping.problems.test_sampling import ReadsTemperature
+
+MODEL = LengthCorrectness(
+    [2.0, 1.0, 0.4], [1.0, 2.0, 0.3], [8.0, 8.5, 7.5], [0.3, 0.2, 0.1],
+    shift=0.3, scale_right=0.4, scale_wrong=0.6, loop_prob=0.1, no_answer_prob=0.1, cap_tokens=8000.0,
+    answers=Answers(0.2, 0.5),
+)  # fmt: skip
+PROBLEM = Sampling(MODEL, 8, price_per_token=2e-6, price_per_second=1e-4)
+RULES = [
+    FirstFinish(1), FixedSamples(5), Margin(2), VoteTable.adaptive_consistency(0.9, 8),
+    UnanimousWindow(3), TokenBudget(3000),
+]  # fmt: skip
+
+
+def same(a: sims.Result, b: sims.Result) -> bool:
+    return a.digest == b.digest and all(np.array_equal(a.values[name], b.values[name]) for name in a.values)
+
+
+@pytest.mark.parametrize("rule", RULES, ids=str)
+@pytest.mark.parametrize("settings", [{}, {"wave_size": 3, "decision_interval_tokens": 700}], ids=str)
+def test_replay_of_drawn_worlds_is_simulation_to_the_last_bit(rule, settings):
+    problem, key, count = Sampling(MODEL, 8, price_per_token=2e-6, **settings), jax.random.key(3), BLOCK + 1000
+    log = problem.log(sims.draw(key, problem, count))
+    assert log.num_problems == count
+    assert same(sims.replay(problem, rule, log), sims.simulate(key, problem, rule, num_replicas=count))
+
+
+def test_the_chunk_does_not_matter():
+    results = [
+        sims.simulate(jax.random.key(1), PROBLEM, Margin(2), num_replicas=3 * BLOCK - 5, chunk_blocks=chunk)
+        for chunk in (1, 2, 5)
+    ]
+    assert same(results[0], results[1])
+    assert same(results[0], results[2])
+    fewer = sims.simulate(jax.random.key(1), PROBLEM, Margin(2), num_replicas=BLOCK + 7)
+    np.testing.assert_array_equal(fewer.values["utility"], results[0].values["utility"][: BLOCK + 7])
+
+
+def test_worlds_hang_on_the_key_alone():
+    digests = {
+        (seed, str(rule)): sims.simulate(jax.random.key(seed), PROBLEM, rule, num_replicas=500).digest
+        for seed in (0, 1)
+        for rule in RULES[:3]
+    }
+    assert len({digests[0, str(rule)] for rule in RULES[:3]}) == 1
+    assert digests[0, str(RULES[0])] != digests[1, str(RULES[0])]
+
+
+def test_agrees_with_the_closed_forms():
+    first = sims.simulate(jax.random.key(5), PROBLEM, FirstFinish(1), num_replicas=10 * BLOCK)
+    curve = first_finish_curve(MODEL, (8,))
+    for estimate, exact in zip(
+        (first.correct, first.latency_tokens, first.total_tokens),
+        (values[:, 0].mean() for values in curve),
+        strict=True,
+    ):
+        assert abs(estimate.mean - exact) < 4.5 * estimate.standard_error
+    full = sims.simulate(jax.random.key(5), PROBLEM, FixedSamples(8), num_replicas=10 * BLOCK)
+    curve = majority_curve(MODEL, (8,))
+    assert abs(full.total_tokens.mean - curve.total_tokens.mean()) < 4.5 * full.total_tokens.standard_error
+    assert abs(full.latency_tokens.mean - curve.latency_tokens.mean()) < 4.5 * full.latency_tokens.standard_error
+
+
+@pytest.mark.parametrize(
+    "model", [MODEL, LengthCorrectness(2.0, 1.0, shift=-0.3, scale_wrong=0.9)], ids=["capped", "plain"]
+)
+def test_order_statistics_give_the_first_finish_curve(model):
+    drawn = sims.first_finish(jax.random.key(2), model, 8, num_replicas=40 * BLOCK)
+    exact = first_finish_curve(model, (8,))
+    assert abs(drawn.correct.mean - exact.accuracy.mean()) < 4.5 * drawn.correct.standard_error
+    played = sims.simulate(jax.random.key(4), Sampling(model, 8), FirstFinish(1), num_replicas=10 * BLOCK)
+    answered = played.values["answer"] >= 0
+    latency = sims.Estimate.of(np.where(answered, played.values["latency_tokens"], 0))
+    gap = np.hypot(latency.standard_error, drawn.latency_tokens.standard_error)
+    assert abs(latency.mean - drawn.latency_tokens.mean) < 4.5 * gap
+    assert (
+        abs(answered.mean() - drawn.answered.mean)
+        < 4.5 * np.hypot(drawn.answered.standard_error, sims.Estimate.of(answered).standard_error) + 1e-12
+    )
+
+
+def test_precision_on_demand():
+    loose = sims.simulate(jax.random.key(0), PROBLEM, Margin(2), standard_error=0.01)
+    tight = sims.simulate(jax.random.key(0), PROBLEM, Margin(2), standard_error=0.003)
+    assert loose.utility.num_independent == BLOCK
+    assert tight.utility.standard_error <= 0.003
+    assert tight.utility.num_independent in {BLOCK * 2**k for k in range(1, 8)}
+
+
+def test_one_program_for_all_values_of_a_rule():
+    problem = Sampling(MODEL, 7)
+    sims.simulate(jax.random.key(0), problem, Margin(1), num_replicas=10)
+    before = draw_block._cached._cache_size(), play_block._cached._cache_size()
+    for votes in (2, 3):
+        sims.simulate(jax.random.key(votes), problem, Margin(votes), num_replicas=2 * BLOCK)
+        sims.simulate(jax.random.key(votes), Sampling(MODEL, 7, price_per_token=1e-6), Margin(votes), num_replicas=10)
+    assert (draw_block._cached._cache_size(), play_block._cached._cache_size()) == before
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        {},
+        {"num_replicas": 10, "standard_error": 0.1},
+        {"num_replicas": 0},
+        {"standard_error": -1.0},
+        {"num_replicas": 5, "chunk_blocks": 0},
+    ],
+)
+def test_bad_arguments(arguments):
+    with pytest.raises(ValueError, match=r"num_replicas|standard_error|chunk_blocks"):
+        sims.simulate(jax.random.key(0), PROBLEM, Margin(1), **arguments)
+
+
+def test_a_policy_the_problem_lacks_signals_for_is_refused_before_anything_is_drawn():
+    with pytest.raises(PolicyMismatch, match="temperature"):
+        sims.simulate(jax.random.key(0), PROBLEM, ReadsTemperature(), num_replicas=10)

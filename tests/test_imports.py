@@ -1,0 +1,49 @@
+"""What importing does, and what it does not need."""
+
+import subprocess
+import sys
+
+BLOCK_JAX = """
+import sys
+class Blocker:
+    def find_spec(self, name, path=None, target=None):
+        if name.partition('.')[0] in ('jax', 'jaxlib', 'equinox', 'scipy'):
+            raise ModuleNotFoundError(f'No module named {name!r}', name=name)
+sys.meta_path.insert(0, Blocker())
+"""
+
+
+def run(code: str) -> str:
+    return subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True).stdout
+
+
+def test_importing_stopping_imports_nothing_else():
+    code = (
+        "import sys; import stopping; print(sorted({'numpy', 'jax', 'pyarrow', 'pydantic', 'sims'} & set(sys.modules)))"
+    )
+    assert run(code).strip() == "[]"
+
+
+def test_what_a_server_runs_needs_no_jax():
+    code = BLOCK_JAX + (
+        "import stopping, stopping.policies, stopping.artifacts, stopping.traces\n"
+        "print(stopping.policies.bind(stopping.policies.Margin(2), 'python').init())"
+    )
+    assert run(code).strip() == "()"
+
+
+def test_a_missing_extra_is_named():
+    code = BLOCK_JAX + "import stopping\ntry:\n    stopping.fit\nexcept ModuleNotFoundError as error:\n    print(error)"
+    assert run(code).strip() == "stopping.fit needs jax; install it with: pip install 'stopping[tune]'"
+
+
+def test_importing_a_jax_stage_makes_no_array():
+    code = "import jax, stopping\nfor name in stopping.__all__: getattr(stopping, name)\nprint(len(jax.live_arrays()))"
+    assert run(code).strip() == "0"
+
+
+def test_public_names_resolve():
+    import stopping
+
+    assert all(getattr(stopping, name) is not None for name in stopping.__all__)
+    assert set(dir(stopping)) == set(stopping.__all__)

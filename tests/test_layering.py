@@ -1,0 +1,69 @@
+"""Who may import whom: the table of CONTRIBUTING.md, read against the code."""
+
+import ast
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+
+MAY_IMPORT = {
+    "policies": set(),
+    "traces": set(),
+    "artifacts": {"policies"},
+    "models": {"policies"},
+    "makespan": {"models"},
+    "problems": {"models", "policies", "traces"},
+    "sims": {"problems", "models", "policies", "traces"},
+    "solvers": {"problems", "policies", "sims", "makespan"},
+    "calibration": {"traces", "models", "sims", "solvers"},
+}
+ANYTHING = {"cli", "plots"}  # and stopping/__init__.py, the lazy table of contents
+
+
+def rooms() -> list[str]:
+    inside = [path.stem for path in (ROOT / "stopping").iterdir() if path.is_dir() or path.suffix == ".py"]
+    return sorted({name for name in inside if name.isidentifier() and not name.startswith("_")} - {"py"} | {"sims"})
+
+
+def files_of(room: str) -> list[Path]:
+    folder = ROOT / ("sims" if room == "sims" else f"stopping/{room}")
+    return sorted(folder.rglob("*.py")) if folder.is_dir() else [folder.with_suffix(".py")]
+
+
+def imported_rooms(path: Path) -> set[str]:
+    found = set()
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.Import):
+            names = [alias.name for alias in node.names]
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, f"{path}: relative import; import by the full name"
+            names = [f"{node.module}.{alias.name}" for alias in node.names]
+        else:
+            continue
+        for name in names:
+            parts = name.split(".")
+            if parts[0] == "sims":
+                found.add("sims")
+            elif parts[0] == "stopping":
+                assert len(parts) > 1, f"{path}: imports the table of contents; import the room"
+                found.add(parts[1])
+    return found
+
+
+@pytest.mark.parametrize("room", rooms())
+def test_a_room_imports_only_what_the_table_allows(room):
+    assert room in MAY_IMPORT or room in ANYTHING, f"{room}: a room the table does not know"
+    if room in ANYTHING:
+        return
+    for path in files_of(room):
+        beyond = imported_rooms(path) - MAY_IMPORT[room] - {room}
+        assert not beyond, f"{path.relative_to(ROOT)} imports {sorted(beyond)}"
+
+
+def test_the_table_stands_in_contributing():
+    text = (ROOT / "CONTRIBUTING.md").read_text()
+    for room, allowed in MAY_IMPORT.items():
+        row = f"| `{room}` | {', '.join(f'`{name}`' for name in sorted(allowed)) or 'nothing of ours'} |"
+        assert row in text, row
+
