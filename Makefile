@@ -7,7 +7,7 @@ BIN := $(VENV)/bin
 # torch has no small build for every platform: it is installed only when asked for.
 READY := $(VENV)/.ready-$(if $(EXTRAS),$(subst $(comma),-,$(EXTRAS)),base)
 
-.PHONY: demo test bench fuzz check clean
+.PHONY: demo test bench fuzz clean
 
 demo: $(READY)
 	$(BIN)/stopping demo

@@ -1,21 +1,23 @@
-"""Monte Carlo: the only place that batches."""
+"""Monte Carlo: the only place that batches worlds."""
 
-from sims.comparison import Comparison, Row, compare
+from sims.comparison import Comparison, Row, compare, reference_rule
 from sims.estimates import Estimate
 from sims.first_finish import first_finish
 from sims.replay import replay, replay_worlds
 from sims.results import Result, difference
-from sims.simulate import draw, simulate
+from sims.simulate import PrecisionNotReached, draw, simulate
 
 __all__ = [
     "Comparison",
     "Estimate",
+    "PrecisionNotReached",
     "Result",
     "Row",
     "compare",
     "difference",
     "draw",
     "first_finish",
+    "reference_rule",
     "replay",
     "replay_worlds",
     "simulate",

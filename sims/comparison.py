@@ -7,7 +7,7 @@ from typing import Any
 from sims.estimates import Estimate
 from sims.replay import replay_worlds
 from sims.results import Result, difference
-from stopping.policies import FixedSamples
+from stopping.policies import FixedSamples, TokenBudget
 from stopping.traces import TraceLog
 
 
@@ -30,7 +30,6 @@ class Row:
 class Comparison:
     """Rules on one log: `rows` in the order given, the reference rule first."""
 
-    reference: Any
     rows: tuple[Row, ...]
 
 
@@ -43,18 +42,39 @@ def compare(
         problem: its model is not used.
         log: with known correctness.
         policies: the rules.
-        reference: what they are compared with; by default all the traces a problem may get, and their vote.
+        reference: what they are compared with; by default the log's own (`reference_rule`).
         num_orders: as in `replay`.
         seed: as in `replay`.
 
     Raises:
         PolicyMismatch: if a policy needs a signal or an action the problem lacks.
-        ValueError: if a trace's correctness is not known.
+        ValueError: if a trace's correctness is not known, or the log is too short for the reference rule.
     """
-    reference = FixedSamples(problem.num_traces) if reference is None else reference
+    reference = reference_rule(problem, log) if reference is None else reference
     worlds = problem.worlds(log, num_orders=num_orders, seed=seed)
     base = replay_worlds(problem, reference, worlds)
+    if base.num_unsupported:
+        share = base.num_unsupported / log.num_problems
+        raise ValueError(
+            f"reference {reference}: expected as many logged traces as it takes, got fewer in {share:.1%} of the problems; "
+            f"the fewest is {int(log.samples_per_problem.min())}"
+        )
     rules = [reference, *(policy for policy in policies if policy != reference)]
     results = [base if policy is reference else replay_worlds(problem, policy, worlds) for policy in rules]
     rows = [Row(policy, result, difference(result, base)) for policy, result in zip(rules, results, strict=True)]
-    return Comparison(reference, tuple(rows))
+    return Comparison(tuple(rows))
+
+
+def reference_rule(problem: Any, log: TraceLog) -> Any:
+    """The rule a log says its answers were produced by, within the problem's number of traces.
+
+    `single` is one sample, `majority@n` n of them, `budget=B` a budget; `logged` is all the traces a problem may get, or a
+    single one where the log does not name answers and no vote can be taken.
+    """
+    if not log.has_answers:
+        return FixedSamples(1)
+    name, _, number = log.reference.replace("=", "@").partition("@")
+    if name == "budget":
+        return TokenBudget(int(number))
+    count = {"single": 1, "majority": int(number or 1)}.get(name, problem.num_traces)
+    return FixedSamples(min(count, problem.num_traces))

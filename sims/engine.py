@@ -1,4 +1,4 @@
-"""The only place that batches: worlds and plays in blocks of one fixed size, by one compiled program each.
+"""The only place that batches worlds: drawn and played in blocks of one fixed size, by one compiled program each.
 
 Replica i has the key `fold_in(key, i)`, whatever block it falls in and whatever is computed beside it. Drawing and
 playing are two programs, so a replayed world meets the very program that a simulated one meets. Hence, on one backend
@@ -15,6 +15,7 @@ import jax.random as jr
 import numpy as np
 
 BLOCK = 4096
+FAMILY_BLOCK = 1024  # of worlds that many policies are played through: fewer, for memory and for short logs
 
 
 @eqx.filter_jit
@@ -33,6 +34,21 @@ def play_block(problem: Any, policy: Any, worlds: Any) -> Any:
 def play_family(problem: Any, policies: Any, worlds: Any) -> Any:
     """Play many policies of one class, stacked, through a block of worlds; `[policies, worlds]`."""
     return jax.vmap(lambda policy: jax.vmap(lambda world: problem.play(world, policy))(worlds))(policies)
+
+
+@eqx.filter_jit
+def evaluate_block(problem: Any, method: str, worlds: Any) -> Any:
+    """Call a method of the problem, which takes one world, on a block of worlds."""
+    return jax.vmap(getattr(problem, method))(worlds)
+
+
+def evaluate(problem: Any, method: str, worlds: Any) -> Any:
+    """Call a method of the problem on each of many stacked worlds."""
+    parts = [
+        jax.tree.map(lambda values: np.asarray(values)[:count], evaluate_block(problem, method, block))  # noqa: B023
+        for _, count, block in blocks_of(worlds)
+    ]
+    return jax.tree.map(lambda *blocks: np.concatenate(blocks), *parts)
 
 
 @eqx.filter_jit
@@ -59,12 +75,12 @@ def _word(leaf: Any) -> Any:
     return leaf.astype(jnp.int32) if leaf.dtype != jnp.float32 else leaf
 
 
-def blocks_of(worlds: Any) -> Iterator[tuple[int, int, Any]]:
+def blocks_of(worlds: Any, size: int = BLOCK) -> Iterator[tuple[int, int, Any]]:
     """Cut stacked worlds into blocks, the last one filled up with copies of a world; (first, how many count, block)."""
     num_worlds = jax.tree.leaves(worlds)[0].shape[0]
-    for first in range(0, num_worlds, BLOCK):
-        count = min(BLOCK, num_worlds - first)
-        index = np.minimum(np.arange(first, first + BLOCK), num_worlds - 1)
+    for first in range(0, num_worlds, size):
+        count = min(size, num_worlds - first)
+        index = np.minimum(np.arange(first, first + size), num_worlds - 1)
         yield first, count, jax.tree.map(lambda leaf: jnp.asarray(np.asarray(leaf)[index]), worlds)  # noqa: B023
 
 

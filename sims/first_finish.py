@@ -5,6 +5,7 @@ is Phi^-1(1 - exp(-E / K)) with E exponential: one draw for K traces, with their
 that answer. The first answer is right if the earlier of the two is.
 """
 
+import hashlib
 from functools import partial
 
 import jax
@@ -22,8 +23,8 @@ from stopping.models import LengthCorrectness
 def first_finish(key: Key[Array, ""], model: LengthCorrectness, num_traces: int, *, num_replicas: int) -> Result:
     """Simulate returning the first of `num_traces` answers.
 
-    The quadrature `stopping.makespan.first_finish_curve` is faster and has no error; this is its check, and the exact
-    way to single draws.
+    The quadrature `stopping.makespan.first_finish_curve` is faster and has no error; this is its check. Lengths are not
+    rounded to whole tokens.
 
     Returns:
         A result with `correct`, `answered` and, where answered, `latency_tokens` (0 elsewhere), one value a replica.
@@ -34,8 +35,9 @@ def first_finish(key: Key[Array, ""], model: LengthCorrectness, num_traces: int,
         name: np.concatenate([np.asarray(block[i], np.float64) for block in blocks])[:num_replicas]
         for i, name in enumerate(names)
     }
-    key_words = np.asarray(jr.key_data(key)).reshape(-1).tolist()
-    return Result(values, f"first finish of {num_traces}, key {key_words}", f"first finish of {num_traces}")
+    leaves = [np.asarray(leaf).tobytes() for leaf in (*jax.tree.leaves(model), jr.key_data(key), num_traces)]
+    digest = hashlib.sha256(b"".join(leaves)).hexdigest()[:32]
+    return Result({**values, "unsupported": np.zeros(num_replicas)}, digest, f"first finish of {num_traces}")
 
 
 @partial(jax.jit, static_argnames="num_traces")

@@ -38,8 +38,8 @@ def replay_worlds(problem: Any, policy: Any, worlds: Any) -> Result:
         digest.add(block, first, count)
         outcome = play_block(problem, pytree, block)
         parts.append({name: np.asarray(values, np.float64)[:count] for name, values in outcome._asdict().items()})
-    values = {
-        name: np.concatenate([part[name] for part in parts]).reshape(num_units, num_orders).mean(axis=1)
-        for name in parts[0]
-    }
-    return Result(values, str(digest), f"replay of {policy}")
+    whole = {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
+    over_orders = lambda array: array.reshape(num_units, num_orders).mean(axis=1)  # noqa: E731
+    values = {name: over_orders(array) for name, array in whole.items()}
+    supported = {name: over_orders(array * (1 - whole["unsupported"])) for name, array in whole.items()}
+    return Result(values, str(digest), f"replay of {policy}", supported)

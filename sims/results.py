@@ -1,5 +1,6 @@
 """What a simulation or a replay gives: estimates, the values behind them, and which worlds they stand on."""
 
+import math
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
@@ -7,6 +8,8 @@ from typing import Any
 import numpy as np
 
 from sims.estimates import Estimate
+
+LABELS = ("answer",)  # components that name something, and have no mean
 
 
 @dataclass(frozen=True, eq=False)
@@ -18,11 +21,13 @@ class Result:
             independent unit: a replica, or a problem of a log averaged over its orders; float64 `[units]`.
         digest: of the worlds: two results can be subtracted if theirs agree.
         title: what was run, for people.
+        supported: the same with 0 where the policy went past what the log holds; None where it never did.
     """
 
     values: dict[str, np.ndarray]
     digest: str
     title: str
+    supported: dict[str, np.ndarray] | None = None
 
     def __getattr__(self, name: str) -> Estimate:
         if name.startswith("_") or name not in self.values:
@@ -33,8 +38,8 @@ class Result:
 
     @cached_property
     def estimates(self) -> dict[str, Estimate]:
-        """The mean of each component."""
-        return {name: Estimate.of(values) for name, values in self.values.items()}
+        """The mean of each component that is a quantity."""
+        return {name: Estimate.of(values) for name, values in self.values.items() if name not in LABELS}
 
     @property
     def num_unsupported(self) -> float:
@@ -43,14 +48,16 @@ class Result:
 
     def bounds(self, name: str, least: float, most: float) -> tuple[Estimate, Estimate]:
         """Bound a component that lies in [least, most] by setting what is unsupported to either end."""
-        known, unknown = self.values[name], self.values["unsupported"]
-        return tuple(Estimate.of(known * (1 - unknown) + end * unknown) for end in (least, most))  # type: ignore[return-value]
+        known = (self.supported or self.values)[name]
+        low, high = (Estimate.of(known + end * self.values["unsupported"]) for end in (least, most))
+        return low, high
 
     def summary(self) -> dict[str, Any]:
         """Return title and figures in plain numbers, as an artifact's evidence."""
         figures = {
             name: {"mean": e.mean, "standard_error": e.standard_error, "num_independent": e.num_independent}
             for name, e in self.estimates.items()
+            if math.isfinite(e.standard_error)  # a single unit has no error, and a figure without one is none
         }
         return {"title": self.title, "figures": figures}
 
@@ -65,4 +72,4 @@ def difference(a: Result, b: Result) -> dict[str, Estimate]:
         raise ValueError(
             f"results: expected the same worlds, got {a.title!r} ({a.digest}) and {b.title!r} ({b.digest})"
         )
-    return {name: Estimate.of(a.values[name] - b.values[name]) for name in a.values if name in b.values}
+    return {name: Estimate.of(a.values[name] - b.values[name]) for name in a.estimates if name in b.values}

@@ -16,6 +16,10 @@ from stopping.problems import admit, as_pytree
 MAX_REPLICAS = 2**24
 
 
+class PrecisionNotReached(ValueError):
+    """The standard error asked for needs more worlds than the engine takes."""
+
+
 def simulate(
     key: Key[Array, ""],
     problem: Any,
@@ -39,8 +43,8 @@ def simulate(
 
     Raises:
         PolicyMismatch: if the policy needs a signal or an action the problem lacks.
-        ValueError: unless exactly one of `num_replicas` and `standard_error` is given and positive, or if the error is
-            not reached with 2^24 worlds.
+        ValueError: unless exactly one of `num_replicas` and `standard_error` is given and positive.
+        PrecisionNotReached: if the error is not reached with 2^24 worlds.
     """
     admit(problem, policy)
     if (num_replicas is None) == (standard_error is None):
@@ -76,7 +80,7 @@ def simulate(
                         break
         else:
             if standard_error is not None:
-                raise ValueError(f"standard_error {standard_error}: not reached with {MAX_REPLICAS} worlds")
+                raise PrecisionNotReached(f"standard_error {standard_error}: not reached with {MAX_REPLICAS} worlds")
     values = {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
     return Result(values, str(digest), title)
 

@@ -29,9 +29,9 @@ _PUBLIC = {
     "split": "stopping.traces",
 }
 _STAGES = ("artifacts", "calibration", "makespan", "models", "policies", "problems", "solvers", "traces")
-_NEED_TUNE = {"equinox", "jax", "jaxlib", "jaxtyping", "matplotlib", "optax", "scipy"}
+TUNE_LIBRARIES = {"equinox", "jax", "jaxlib", "jaxtyping", "matplotlib", "scipy"}
 
-__all__ = [*_PUBLIC, *_STAGES]
+__all__ = [*_PUBLIC, *_STAGES]  # noqa: PLE0604
 __version__ = "0.1.0"
 
 
@@ -43,7 +43,7 @@ def __getattr__(name: str) -> Any:
             module, _, attribute = _PUBLIC[name].partition(":")
             return getattr(importlib.import_module(module), attribute or name)
     except ModuleNotFoundError as error:
-        if error.name and error.name.partition(".")[0] in _NEED_TUNE:
+        if error.name and error.name.partition(".")[0] in TUNE_LIBRARIES:
             message = f"stopping.{name} needs {error.name}; install it with: pip install 'stopping[tune]'"
             raise ModuleNotFoundError(message, name=error.name) from error
         raise

@@ -66,4 +66,3 @@ def test_the_table_stands_in_contributing():
     for room, allowed in MAY_IMPORT.items():
         row = f"| `{room}` | {', '.join(f'`{name}`' for name in sorted(allowed)) or 'nothing of ours'} |"
         assert row in text, row
-

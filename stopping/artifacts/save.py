@@ -41,13 +41,14 @@ def save(
     *,
     observation: type = SamplingObservation,
     golden_observations: Iterable[Iterable[Any]] | None = None,
+    problem: Any = None,
     evidence: Iterable[Any] = (),
     decision_points: Mapping[str, Any] | Record | None = None,
     reference_rule: str | None = None,
     calibrated_on: Mapping[str, Any] | Record | None = None,
     promised: Mapping[str, Any] | None = None,
     certificate: Mapping[str, Any] | Record | None = None,
-    lag_tokens: int = 0,
+    lag_tokens: int | None = None,
     fallback: Mapping[str, Any] | Record | None = None,
     license: str | None = None,
     created: str | None = None,
@@ -63,6 +64,7 @@ def save(
         observation: the named tuple the policy reads.
         golden_observations: streams of observations (objects or mappings with the policy's signals) for the golden
             lines; needed where `observation` is not `SamplingObservation`.
+        problem: what it was derived for: its `lag_tokens` and `decision_interval_tokens` are written down, unless given.
         evidence: results with `summary() -> {"title": ..., "figures": {name: {"mean": ..., "standard_error": ...}}}`,
             or such mappings.
         decision_points: when the policy is asked: `{"on": "trace_end", "interval_tokens": 256}`; at trace ends only if
@@ -71,7 +73,7 @@ def save(
         calibrated_on: `{"digest", "num_problems", "num_traces", "description"}`, each optional.
         promised: by name (`accuracy_change`, `net_saving_tokens`, ...), a mean with a standard error or an interval.
         certificate: `{"grade": "proof" | "data" | "none", ...}`; see `schema.Certificate`.
-        lag_tokens: tokens assumed to be generated between a decision and its effect.
+        lag_tokens: tokens assumed to be generated between a decision and its effect; 0 if not given.
         fallback: `{"on_missing_signal": "refuse" | "continue" | "stop"}`; `refuse` if not given.
         license: of the artifact.
         created: UTC time as `2026-01-31T12:00:00Z`; now if not given.
@@ -91,8 +93,9 @@ def save(
         observation,
         golden_observations,
         {
-            "decision_points": decision_points or {},
-            "lag_tokens": lag_tokens,
+            "decision_points": decision_points
+            or {"interval_tokens": getattr(problem, "decision_interval_tokens", None)},
+            "lag_tokens": int(getattr(problem, "lag_tokens", 0) if lag_tokens is None else lag_tokens),
             "fallback": fallback or {},
             "reference_rule": reference_rule,
             "calibrated_on": calibrated_on,

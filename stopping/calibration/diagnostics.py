@@ -46,11 +46,11 @@ def diagnose(model: LengthCorrectness, log: TraceLog) -> Diagnostics:
         ("right", right, 0.0, model.scale_right),
         ("wrong", wrong, model.shift, model.scale_wrong),
     ):
-        y, scale = np.log(np.maximum(log.length_tokens[mask], 1)), float(scale)
-        precision, own = effect_scale[mask] ** -2.0, scale**-2.0
+        y, width = np.log(np.maximum(log.length_tokens[mask], 1)), float(scale)
+        precision, own = effect_scale[mask] ** -2.0, width**-2.0
         rest = np.maximum(precision - own, 1e-6 * precision)
         centre = (precision * effect[mask] - own * (y - float(shift))) / rest
-        spread = np.sqrt(1 / rest + scale**2)
+        spread = np.sqrt(1 / rest + width**2)
         cap = ndtr((np.log(float(model.cap_tokens)) - centre - float(shift)) / spread)
         pit[name] = np.clip(ndtr((y - centre - float(shift)) / spread) / np.maximum(cap, 1e-12), 0, 1)
     tests = {name: kstest(values, "uniform") if values.size else (np.nan, np.nan) for name, values in pit.items()}

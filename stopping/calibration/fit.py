@@ -18,10 +18,13 @@ class Fit:
     Attributes:
         model: the model of the log's problems, one entry a problem.
         population: the same with a single entry: a problem not seen yet.
-        standard_errors: by parameter name, of the parameters that all problems share.
+        standard_errors: of what all problems share: `shift`, `scale_right`, `scale_wrong`, `logit_loop_prob`; of the law of
+            the problems' effects, `centre`, `slope` (by share of wrong traces) and `spread`; of that of the chances,
+            `logit_mean_chance` and `log_concentration_chance`; and `log_concentration_answers`.
         diagnostics: how well lengths agree with the model.
         num_problems, num_traces: what it was fitted on.
         num_unjudged: traces of unknown correctness, which were left out.
+        num_steps: of the search for the lengths' maximum.
         converged: False when the last step of the search was still large: distrust the fit.
     """
 

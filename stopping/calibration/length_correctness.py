@@ -8,11 +8,13 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array
+from scipy.special import expit
 
 from stopping.calibration.agreement import AnswersFit, fit_answers
 from stopping.calibration.diagnostics import diagnose
 from stopping.calibration.fit import Fit, fit_all, require_judged
-from stopping.calibration.lengths import LengthFit, fit_lengths, share_wrong
+from stopping.calibration.length_likelihood import share_wrong
+from stopping.calibration.lengths import LengthFit, fit_lengths
 from stopping.calibration.statistics import Statistics, stack, statistics
 from stopping.calibration.success import SuccessFit, fit_success
 from stopping.models import LengthCorrectness
@@ -39,14 +41,14 @@ def _(model: LengthCorrectness, logs: Sequence[TraceLog], *, pooled: bool = Fals
     parts = [statistics(log, pooled=pooled) for log in logs]
     with jax.enable_x64(True) if float64 else nullcontext():
         data = jax.tree.map(lambda array: jnp.asarray(array, float), stack(parts))
-        estimates = estimate(data)
+        estimates = jax.device_get(estimate(data))
         return [
-            _assemble(jax.tree.map(lambda values: values[i], estimates), part, log, pooled)  # noqa: B023
+            _assemble(jax.tree.map(lambda values: values[i], estimates), part, log)  # noqa: B023
             for i, (part, log) in enumerate(zip(parts, logs, strict=True))
         ]
 
 
-def _assemble(estimates: Estimates, part: Statistics, log: TraceLog, pooled: bool) -> Fit:
+def _assemble(estimates: Estimates, part: Statistics, log: TraceLog) -> Fit:
     success, lengths, answers = estimates
     num_problems = part.num_right.shape[0]
     num_not_right = part.num_wrong + part.num_censored.sum(axis=1)
@@ -57,9 +59,9 @@ def _assemble(estimates: Estimates, part: Statistics, log: TraceLog, pooled: boo
         return LengthCorrectness(
             alpha, beta, effect, effect_scale,
             shift=shared.shift,
-            scale_right=jnp.exp(shared.log_scale_right),
-            scale_wrong=jnp.exp(shared.log_scale_wrong),
-            loop_prob=jax.nn.sigmoid(shared.logit_loop),
+            scale_right=float(np.exp(shared.log_scale_right)),
+            scale_wrong=float(np.exp(shared.log_scale_wrong)),
+            loop_prob=float(expit(shared.logit_loop)) if np.isfinite(_cap(log)) else 0.0,  # nothing was cut: nothing loops
             no_answer_prob=float(part.num_silent) / max(num_wrong, 1.0),
             cap_tokens=_cap(log),
             answers=answers.answers,
@@ -76,14 +78,14 @@ def _assemble(estimates: Estimates, part: Statistics, log: TraceLog, pooled: boo
         "logit_loop_prob": lengths.shared_error.logit_loop,
         "centre": lengths.shared_error.centre,
         "slope": lengths.shared_error.slope,
-        "spread": lengths.shared_error.log_spread * jnp.exp(shared.log_spread),
+        "spread": lengths.shared_error.log_spread * np.exp(shared.log_spread),
         "logit_mean_chance": success.logit_mean_error,
         "log_concentration_chance": success.log_concentration_error,
         "log_concentration_answers": answers.log_concentration_error,
     }
     share = np.asarray(share_wrong(part))
     centre = shared.centre + shared.slope * share.mean()
-    spread = jnp.sqrt(jnp.exp(2 * shared.log_spread) + shared.slope**2 * share.var())
+    spread = np.sqrt(np.exp(2 * shared.log_spread) + shared.slope**2 * share.var())
     unjudged = int((log.present & ~log.correct_known).sum())
     return Fit(
         model=model,

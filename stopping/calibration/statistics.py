@@ -1,11 +1,12 @@
 """What a log says about lengths, correctness and answers, problem by problem: sufficient for the fit, and no more.
 
-Complete lengths enter the likelihood through their number, mean and scatter in each class, censored ones through how many
-there are at each censoring point, votes through the sizes of their groups. A fit then costs by problems, not by traces.
+Complete lengths enter the likelihood through their number, mean and scatter in each class, censored ones through how
+many there are at each censoring point, votes through the sizes of their groups. A fit then costs by problems, not by
+traces.
 """
 
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from jaxtyping import Array, Float
@@ -15,6 +16,8 @@ from stopping.traces import TraceLog
 
 class Statistics(NamedTuple):
     """Sufficient statistics of one data set; a problem without traces adds nothing. Lengths are in log tokens.
+
+    NumPy arrays in float64 as they come from a log; on the device for the fit.
 
     Attributes:
         num_right, num_wrong: complete traces; `[problems]`.
@@ -26,27 +29,28 @@ class Statistics(NamedTuple):
         more_kinds, more_wrong, more_copies: what `Answers.log_likelihood` takes; `[steps]`.
     """
 
-    num_right: Float[Array | np.ndarray, " problems"]
-    num_wrong: Float[Array | np.ndarray, " problems"]
-    mean_right: Float[Array | np.ndarray, " problems"]
-    mean_wrong: Float[Array | np.ndarray, " problems"]
-    scatter_right: Float[Array | np.ndarray, " problems"]
-    scatter_wrong: Float[Array | np.ndarray, " problems"]
-    num_censored: Float[Array | np.ndarray, "problems points"]
-    censoring_point: Float[Array | np.ndarray, "problems points"]
-    more_right: Float[Array | np.ndarray, " steps"]
-    more_not_right: Float[Array | np.ndarray, " steps"]
-    more_traces: Float[Array | np.ndarray, " steps"]
-    num_silent: Float[Array | np.ndarray, ""]
-    more_kinds: Float[Array | np.ndarray, " steps"]
-    more_wrong: Float[Array | np.ndarray, " steps"]
-    more_copies: Float[Array | np.ndarray, " steps"]
+    num_right: Float[Array, " problems"]
+    num_wrong: Float[Array, " problems"]
+    mean_right: Float[Array, " problems"]
+    mean_wrong: Float[Array, " problems"]
+    scatter_right: Float[Array, " problems"]
+    scatter_wrong: Float[Array, " problems"]
+    num_censored: Float[Array, "problems points"]
+    censoring_point: Float[Array, "problems points"]
+    more_right: Float[Array, " steps"]
+    more_not_right: Float[Array, " steps"]
+    more_traces: Float[Array, " steps"]
+    num_silent: Float[Array, ""]
+    more_kinds: Float[Array, " steps"]
+    more_wrong: Float[Array, " steps"]
+    more_copies: Float[Array, " steps"]
 
 
 def statistics(log: TraceLog, *, pooled: bool = False) -> Statistics:
     """Reduce a log to its statistics; traces of unknown correctness are left out.
 
     Args:
+        log: lengths, correctness and, for the votes, answers.
         pooled: take all traces for one problem's (answers are compared within problems all the same).
     """
     known = log.present & log.correct_known
@@ -69,7 +73,7 @@ def statistics(log: TraceLog, *, pooled: bool = False) -> Statistics:
         more_right=_more_than(0, most, in_right.sum(axis=1)),
         more_not_right=_more_than(0, most, (in_wrong | in_censored).sum(axis=1)),
         more_traces=_more_than(0, most, (in_right | in_wrong | in_censored).sum(axis=1)),
-        num_silent=np.asarray(float((wrong & ~log.answered).sum())),
+        num_silent=_count(wrong & ~log.answered),
         more_kinds=_more_than(1, num_samples, (sizes > 0).sum(axis=1)),
         more_wrong=_more_than(1, num_samples, sizes.sum(axis=1)),
         more_copies=_more_than(1, num_samples, sizes.reshape(-1)),
@@ -77,24 +81,38 @@ def statistics(log: TraceLog, *, pooled: bool = False) -> Statistics:
 
 
 def stack(parts: Sequence[Statistics]) -> Statistics:
-    """Put data sets side by side on a new first axis, padded with zeros, which add nothing."""
+    """Put data sets side by side on a new first axis, padded with zeros, which add nothing.
 
-    def pad(arrays: Sequence[np.ndarray]) -> np.ndarray:
-        padded = np.zeros((len(arrays), *(max(sizes) for sizes in zip(*(a.shape for a in arrays), strict=True))))
+    Sizes are rounded up to three binary digits, so that logs of like size share one compiled program.
+    """
+
+    def pad(arrays: Sequence[Any]) -> Any:
+        sizes = [_rounded_up(max(sizes)) for sizes in zip(*(array.shape for array in arrays), strict=True)]
+        padded = np.zeros((len(arrays), *sizes))
         for index, array in enumerate(arrays):
-            padded[(index, *(slice(size) for size in array.shape))] = array
+            place: tuple[Any, ...] = (index, *(slice(size) for size in array.shape))
+            padded[place] = array
         return padded
 
     return Statistics(*(pad(arrays) for arrays in zip(*parts, strict=True)))
 
 
-def _moments(values: np.ndarray, mask: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+def _rounded_up(size: int) -> int:
+    step = 2 ** max(0, size.bit_length() - 3)
+    return -(-size // step) * step
+
+
+def _count(mask: np.ndarray) -> Any:
+    return np.asarray(float(mask.sum()))
+
+
+def _moments(values: np.ndarray, mask: np.ndarray) -> tuple[Any, Any, Any]:
     count = mask.sum(axis=1).astype(float)
     mean = np.where(mask, values, 0).sum(axis=1) / np.maximum(count, 1)
     return count, mean, np.where(mask, (values - mean[:, None]) ** 2, 0).sum(axis=1)
 
 
-def _censoring(length: np.ndarray, mask: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+def _censoring(length: np.ndarray, mask: np.ndarray) -> tuple[Any, Any]:
     """Count the censored traces at each distinct point of each problem; one column where all share the cap."""
     counted = [np.unique(row[at], return_counts=True) for row, at in zip(length, mask, strict=True)]
     num_points = max(1, *(points.size for points, _ in counted))
@@ -111,7 +129,7 @@ def _group_sizes(label: np.ndarray) -> np.ndarray:
     return sizes
 
 
-def _more_than(least: int, most: int, counts: np.ndarray) -> np.ndarray:
+def _more_than(least: int, most: int, counts: np.ndarray) -> Any:
     """How many of the counts exceed `least`, ..., `most`."""
     at_least = np.cumsum(np.bincount(counts, minlength=most + 2)[::-1])[::-1]
     return at_least[least + 1 : most + 2].astype(float)

@@ -23,6 +23,7 @@ import numpy as np
 from jaxtyping import Array, Bool, Float, Int, Key
 
 NO_ANSWER = -1
+MAX_VOTES = 40  # 37,338 partitions
 
 
 class Answers(eqx.Module):
@@ -51,22 +52,29 @@ class Answers(eqx.Module):
         def seat(count: Int[Array, " traces"], trace: tuple) -> tuple[Array, Array]:
             index, is_wrong, uniform = trace
             taken = count > 0
-            num_wrong, num_kinds = jnp.sum(count), jnp.sum(taken)
+            num_kinds = jnp.sum(taken)
             repeats = jnp.cumsum(jnp.where(taken, count - self.discount, 0.0))
-            chosen = jnp.argmax(repeats > uniform * (num_wrong + self.concentration))
-            is_new = repeats[-1] <= uniform * (num_wrong + self.concentration)
-            label = jnp.where(is_new | (num_kinds == 0), index, chosen)
+            new_kind = jnp.maximum(self.concentration + self.discount * num_kinds, 0.0)
+            at = uniform * (repeats[-1] + new_kind)
+            chosen, is_new = jnp.argmax(repeats > at), repeats[-1] <= at
+            label = jnp.where(is_new, index, chosen)
             return count.at[label].add(is_wrong.astype(count.dtype)), label
 
         _, wrong_label = jax.lax.scan(seat, jnp.zeros_like(indices), (indices, wrong, uniforms))
         label = jnp.where(right, first_right, wrong_label)
         return jnp.where(answered, label, NO_ANSWER).astype(jnp.int32)
 
+    @eqx.filter_jit
     def leads(self, max_traces: int) -> Float[Array, "right wrong"]:
         """P(the right answer has most votes), by its votes and the number of wrong answers, 0 to `max_traces` each.
 
         Ties are broken at random, as by arrival when arrival says nothing of correctness. With no votes at all: 0.
+
+        Raises:
+            ValueError: beyond 40 traces, where the partitions summed over become too many.
         """
+        if max_traces > MAX_VOTES:
+            raise ValueError(f"max_traces: expected at most {MAX_VOTES}, got {max_traces}; simulate instead")
         columns = [self._leads_against(num_wrong, max_traces) for num_wrong in range(max_traces + 1)]
         return jnp.stack(columns, axis=1)
 
@@ -94,7 +102,7 @@ class Answers(eqx.Module):
     def _log_factors(self, num_wrong: int) -> tuple[Array, Array, Array]:
         """Logs of concentration + i discount, concentration + i and i - discount, i = 1 .. num_wrong - 1."""
         i = jnp.arange(1, num_wrong, dtype=float)
-        floor = 1e-30  # finitely many kinds: an exact zero, which must not become -inf times a count of 0
+        floor = 1e-15  # finitely many kinds: zero or below, impossible, and still with finite second derivatives
         return (
             jnp.log(jnp.maximum(self.concentration + i * self.discount, floor)),
             jnp.log(jnp.maximum(self.concentration + i, floor)),

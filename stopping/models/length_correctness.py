@@ -27,7 +27,7 @@ import numpy as np
 from jax.scipy.special import betaln, logsumexp, ndtr, ndtri
 from jax.scipy.stats import norm
 from jaxtyping import Array, Bool, Float, Int, Key
-from scipy.special import roots_hermitenorm, roots_jacobi
+from scipy.special import roots_hermitenorm
 
 from stopping.models.answers import Answers
 
@@ -122,7 +122,7 @@ class LengthCorrectness(eqx.Module):
         length = jnp.round(jnp.exp(mean + scale * ndtri(uniform * below_cap)))
         loops = ~right & (jr.uniform(key_loop, (num_traces,)) < self.loop_prob)
         length = jnp.where(loops, MAX_TOKENS, length)
-        censored = ~right & (length >= self.cap_tokens)
+        censored = loops | (~right & (length >= self.cap_tokens))
         longest = jnp.minimum(self.cap_tokens, MAX_TOKENS)
         silent = jr.uniform(key_none, (num_traces,)) < self.no_answer_prob
         answer = self.answers.draw(key_answer, right, right | ~(censored | silent))
@@ -179,13 +179,26 @@ class LengthCorrectness(eqx.Module):
     ) -> tuple[Float[np.ndarray, "problems nodes"], Float[np.ndarray, "problems nodes"]]:
         """Return chances and weights that integrate polynomials of this degree over each problem's Beta law exactly.
 
-        Gauss-Jacobi nodes; on the host, in float64.
+        Gauss-Jacobi nodes, from the eigenvectors of the recurrence's matrix; on the host, in float64.
+
+        Source: Golub and Welsch, Calculation of Gauss Quadrature Rules (1969).
         """
-        shapes, inverse = np.unique(np.stack([self.alpha, self.beta], axis=-1), axis=0, return_inverse=True)
-        rules = [roots_jacobi(degree // 2 + 1, beta - 1, alpha - 1) for alpha, beta in shapes.astype(float)]
-        nodes = np.array([(1 + x) / 2 for x, _ in rules])[inverse.reshape(-1)]
-        weights = np.array([w / w.sum() for _, w in rules])[inverse.reshape(-1)]
-        return nodes, weights
+        shapes = np.stack([np.asarray(values, np.float64) for values in (self.alpha, self.beta)])
+        (alpha, beta), inverse = np.unique(shapes, axis=1, return_inverse=True)
+        alpha, beta, inverse = alpha[:, None], beta[:, None], inverse.reshape(-1)
+        total, k = alpha + beta, np.arange(1, degree // 2 + 1)
+        s = 2 * k + total
+        centre = 0.5 + 0.5 * (alpha - beta) * (total - 2) / ((s - 2) * s)
+        first = alpha * beta / (total**2 * (total + 1))
+        j, s = k[1:], s[:, 1:] - 2
+        spread = np.concatenate(
+            [first, j * (j + alpha - 1) * (j + beta - 1) * (j + total - 2) / (s * s * (s * s - 1))], axis=1
+        )
+        diagonal = np.concatenate([alpha / total, centre], axis=1)
+        matrix = diagonal[:, :, None] * np.eye(k.size + 1)
+        matrix[:, k, k - 1] = np.sqrt(spread[:, : k.size])  # the lower triangle, all that is read
+        nodes, vectors = np.linalg.eigh(matrix)
+        return nodes[inverse], vectors[inverse, 0] ** 2
 
 
 NUM_EFFECT_NODES = 16

@@ -15,7 +15,7 @@ class Bound:
     Attributes:
         init: `init(batch_shape=()) -> state`.
         step: `step(state, observation) -> (state, Action)`; on array backends `kind` is int8 and `amount` int32,
-            both of the batch's shape; on plain Python both are ints.
+            both of the batch's shape; on plain Python both are plain numbers.
     """
 
     __slots__ = ("_where", "backend", "init", "policy", "step")
@@ -54,7 +54,7 @@ class Bound:
 
 
 def bind(policy: Any, backend: Backend) -> Bound:
-    """Return the policy on a backend: `python` (plain numbers, one row), `numpy`, `jax` or `torch`."""
+    """Return the policy on a backend: `python` (plain numbers, one row), `numpy`, `jax` or `torch` (CPU tensors)."""
     return Bound(policy, backend)
 
 
@@ -82,7 +82,8 @@ def _typed_numpy(kind: Any, amount: Any) -> Action:
     kind = np.asarray(kind, np.int8)
     if amount.__class__ is int:  # the common case, a literal 0, four times faster than by broadcasting
         return Action(kind, np.full(kind.shape, amount, np.int32) if amount else np.zeros(kind.shape, np.int32))
-    return Action(kind, np.broadcast_to(np.asarray(amount, np.int32), kind.shape))
+    amount = np.asarray(amount, np.int32)
+    return Action(kind, amount if amount.shape == kind.shape else np.broadcast_to(amount, kind.shape))
 
 
 def _typed_jax(kind: Any, amount: Any) -> Action:

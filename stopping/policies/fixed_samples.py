@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from stopping.policies.actions import CONTINUE, LAUNCH, STOP, Action, Kind
+from stopping.policies.actions import LAUNCH, Action, Kind
 from stopping.policies.policy import at_least, policy
 
 
@@ -11,7 +11,7 @@ from stopping.policies.policy import at_least, policy
     kinds=(Kind.CONTINUE, Kind.STOP, Kind.LAUNCH),
 )
 class FixedSamples:
-    """Launch `num_samples` traces, wait for all of them, return the answer with most votes.
+    """Launch `num_samples` traces, or as many as the problem has, wait for all, return the answer with most votes.
 
     Reference: Wang et al., Self-Consistency Improves Chain of Thought Reasoning (ICLR 2023).
     """
@@ -28,6 +28,6 @@ class FixedSamples:
     def step(self, xp: Any, state: tuple[()], observation: Any) -> tuple[tuple[()], Action]:
         """Launch what is missing whenever nothing runs; stop when nothing is missing."""
         missing = self.num_samples - observation.num_launched
-        waiting = observation.num_running > 0
-        kind = xp.where(waiting, CONTINUE, xp.where(missing > 0, LAUNCH, STOP))
-        return state, Action(kind, xp.where(kind == LAUNCH, missing, 0))
+        idle = observation.num_running <= 0
+        launch = xp.logical_and(idle, missing > 0)
+        return state, Action(xp.where(launch, LAUNCH, idle), launch * missing)  # idle otherwise: stop

@@ -1,4 +1,4 @@
-"""The array functions a policy may use, on plain Python numbers, NumPy, JAX and torch.
+"""The array functions a policy may use, on plain Python numbers, NumPy, JAX and torch (tensors on the CPU).
 
 A policy is written once against these names and runs on every backend. Reductions act on the last axis.
 

@@ -2,16 +2,16 @@
 
 from typing import Any, NamedTuple
 
-from stopping.policies.actions import LATEST, Action, Kind
+from stopping.policies.actions import Action, Kind
 from stopping.policies.policy import at_least, policy
 
 
 class WindowState(NamedTuple):
-    """The window being filled: answers in it, its first answer, and whether all agree so far; `[...]` each."""
+    """The window being filled: answers in it, how many of them equal its first one, and that one; `[...]` each."""
 
     num_answers: Any
+    num_agreeing: Any
     first_answer: Any
-    unanimous: Any
 
 
 @policy(signals=("answer",), kinds=(Kind.CONTINUE, Kind.STOP))
@@ -30,17 +30,16 @@ class UnanimousWindow:
 
     def init(self, xp: Any, batch_shape: tuple[int, ...]) -> WindowState:
         """Return the empty window."""
-        return WindowState(xp.full(batch_shape, 0), xp.full(batch_shape, -1), xp.full(batch_shape, True))
+        return WindowState(xp.full(batch_shape, 0), xp.full(batch_shape, 0), xp.full(batch_shape, -1))
 
     def step(self, xp: Any, state: WindowState, observation: Any) -> tuple[WindowState, Action]:
         """Add an answer that has come to the window, and look at the window when it is full."""
-        came = observation.answer >= 0
-        opens = xp.logical_and(came, state.num_answers == 0)
-        first_answer = xp.where(opens, observation.answer, state.first_answer)
-        agrees = xp.logical_or(xp.logical_not(came), observation.answer == first_answer)
-        unanimous = xp.logical_and(agrees, xp.logical_or(opens, state.unanimous))
-        num_answers = xp.where(came, state.num_answers + 1, state.num_answers)
-        full = num_answers >= self.window_size
-        stop = xp.logical_and(full, unanimous)
-        state = WindowState(xp.where(full, 0, num_answers), first_answer, unanimous)
-        return state, Action(stop, xp.where(stop, LATEST, 0))
+        answer = observation.answer
+        came = answer >= 0
+        first_answer = xp.where(state.num_answers > 0, state.first_answer, answer)
+        num_answers = state.num_answers + came
+        num_agreeing = state.num_agreeing + came * (answer == first_answer)
+        stop = num_agreeing >= self.window_size
+        not_full = num_answers < self.window_size
+        state = WindowState(num_answers * not_full, num_agreeing * not_full, first_answer)
+        return state, Action(stop, stop)  # the amount: `LATEST` is 1

@@ -8,8 +8,9 @@ between. All traces decode one token a tick. A policy is asked before the first 
     LAUNCH n      start up to n traces now, within `wave_size` running at once and `num_traces` in all
     STOP          cancel what runs and return an answer: the leader's, or the latest (`Return`)
 
-A stop takes effect `lag_tokens` ticks late: cancelled traces generate, and cost, until then. While traces run and none has
-answered yet, a stop is put off: an answer is never empty because we stopped.
+A stop takes effect `lag_tokens` ticks late: cancelled traces generate, and cost, until then. An answer is never empty
+because we stopped: a stop is put off while there is none and traces run, or may yet be started (a policy that launches
+traces itself has had its number of them).
 
     utility = [the answer is right] - price_per_token * tokens of all traces - price_per_second * seconds of latency
 """
@@ -23,31 +24,9 @@ import numpy as np
 from jaxtyping import Array, Bool, Float, Int, Key
 
 from stopping.models import NO_ANSWER, LengthCorrectness
-from stopping.policies import Kind, Return, SamplingObservation, bind
-from stopping.policies.namespace import namespace
-from stopping.policies.signals import VoteTally
+from stopping.policies import Action, Kind, Return, SamplingObservation, bind
+from stopping.problems.sampling_events import NEVER, Clock, Run, SamplingWorld
 from stopping.traces import TraceLog, from_columns
-
-UNKNOWN_ANSWER = -2  # an answer came, but the log does not say which
-NEVER = np.int32(2**30)
-
-
-class SamplingWorld(NamedTuple):
-    """All that can happen to one problem, in the order in which traces would be started.
-
-    Attributes:
-        length_tokens: int32 `[traces]`, what each generates if left alone.
-        right: bool `[traces]`.
-        answer: int32 `[traces]`, the index of the first trace with the same answer; -1 for none, -2 for one not logged.
-        logged: bool `[traces]`: False past the end of a log, where nothing is known.
-        problem: int32 `[]`, the index of the problem in the model or the log; no policy sees it.
-    """
-
-    length_tokens: Int[Array, " traces"]
-    right: Bool[Array, " traces"]
-    answer: Int[Array, " traces"]
-    logged: Bool[Array, " traces"]
-    problem: Int[Array, ""]
 
 
 class SamplingOutcome(NamedTuple):
@@ -74,23 +53,6 @@ class SamplingOutcome(NamedTuple):
     unsupported: Bool[Array, ""]
 
 
-class _Run(NamedTuple):
-    """The state of play between decision points."""
-
-    policy_state: Any
-    started: Array  # tick of each trace's start, NEVER before it
-    ended: Array
-    num_launched: Array
-    elapsed: Array
-    votes: Any
-    leader: Any
-    latest: Array  # label of the last answer that came
-    came: Array  # its label if it came at this very decision point, else -1
-    mode: Array
-    done: Array
-    unsupported: Array
-
-
 class Sampling(eqx.Module):
     """When to stop sampling answers to one problem.
 
@@ -114,7 +76,6 @@ class Sampling(eqx.Module):
     decision_interval_tokens: int | None = eqx.field(static=True)
 
     observation: ClassVar[type] = SamplingObservation
-    outcome: ClassVar[type] = SamplingOutcome
     kinds: ClassVar[tuple[Kind, ...]] = (Kind.CONTINUE, Kind.STOP, Kind.LAUNCH)
 
     def __init__(
@@ -133,7 +94,9 @@ class Sampling(eqx.Module):
         for name, value in (("num_traces", num_traces), ("wave_size", wave_size)):
             if not isinstance(value, int | np.integer) or value < 1:
                 raise ValueError(f"{name}: expected a whole number >= 1, got {value!r}")
-        if decision_interval_tokens is not None and decision_interval_tokens < 1:
+        if decision_interval_tokens is not None and not (
+            isinstance(decision_interval_tokens, int) and decision_interval_tokens > 0
+        ):
             raise ValueError(
                 f"decision_interval_tokens: expected a whole number >= 1, got {decision_interval_tokens!r}"
             )
@@ -164,104 +127,79 @@ class Sampling(eqx.Module):
         return SamplingWorld(traces.length_tokens, traces.right, traces.answer, logged, problem)
 
     def play(self, world: SamplingWorld, policy: Any) -> SamplingOutcome:
-        """Run the policy through a world."""
+        """Run the policy through a world.
+
+        The events do not hang on a policy that launches nothing: they are then laid out once, and the policy watches.
+        """
+        launches = Kind.LAUNCH in policy.kinds
+        clock = Clock(world, self.wave_size, self.decision_interval_tokens, launches)
+        if self.decision_interval_tokens is None and not launches:
+            return self._watch(clock, policy)
+        return self._direct(clock, policy)
+
+    def _direct(self, clock: Clock, policy: Any) -> SamplingOutcome:
+        """Ask the policy at each decision point, and let what it asks for happen, until the run ends."""
         bound = bind(policy, "jax")
-        tally = VoteTally(jnp.arange(self.num_traces))
-        # where the log does not name answers, each is its own: only the first can then be counted on
-        label = jnp.where(world.answer == UNKNOWN_ANSWER, jnp.arange(self.num_traces), world.answer)
-        num_logged = jnp.sum(world.logged.astype(jnp.int32))
-        zero = jnp.zeros((), jnp.int32)
 
-        def decide(run: _Run) -> _Run:
-            running = (run.started < NEVER) & ~run.ended
-            num_running = jnp.sum(running.astype(jnp.int32))
-            observation = SamplingObservation(
-                num_launched=run.num_launched,
-                num_running=num_running,
-                num_answers=run.votes.num_answers,
-                answer=run.came,
-                leader_votes=run.leader.votes,
-                runner_up_votes=run.leader.runner_up_votes,
-                elapsed_tokens=run.elapsed,
-                total_tokens=_spent(world.length_tokens, run.started, run.elapsed),
-            )
-            policy_state, action = bound.step(run.policy_state, observation)
-            idle = num_running == 0
-            exhausted = idle & (run.num_launched >= self.num_traces)
-            asked = action.kind == Kind.STOP.value
-            stop = (asked & (run.num_launched > 0) & (idle | (run.votes.num_answers > 0))) | exhausted
-            wanted = jnp.where(action.kind == Kind.LAUNCH.value, action.amount, jnp.where(idle, self.wave_size, 0))
-            room = jnp.minimum(self.wave_size - num_running, self.num_traces - run.num_launched)
-            launched = jnp.clip(wanted, jnp.where(idle, 1, 0), room) * ~stop
-            beyond = run.num_launched + launched > num_logged
-            index = jnp.arange(self.num_traces)
-            starts = (index >= run.num_launched) & (index < run.num_launched + launched) & ~beyond
-            return run._replace(
-                policy_state=policy_state,
-                started=jnp.where(starts, run.elapsed, run.started),
-                num_launched=run.num_launched + jnp.where(beyond, 0, launched),
-                mode=jnp.where(asked, action.amount, Return.LEADER.value).astype(jnp.int32),
-                done=stop | beyond,
-                unsupported=beyond & ~stop,
-            )
+        def step(at: tuple) -> tuple:
+            policy_state, run, *_ = at
+            policy_state, action = bound.step(policy_state, clock.observe(run))
+            decision = clock.decide(run, action)
+            pairs = (decision.run, clock.advance(decision.run))
+            run = jax.tree.map(lambda now, later: jnp.where(decision.done, now, later), *pairs)
+            return policy_state, run, jnp.where(decision.asked, action.amount, 0), decision.done, decision.beyond
 
-        def advance(run: _Run) -> _Run:
-            running = (run.started < NEVER) & ~run.ended
-            ends = jnp.where(running, run.started + world.length_tokens, NEVER)
-            first = jnp.argmin(ends)
-            if self.decision_interval_tokens is None:
-                ended, elapsed = jnp.ones((), bool), ends[first]
-            else:
-                interval = self.decision_interval_tokens
-                elapsed = jnp.minimum(ends[first], (run.elapsed // interval + 1) * interval)
-                ended = elapsed == ends[first]
-            answered = ended & (label[first] != NO_ANSWER)
-            votes, leader = tally.step(namespace("jax"), run.votes, label[first], answered)
-            return run._replace(
-                ended=run.ended | (ended & (jnp.arange(self.num_traces) == first)),
-                elapsed=elapsed,
-                votes=votes,
-                leader=leader,
-                latest=jnp.where(answered, label[first], run.latest),
-                came=jnp.where(answered, label[first], NO_ANSWER),
-            )
+        no = jnp.zeros((), bool)
+        start = (bound.init(()), clock.start(), jnp.zeros((), jnp.int32), no, no)
+        _, run, amount, _, beyond = jax.lax.while_loop(lambda at: ~at[3], step, start)
+        return self._priced(**self._facts(clock, run, amount, beyond))
 
-        def step(run: _Run) -> _Run:
-            decided = decide(run)
-            return jax.tree.map(lambda a, b: jnp.where(decided.done, a, b), decided, advance(decided))
+    def _watch(self, clock: Clock, policy: Any) -> SamplingOutcome:
+        """Run a policy that launches nothing: the events do not hang on it, only when it stops.
 
-        xp = namespace("jax")
-        votes = tally.init(xp, ())
-        start = _Run(
-            policy_state=bound.init(()),
-            started=jnp.full(self.num_traces, NEVER),
-            ended=jnp.zeros(self.num_traces, bool),
-            num_launched=zero,
-            elapsed=zero,
-            votes=votes,
-            leader=tally.step(xp, votes, zero, jnp.zeros((), bool))[1],
-            latest=zero,
-            came=zero + NO_ANSWER,
-            mode=zero,
-            done=jnp.zeros((), bool),
-            unsupported=jnp.zeros((), bool),
-        )
-        return self._outcome(world, jax.lax.while_loop(lambda run: ~run.done, step, start))
+        They come first, and what stopping gives at each; mapped over policies, this is computed once for all of them.
+        There are at most `num_traces` + 1 decision points: one before the first trace starts, one whenever one ends.
+        """
+        bound = bind(policy, "jax")
+        wait = Action(jnp.int8(Kind.CONTINUE.value), jnp.int32(0))
+        endings = ((Return.LEADER.value, False), (Return.LATEST.value, False), (Return.LEADER.value, True))
 
-    def _outcome(self, world: SamplingWorld, run: _Run) -> SamplingOutcome:
-        has_answer = run.votes.num_answers > 0
-        chosen = jnp.where(run.mode == Return.LATEST.value, run.latest, run.leader.label).astype(jnp.int32)
-        unnamed = jnp.any(run.ended & (world.answer == UNKNOWN_ANSWER)) & (run.votes.num_answers > 1)
-        correct = has_answer & world.right[chosen]
-        total_tokens = _spent(world.length_tokens, run.started, run.elapsed + self.lag_tokens)
-        return self._priced(
-            correct=correct,
-            total_tokens=total_tokens,
-            latency_tokens=run.elapsed,
-            num_launched=run.num_launched,
-            answer=jnp.where(has_answer, chosen, NO_ANSWER),
-            unsupported=run.unsupported | unnamed,
-        )
+        def event(run: Run, _: None) -> tuple[Run, tuple]:
+            may_stop = clock.decide(run, wait._replace(kind=jnp.int8(Kind.STOP.value))).asked
+            waited = clock.decide(run, wait)
+            rows = [self._facts(clock, run, amount, unasked & waited.beyond) for amount, unasked in endings]
+            table = jax.tree.map(lambda *values: jnp.stack(values), *rows)
+            return clock.advance(waited.run), (clock.observe(run), may_stop, waited.done, table)
+
+        num_events = clock.index.shape[0] + 1
+        _, (observations, may_stop, must_stop, tables) = jax.lax.scan(event, clock.start(), None, length=num_events)
+
+        def step(at: tuple, event: tuple) -> tuple[tuple, None]:
+            policy_state, done, row = at
+            number, observation, may_stop, must_stop = event
+            policy_state, action = bound.step(policy_state, observation)
+            asked = may_stop & (action.kind == Kind.STOP.value)
+            ending = jnp.where(asked, jnp.where(action.amount == Return.LATEST.value, 1, 0), 2)
+            row = jnp.where(done, row, number * len(endings) + ending)
+            return (policy_state, done | asked | must_stop, row), None
+
+        start = (bound.init(()), jnp.zeros((), bool), jnp.zeros((), jnp.int32))
+        events = (jnp.arange(num_events, dtype=jnp.int32), observations, may_stop, must_stop)
+        (_, _, row), _ = jax.lax.scan(step, start, events)
+        facts = {name: table.reshape(-1).at[row].get(mode="promise_in_bounds") for name, table in tables.items()}
+        return self._priced(**facts)
+
+    def _facts(self, clock: Clock, run: Run, amount: Any, beyond: Any) -> dict[str, Array]:
+        """What a run that ends here has come to, before prices."""
+        answer = clock.answer(run, amount)
+        return {
+            "correct": (answer != NO_ANSWER) & clock.world.right[answer],
+            "total_tokens": clock.spent(run, run.elapsed + self.lag_tokens),
+            "latency_tokens": run.elapsed,
+            "num_launched": run.num_launched,
+            "answer": answer,
+            "unsupported": beyond | clock.unnamed(run),
+        }
 
     def _priced(self, correct: Array, total_tokens: Array, latency_tokens: Array, **rest: Array) -> SamplingOutcome:
         latency_seconds = latency_tokens * self.seconds_per_token
@@ -276,28 +214,33 @@ class Sampling(eqx.Module):
         )
 
     def hindsight(self, world: SamplingWorld) -> SamplingOutcome:
-        """The clairvoyant: start the one trace that is worth most. No policy does better in any world."""
-        return self.best_single(world, world.right.astype(float))
-
-    def best_single(self, world: SamplingWorld, worth: Float[Array, " traces"]) -> SamplingOutcome:
-        """Start only the trace of the greatest worth less its cost, among those that answer (if one does).
-
-        Whoever returns an answer has run a trace with that answer to its end, so with `worth` the chance of being right
-        given more than a policy can know, the mean of `worth` less cost bounds every policy.
-        """
-        cost = self.price_per_token + self.price_per_second * self.seconds_per_token
-        net = worth - cost * world.length_tokens
-        eligible = world.logged & ((world.answer != NO_ANSWER) | ~jnp.any(world.logged & (world.answer != NO_ANSWER)))
-        best = jnp.argmax(jnp.where(eligible, net, -jnp.inf))
-        one = jnp.ones((), jnp.int32)
+        """The clairvoyant: run the one trace that is worth most. No policy does better in any world."""
+        best = jnp.argmax(self._alone(world, world.right.astype(float)))
         return self._priced(
             correct=world.right[best],
             total_tokens=world.length_tokens[best],
             latency_tokens=world.length_tokens[best],
-            num_launched=one,
+            num_launched=jnp.ones((), jnp.int32),
             answer=world.answer[best],
             unsupported=jnp.zeros((), bool),
         )
+
+    def relaxation(self, world: SamplingWorld) -> Float[Array, ""]:
+        """What is worth most when all lengths and answers are known, but not which answer is right.
+
+        Its mean over drawn worlds bounds every policy (`theory_notes/02_bounds.md`).
+
+        Raises:
+            ValueError: without a model, about which it is a statement.
+        """
+        if self.model is None:
+            raise ValueError("model: expected a model, got None: the bound is a statement about one")
+        return jnp.max(self._alone(world, self.model.right_probs(world.problem, world.length_tokens, world.answer)))
+
+    def _alone(self, world: SamplingWorld, worth: Float[Array, " traces"]) -> Float[Array, " traces"]:
+        """What running one trace alone is worth, for each trace, if it is right with chance `worth`."""
+        cost = self.price_per_token + self.price_per_second * self.seconds_per_token
+        return jnp.where(world.logged, worth - cost * world.length_tokens, -jnp.inf)
 
     def worlds(self, log: TraceLog, *, num_orders: int = 1, seed: int = 0) -> SamplingWorld:
         """The worlds a log holds: each problem's traces in the order logged, or in `num_orders` random orders.
@@ -311,11 +254,15 @@ class Sampling(eqx.Module):
             A world with leading axes `[problems, orders]`; past a problem's samples `logged` is False.
 
         Raises:
-            ValueError: if a trace's correctness is not known.
+            ValueError: if a trace's correctness is not known, or lengths would overflow 32 bits.
         """
         if not log.correct_known[log.present].all():
             unknown = int((log.present & ~log.correct_known).sum())
             raise ValueError(f"log: expected known correctness, got {unknown} traces without; see stopping.check(log)")
+        if int(log.length_tokens.max()) * self.num_traces >= NEVER:
+            raise ValueError(
+                f"log: expected under {NEVER // self.num_traces} tokens a trace, got {log.length_tokens.max()}"
+            )
         num_problems, num_samples = log.present.shape
         shape = (num_problems, num_orders, num_samples)
         if num_orders == 1:
@@ -354,8 +301,3 @@ class Sampling(eqx.Module):
             },
             cap_tokens=cap,
         )
-
-
-def _spent(length: Array, started: Array, now: Array) -> Int[Array, ""]:
-    """Tokens generated by now, over all traces that have started."""
-    return jnp.sum(jnp.where(started < NEVER, jnp.minimum(length, now - started), 0))

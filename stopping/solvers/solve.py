@@ -10,15 +10,13 @@ from dataclasses import dataclass
 from enum import Enum
 from typing import Any
 
-import jax
-import jax.numpy as jnp
 import jax.random as jr
 import numpy as np
 from jaxtyping import Array, Float, Key
 from rich.progress import Progress
 
 from sims import Estimate, draw
-from sims.engine import BLOCK, blocks_of, play_family
+from sims.engine import BLOCK, FAMILY_BLOCK, blocks_of, evaluate, play_family
 from stopping.problems import Sampling, admit, stack
 from stopping.solvers.families import FIXED, SCALAR, sampling_families
 
@@ -122,34 +120,20 @@ def utilities(problem: Any, policies: Sequence[Any], worlds: Any) -> Float[np.nd
     stacked = stack(policies)
     parts = [
         np.asarray(play_family(problem, stacked, block).utility, np.float64)[:, :count]
-        for _, count, block in blocks_of(worlds)
+        for _, count, block in blocks_of(worlds, FAMILY_BLOCK)
     ]
     return np.concatenate(parts, axis=1)
 
 
-def clairvoyant(problem: Sampling, worlds: Any) -> Estimate:
+def clairvoyant(problem: Any, worlds: Any) -> Estimate:
     """The mean of hindsight: exact knowledge of which traces are right, before any has started."""
-    return _mean(lambda world: problem.hindsight(world).utility, worlds)
+    return Estimate.of(evaluate(problem, "hindsight", worlds).utility)
 
 
-def reachable(problem: Sampling, worlds: Any) -> Estimate:
-    """An upper bound on every rule: all lengths and answers known at the start and free, which answer is right not.
+def reachable(problem: Any, worlds: Any) -> Estimate:
+    """An upper bound on every rule: all that a rule could ever see is known at the start and free, what is right not.
 
     An information relaxation (Brown, Smith and Sun, Information Relaxations and Duality in Stochastic Dynamic Programs,
-    2010) without penalty: valid, and loose by what the other traces cost.
+    2010) without penalty: valid, and loose by what it costs to see.
     """
-    model = problem.model
-    if model is None:
-        raise ValueError("model: expected a model, got None: the bound is a statement about one")
-
-    def bound(world: Any) -> Array:
-        worth = model.right_probs(world.problem, world.length_tokens, world.answer)
-        cost = problem.price_per_token + problem.price_per_second * problem.seconds_per_token
-        return jnp.max(jnp.where(world.answer >= 0, worth, 0.0) - cost * world.length_tokens)
-
-    return _mean(bound, worlds)
-
-
-def _mean(function: Any, worlds: Any) -> Estimate:
-    mapped = jax.jit(jax.vmap(function))
-    return Estimate.of(np.concatenate([np.asarray(mapped(block))[:count] for _, count, block in blocks_of(worlds)]))
+    return Estimate.of(evaluate(problem, "relaxation", worlds))

@@ -1,5 +1,6 @@
 """Replay: the unit is the problem, orders are averaged, and a log's exact average is met."""
 
+import dataclasses
 import itertools
 from math import comb
 
@@ -9,8 +10,9 @@ import pytest
 
 import sims
 from stopping.models import LengthCorrectness
-from stopping.policies import FirstFinish, FixedSamples, Margin, VoteTable
-from stopping.problems import Sampling
+from stopping.policies import FirstFinish, FixedSamples, Margin, TokenBudget, VoteTable
+from stopping.problems import Sampling, SamplingWorld
+from stopping.traces import from_columns
 
 MODEL = LengthCorrectness([2.0, 1.0], [1.0, 2.0], shift=0.3)
 
@@ -70,3 +72,36 @@ def test_too_short_a_log_is_counted_not_dropped(log):
     assert result.num_unsupported == 150
     low, high = result.bounds("correct", 0, 1)
     assert (low.mean, high.mean) == (0, 1)
+
+
+@pytest.mark.parametrize(
+    ("reference", "rule"),
+    [("single", FixedSamples(1)), ("majority@4", FixedSamples(4)), ("majority@99", FixedSamples(8)),
+     ("budget=500", TokenBudget(500)), ("logged", FixedSamples(8))],
+)  # fmt: skip
+def test_the_reference_is_the_logs_own(log, reference, rule):
+    stated = dataclasses.replace(log, reference=reference)
+    assert sims.reference_rule(Sampling(None, 8), stated) == rule
+    assert sims.compare(Sampling(None, 8), stated, [Margin(2)]).rows[0].policy == rule
+
+
+def test_without_named_answers_the_reference_is_one_sample():
+    unnamed = from_columns({"problem": ["p", "p"], "length_tokens": [5, 6], "correct": [True, False]})
+    assert sims.reference_rule(Sampling(None, 2), unnamed) == FixedSamples(1)
+
+
+def test_compare_refuses_a_reference_the_log_is_too_short_for(log):
+    with pytest.raises(ValueError, match=r"fewer in 100.0% of the problems; the fewest is 8"):
+        sims.compare(Sampling(None, 12), log, [FirstFinish(1)], reference=FixedSamples(12))
+
+
+def test_bounds_hold_order_by_order():
+    """Two orders, one supported and wrong, one unsupported and right: between 0 and a half."""
+    worlds = SamplingWorld(
+        length_tokens=np.array([[[5, 5], [5, 5]]], np.int32), right=np.array([[[False, False], [True, True]]]),
+        answer=np.array([[[0, 0], [0, 0]]], np.int32), logged=np.array([[[True, True], [True, False]]]),
+        problem=np.zeros((1, 2), np.int32),
+    )  # fmt: skip
+    result = sims.replay_worlds(Sampling(None, 2, wave_size=1), Margin(2), worlds)
+    low, high = result.bounds("correct", 0, 1)
+    assert (result.correct.mean, low.mean, high.mean) == (0.5, 0.0, 0.5)

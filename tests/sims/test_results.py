@@ -81,9 +81,8 @@ def test_other_prices_on_the_same_worlds_may_be_compared():
 
 
 def test_components_are_attributes_and_bounds_count_what_is_unsupported():
-    result = Result(
-        {"correct": np.array([1.0, 0.0, 1.0, 0.0]), "unsupported": np.array([0.0, 0.0, 1.0, 0.0])}, "w", "t"
-    )
+    values = {"correct": np.array([1.0, 0.0, 1.0, 0.0]), "unsupported": np.array([0.0, 0.0, 1.0, 0.0])}
+    result = Result(values, "w", "t", {"correct": np.array([1.0, 0.0, 0.0, 0.0])})
     assert result.correct.mean == 0.5
     assert result.num_unsupported == 1
     low, high = result.bounds("correct", 0, 1)

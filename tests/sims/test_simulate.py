@@ -5,12 +5,13 @@ import numpy as np
 import pytest
 
 import sims
+import stopping
 from sims.engine import BLOCK, draw_block, play_block
 from stopping.makespan import first_finish_curve, majority_curve
 from stopping.models import Answers, LengthCorrectness
 from stopping.policies import FirstFinish, FixedSamples, Margin, TokenBudget, UnanimousWindow, VoteTable
 from stopping.problems import PolicyMismatch, Sampling
-from tests.stopping.problems.test_sampling import ReadsTemperature
+from tests.stopping.policies.own_policies import ReadsTemperature
 
 MODEL = LengthCorrectness(
     [2.0, 1.0, 0.4], [1.0, 2.0, 0.3], [8.0, 8.5, 7.5], [0.3, 0.2, 0.1],
@@ -127,3 +128,18 @@ def test_bad_arguments(arguments):
 def test_a_policy_the_problem_lacks_signals_for_is_refused_before_anything_is_drawn():
     with pytest.raises(PolicyMismatch, match="temperature"):
         sims.simulate(jax.random.key(0), PROBLEM, ReadsTemperature(), num_replicas=10)
+
+
+def test_a_log_without_a_cap_does_not_make_endless_traces():
+    """Nothing was cut, so nothing loops: what is simulated has the log's own mean length."""
+    source = Sampling(LengthCorrectness(2.0, 1.0, shift=0.3), 4)
+    log = source.log(sims.draw(jax.random.key(8), source, 200))
+    fitted = stopping.fit(LengthCorrectness(), log).model
+    assert float(fitted.loop_prob) == 0
+    drawn = sims.simulate(jax.random.key(9), Sampling(fitted, 4), FixedSamples(4), num_replicas=4 * BLOCK)
+    assert abs(drawn.total_tokens.mean / log.length_tokens.sum(axis=1).mean() - 1) < 0.05
+
+
+def test_endless_traces_need_a_cap():
+    with pytest.raises(ValueError, match="never end without a cap"):
+        first_finish_curve(LengthCorrectness(loop_prob=0.1), (2,))

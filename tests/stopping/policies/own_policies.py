@@ -66,3 +66,25 @@ class WeightedVotes:
         waiting = xp.where(tied, int(Kind.LAUNCH), int(Kind.CONTINUE))
         kind = xp.where(stop, int(Kind.STOP), waiting)
         return state, Action(kind, xp.where(kind == int(Kind.LAUNCH), 1, 0))
+
+
+@policy(signals=("temperature",), kinds=(Kind.STOP,))
+class ReadsTemperature:
+    """Reads a signal no problem here shows."""
+
+    def init(self, xp, batch_shape):
+        return ()
+
+    def step(self, xp, state, observation):
+        return state, Action(observation.temperature > 1, 0)
+
+
+@policy(signals=("num_answers",), kinds=(Kind.RESTART,))
+class Restarts:
+    """Asks for an action no problem here allows."""
+
+    def init(self, xp, batch_shape):
+        return ()
+
+    def step(self, xp, state, observation):
+        return state, Action(Kind.RESTART.value, 0)

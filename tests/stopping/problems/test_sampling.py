@@ -13,7 +13,6 @@ from hypothesis import strategies as st
 from sims import replay_worlds
 from stopping.models import LengthCorrectness
 from stopping.policies import (
-    Action,
     FirstFinish,
     FixedSamples,
     Kind,
@@ -24,10 +23,10 @@ from stopping.policies import (
     UnanimousWindow,
     VoteTable,
     bind,
-    policy,
 )
 from stopping.problems import PolicyMismatch, Sampling, SamplingWorld, admit, as_pytree, stack
 from stopping.traces import from_columns
+from tests.stopping.policies.own_policies import ReadsTemperature, Restarts
 
 NONE = -1
 
@@ -245,24 +244,6 @@ def test_worlds_refuse_unknown_correctness():
     log = from_columns({"problem": ["p", "p"], "length_tokens": [5, 6], "answer": ["x", "y"]})
     with pytest.raises(ValueError, match="2 traces without"):
         Sampling(None, 2).worlds(log)
-
-
-@policy(signals=("temperature",), kinds=(Kind.STOP,))
-class ReadsTemperature:
-    def init(self, xp, batch_shape):
-        return ()
-
-    def step(self, xp, state, observation):
-        return state, Action(observation.temperature > 1, 0)
-
-
-@policy(signals=("num_answers",), kinds=(Kind.RESTART,))
-class Restarts:
-    def init(self, xp, batch_shape):
-        return ()
-
-    def step(self, xp, state, observation):
-        return state, Action(Kind.RESTART.value, 0)
 
 
 def test_a_policy_is_checked_at_the_door():

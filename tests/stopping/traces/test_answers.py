@@ -9,8 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from stopping.traces import LogError, from_columns
-
-from .examples import STEADY, long_tables
+from tests.stopping.traces.examples import STEADY, long_tables
 
 
 def labels(given_answers: list[Any], **options: Any) -> list[int]:

@@ -12,8 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from stopping.traces import LogError, from_columns, load, save
-
-from .examples import STEADY, long_tables, small
+from tests.stopping.traces.examples import STEADY, long_tables, small
 
 HEADER = "problem,n_tokens,correct\n"
 COLUMNS = {"problem": "problem", "length_tokens": "n_tokens", "correct": "correct"}

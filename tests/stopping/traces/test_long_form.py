@@ -10,8 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from stopping.traces import LogError, from_columns
-
-from .examples import STEADY, long_tables, small
+from tests.stopping.traces.examples import STEADY, long_tables, small
 
 
 def test_rows_are_packed_by_problem_and_sample() -> None:

@@ -5,8 +5,7 @@ from typing import Any
 import pytest
 
 from stopping.traces import LogError, from_columns, with_checkpoints
-
-from .examples import small
+from tests.stopping.traces.examples import small
 
 PROBES: dict[str, list[Any]] = {
     "problem": ["b", "a", "a", "a", "b"],

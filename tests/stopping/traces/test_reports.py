@@ -6,8 +6,7 @@ from typing import Any
 import pytest
 
 from stopping.traces import check, from_columns, with_checkpoints
-
-from .examples import small
+from tests.stopping.traces.examples import small
 
 
 def test_the_small_log_in_words() -> None:

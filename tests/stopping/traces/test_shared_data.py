@@ -6,8 +6,7 @@ import numpy as np
 import pytest
 
 from stopping.traces import TraceLog, check, from_columns, load, save, split, with_checkpoints
-
-from .examples import shared
+from tests.stopping.traces.examples import shared
 
 KEY = {"sample": "sample_id", "length_tokens": "n_tokens", "correct": "correct"}
 ART_OF_TTS = {

@@ -8,8 +8,7 @@ from hypothesis import assume, given
 from hypothesis import strategies as st
 
 from stopping.traces import LogError, TraceLog, from_columns, split
-
-from .examples import STEADY
+from tests.stopping.traces.examples import STEADY
 
 
 def many(count: int) -> TraceLog:

@@ -11,8 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from stopping.traces import LogError, TraceLog, from_columns, load, save, with_checkpoints
-
-from .examples import STEADY, long_tables, small
+from tests.stopping.traces.examples import STEADY, long_tables, small
 
 
 def probed(log: TraceLog, positions: list[int]) -> TraceLog:

@@ -8,8 +8,7 @@ import pyarrow.parquet
 import pytest
 
 from stopping.traces import LogError, from_columns, load, save
-
-from .examples import small
+from tests.stopping.traces.examples import small
 
 
 def source(folder: Path) -> Path:

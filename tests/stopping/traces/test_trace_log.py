@@ -9,8 +9,7 @@ import numpy as np
 import pytest
 
 from stopping.traces import LiveColumns, LogError, TraceLog, from_columns
-
-from .examples import small
+from tests.stopping.traces.examples import small
 
 
 def log_with_groups() -> TraceLog:

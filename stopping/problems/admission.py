@@ -32,7 +32,9 @@ def as_pytree(policy: Any) -> Any:
     """Return the policy with its parameters as JAX arrays, its class registered as a pytree."""
     kind = type(policy)
     if kind not in _registered:
-        jax.tree_util.register_pytree_with_keys(kind, _flatten, lambda names, leaves: _unflatten(kind, names, leaves))
+        jax.tree_util.register_pytree_with_keys(
+            kind, _flatten, lambda names, leaves: _unflatten(kind, names, tuple(leaves))
+        )
         _registered.add(kind)
     return with_parameters(policy, {name: jnp.asarray(value) for name, value in parameters(policy).items()})
 

@@ -1,0 +1,126 @@
+"""One step of every policy: on plain Python numbers for one request, on NumPy and torch for many."""
+
+import importlib.util
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+
+from benchmarks.harness import Report, rows_of, time_together
+from stopping.policies import (
+    FirstFinish,
+    FixedSamples,
+    Margin,
+    SamplingObservation,
+    TokenBudget,
+    UnanimousWindow,
+    VoteTable,
+    bind,
+    parameters,
+)
+
+POLICIES = (
+    FirstFinish(3),
+    FixedSamples(8),
+    Margin(3),
+    TokenBudget(4000),
+    UnanimousWindow(3),
+    VoteTable.adaptive_consistency(0.95, 16),
+)
+NUM_STEPS = 64
+
+
+def run() -> Report:
+    """Time a stream of steps on every backend; all must ask for the same actions."""
+    backends = ["python", *(("torch",) if importlib.util.find_spec("torch") else ())]
+    contenders, decisions = {}, {}
+    for policy in POLICIES:
+        name = type(policy).__name__
+        streams = {"python": _stream(None)} | {f"NumPy, {rows} rows": _stream(rows) for rows in (1, 64, 256)}
+        if "torch" in backends:
+            streams |= {f"torch, {rows} rows": _as_torch(_stream(rows)) for rows in (64, 256)}
+        for kind, stream in streams.items():
+            backend = kind.split(",")[0].lower()
+            rows = () if backend == "python" else stream[0].answer.shape
+            contenders[f"{name}, {kind}"] = _steps(policy, backend, stream, rows)
+            decisions[name, kind] = _decisions(policy, backend, stream, rows)
+    timings = time_together(contenders, repeats=300, at_least_seconds=5e-4)
+    rows = [row for row in rows_of(timings, 1e6 / NUM_STEPS)]
+    scalar = [
+        row for row, policy in zip(rows[:: len(rows) // len(POLICIES)], POLICIES, strict=True) if _is_scalar(policy)
+    ]
+    batched = [row for row in rows if "64 rows" in row.name or "256 rows" in row.name if "NumPy" in row.name]
+    slowest, slowest_batch = (max(part, key=lambda row: row.minimum) for part in (scalar, batched))
+    differ = sum(int((got != decisions[name, "python"]).sum()) for (name, _), got in decisions.items())
+    return Report(
+        title="One step of a policy",
+        goal="at most 1 microsecond on plain floats for policies of scalars, at most 6 for 64 to 256 rows in NumPy",
+        unit="microseconds a step",
+        rows=rows,
+        reached=[
+            ("at most 1 on plain Python, the slowest", f"{slowest.minimum:.2f} ({slowest.name})", slowest.minimum <= 1),
+            (
+                "at most 6 in NumPy, the slowest",
+                f"{slowest_batch.minimum:.2f} ({slowest_batch.name})",
+                slowest_batch.minimum <= 6,
+            ),
+        ],
+        checks={"first rows' actions that differ from plain Python's": float(differ)},
+        notes=[
+            f"Bound once, then a stream of {NUM_STEPS} steps over one state, the loop included.",
+            "torch: not installed." if "torch" not in backends else "torch on the CPU, one thread.",
+        ],
+    )
+
+
+def _stream(rows: int | None) -> list[SamplingObservation]:
+    """The observations of eight traces, over and over; every row sees the same."""
+    random, steps = np.random.default_rng(0), []
+    for step in range(NUM_STEPS):
+        ended = step % 9
+        answer, leader = int(random.integers(-1, 3)), int(random.integers(ended // 2, ended + 1))
+        fields = (
+            8 if ended else 0,
+            8 - ended if ended else 0,
+            ended,
+            answer,
+            leader,
+            ended - leader,
+            700 * ended,
+            5000 * ended,
+        )
+        row = tuple(fields) if rows is None else tuple(np.full(rows, field, np.int32) for field in fields)
+        steps.append(SamplingObservation(*row))
+    return steps
+
+
+def _as_torch(stream: list[SamplingObservation]) -> list[SamplingObservation]:
+    import torch
+
+    torch.set_num_threads(1)
+    return [SamplingObservation(*map(torch.as_tensor, step)) for step in stream]
+
+
+def _steps(policy: Any, backend: Any, stream: list[SamplingObservation], shape: tuple[int, ...]) -> Callable[[], None]:
+    bound = bind(policy, backend)
+    start, step = bound.init(shape), bound.step
+
+    def run() -> None:
+        state = start
+        for observation in stream:
+            state, _ = step(state, observation)
+
+    return run
+
+
+def _decisions(policy: Any, backend: Any, stream: list[SamplingObservation], shape: tuple[int, ...]) -> np.ndarray:
+    bound = bind(policy, backend)
+    state, actions = bound.init(shape), []
+    for observation in stream:
+        state, action = bound.step(state, observation)
+        actions.append([int(np.asarray(part).flat[0]) for part in action])
+    return np.array(actions)
+
+
+def _is_scalar(policy: Any) -> bool:
+    return not any(isinstance(value, np.ndarray) for value in parameters(policy).values())

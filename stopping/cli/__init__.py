@@ -1,0 +1,56 @@
+"""The command line: `stopping fit | simulate | replay | compare | inspect | demo`.
+
+Exit codes: 0 done; 1 what was asked for cannot be achieved (a precision not reached, a fit that did not converge);
+2 bad input, said in one line; 70 a bug of ours, with its traceback.
+"""
+
+import sys
+import traceback
+from typing import Annotated
+
+import typer
+
+from stopping.cli.compare import compare
+from stopping.cli.demo import demo
+from stopping.cli.exits import BUG, guarded
+from stopping.cli.fit import fit
+from stopping.cli.inspect import inspect
+from stopping.cli.options import flat
+from stopping.cli.replay import replay
+from stopping.cli.simulate import simulate
+
+app = typer.Typer(
+    name="stopping",
+    help="When an LLM should stop: compare rules on your logs, fit a model, simulate, derive a rule.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+)
+for command in (demo, inspect, compare, fit, simulate, replay):
+    app.command()(flat(guarded(command)))
+
+
+def _version(asked: bool) -> None:
+    if asked:
+        from stopping import __version__
+
+        typer.echo(__version__)
+        raise typer.Exit
+
+
+@app.callback()
+def _common(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="Show the version.")
+    ] = False,
+) -> None:
+    pass
+
+
+def main() -> None:
+    """Run the command line."""
+    try:
+        app(prog_name="stopping")
+    except Exception:
+        traceback.print_exc()
+        sys.exit(BUG)

@@ -1,0 +1,128 @@
+"""`stopping compare`: rules on one log, paired."""
+
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from stopping.cli.log_options import LogOptions, LogPath
+from stopping.cli.options import NumOrders, OutputOptions, Plot, ProblemOptions, RuleImports, Seed, busy, plot_file
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+    from stopping.cli.output import CompareOutput
+
+FEW_PROBLEMS = "Fewer than 100 problems: standard errors are by bootstrap over problems."
+
+
+def compare(
+    log: LogPath,
+    log_options: LogOptions,
+    problem_options: ProblemOptions,
+    output: OutputOptions,
+    rule: Annotated[
+        list[str],
+        typer.Option(
+            metavar="RULE",
+            help="Margin(3), a policy's directory, or module:Class(args); repeat for more. Default: the library's.",
+        ),
+    ] = [],  # noqa: B006
+    reference: Annotated[
+        str | None,
+        typer.Option(
+            metavar="RULE", help="What rules are compared with; default: the vote of all traces.", show_default=False
+        ),
+    ] = None,
+    rule_import: RuleImports = [],  # noqa: B006
+    num_orders: NumOrders = 1,
+    seed: Seed = 0,
+    plot: Plot = None,
+) -> None:
+    """Compare rules on one log: accuracy and tokens with errors, and paired differences to a reference rule."""
+    console = output.console()
+    plot_file(plot)
+    from stopping.cli.rules import default_rules, distinct, import_module, name_of, parse
+
+    for module in rule_import:
+        import_module(module)
+    named = [(parse(text), text) for text in ([reference] if reference else []) + rule]
+    data = log_options.load(log)
+
+    import sims
+    from stopping.cli.output import ComparedRule, CompareOutput, LogSummary, Problem, accuracy_bounds, figures_of
+
+    problem = problem_options.problem(None, data.num_samples)
+    rules = [policy for policy, _ in named[bool(reference) :]] or default_rules(
+        data, problem.num_traces, problem.decision_interval_tokens
+    )
+    base = named[0][0] if reference else sims.reference_rule(problem, data)
+    with busy(console, f"replaying {len(rules)} rules"):
+        comparison = sims.compare(problem, data, distinct(rules), reference=base, num_orders=num_orders, seed=seed)
+    names = [_given(row.policy, named) or name_of(row.policy) for row in comparison.rows]
+    record = CompareOutput(
+        log=LogSummary.of(log.name, data),
+        problem=Problem.of(problem),
+        num_orders=num_orders,
+        bootstrap=data.num_problems < 100,
+        reference=names[0],
+        rules=[
+            ComparedRule(
+                rule=name,
+                figures=figures_of(row.result.estimates),
+                against_reference=figures_of(row.against_reference),
+                unsupported_share=row.result.num_unsupported / data.num_problems,
+                accuracy_bounds=accuracy_bounds(row.result),
+            )
+            for name, row in zip(names, comparison.rows, strict=True)
+        ],
+    )
+    print_comparison(console, record)
+    if plot is not None:
+        from stopping.plots import frontier
+
+        frontier(comparison, names=names).savefig(plot)
+        console.print(f"Picture: {plot}", markup=False)
+    output.write(record)
+
+
+def _given(policy: Any, named: list[tuple[Any, str]]) -> str | None:
+    return next((text for known, text in named if known == policy), None)
+
+
+def print_comparison(console: "Console", record: "CompareOutput") -> None:
+    """Print the table of rules, the reference first."""
+    from stopping.cli.tables import NARROW, folded, new_table, plus_minus
+
+    narrow = console.width < NARROW  # then changes stand below what has changed
+    some_unsupported = any(rule.unsupported_share for rule in record.rules)
+    unit = 1000.0 if any(rule.figures["total_tokens"].mean >= 10_000 for rule in record.rules) else 1.0
+    k = ", k" if unit > 1 else ""
+    columns = ["accuracy, %", f"tokens{k}", f"latency{k}"]
+    if narrow:
+        columns = [f"{column}\nand change" for column in columns]
+    else:
+        columns += ["change, points", f"change{k or ', tokens'}"]
+    table = new_table("rule", *columns, *(["unsupported"] if some_unsupported else []))
+    units = {"correct": 0.01, "total_tokens": unit, "latency_tokens": unit}
+    for index, rule in enumerate(record.rules):
+        own = [plus_minus(rule.figures[name], unit) for name, unit in units.items()]
+        change = [plus_minus(rule.against_reference[name], unit, signed=True) for name, unit in units.items()]
+        if narrow:
+            cells = [f"{a}\n{b}" for a, b in zip(own, change, strict=True)] if index else own
+        else:
+            cells = own + (change[:2] if index else ["reference", "reference"])
+        share = [f"{rule.unsupported_share:.1%}" if rule.unsupported_share else ""] if some_unsupported else []
+        name = folded(rule.rule, 32) if narrow else rule.rule
+        table.add_row(name, *cells, *share, style=None if index else "bold")
+    log = record.log
+    console.print(
+        f"{log.name}: {log.num_problems:,} problems, up to {record.problem.num_traces} traces each", markup=False
+    )
+    console.print(table)
+    console.print(f"Changes are against {record.reference}, paired by problem; ± is one standard error.", markup=False)
+    thousands = "; k: thousands" if unit > 1 else ""
+    console.print(f"Tokens are those of all traces of a problem; latency, those until its answer{thousands}.")
+    if some_unsupported:
+        console.print("Unsupported: problems in which a rule asked for more than the log holds.", style="yellow")
+    if record.bootstrap:
+        console.print(FEW_PROBLEMS)

@@ -1,0 +1,300 @@
+"""`stopping demo`: the whole road on one log, in plain words, with what was promised beside what came of it."""
+
+import json
+import os
+import subprocess
+import sys
+import tempfile
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from stopping.cli.log_options import LogOptions
+from stopping.cli.options import OutputOptions, Plot, ProblemOptions, Seed, busy, plot_file
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+    from stopping.cli.output import DemoOutput
+    from stopping.traces import TraceLog
+
+FRACTIONS = (0.3, 0.5, 0.2)
+COST_OF_FULL_VOTE = 0.1  # of a right answer: what the vote of all traces costs, unless a price is given
+NUM_BLOCKS = 2  # of worlds to choose rules on, and as many to score them on
+DRAWN_PROBLEMS, DRAWN_SAMPLES = 1500, 8
+
+
+def demo(
+    log_options: LogOptions,
+    problem_options: ProblemOptions,
+    output: OutputOptions,
+    log: Annotated[
+        Path | None,
+        typer.Argument(metavar="[LOG]", help="Your log; without one, a log is drawn from a model.", show_default=False),
+    ] = None,
+    out: Annotated[
+        Path | None, typer.Option(metavar="DIR", help="Where to save the policy; by default a new temporary directory.")
+    ] = None,
+    seed: Seed = 0,
+    plot: Plot = None,
+) -> None:
+    """Walk the whole road on one log: check, split, fit, derive a rule, simulate it, replay it, save it, load it again.
+
+    Unless --price-per-token is given, tokens are priced so that the vote of all traces costs a tenth of a right answer.
+    """
+    console = output.console()
+    plot_file(plot)
+    if out is not None and out.exists() and (not out.is_dir() or any(out.iterdir())):
+        raise ValueError(f"--out: expected nothing or an empty directory at {out}")
+    data = log_options.load(log) if log else _drawn_log(console, seed)
+    name = log.name if log else "drawn log"
+    road = _Road(console, problem_options, data, name, seed, output.progress())
+    target = out or Path(tempfile.mkdtemp(prefix="stopping-")) / "policy"
+    output.write(road.walk(target, drawn=log is None, plot=plot))
+
+
+def _drawn_log(console: "Console", seed: int) -> "TraceLog":
+    import jax
+    import jax.random as jr
+
+    import sims
+    import stopping
+    from stopping.models import Answers, LengthCorrectness
+
+    model = LengthCorrectness(
+        alpha=1.2, beta=0.8, effect=8.3, effect_scale=0.6, shift=0.3, scale_right=0.35, scale_wrong=0.5,
+        loop_prob=0.05, no_answer_prob=0.02, cap_tokens=32_000, answers=Answers(0.2, 1.0),
+    )  # fmt: skip
+    console.print(
+        f"No log was given, so this one is [bold]drawn from a model[/bold], {DRAWN_PROBLEMS:,} problems of "
+        f"{DRAWN_SAMPLES} samples: its figures say nothing about any real model. For yours: stopping demo LOG"
+    )
+    problem = stopping.Sampling(model, DRAWN_SAMPLES)
+    log: TraceLog = problem.log(sims.draw(jr.fold_in(jax.random.key(seed), 0), problem, DRAWN_PROBLEMS))
+    return log
+
+
+@dataclass
+class _Road:
+    """The steps, in order; each prints what it did."""
+
+    console: "Console"
+    options: ProblemOptions
+    log: "TraceLog"
+    name: str
+    seed: int
+    progress: bool
+
+    def walk(self, target: Path, *, drawn: bool, plot: Path | None) -> "DemoOutput":
+        import jax
+        import jax.random as jr
+
+        import sims
+        import stopping
+        from sims.engine import BLOCK
+        from stopping.cli.output import DemoOutput, LogSummary, Problem, figures_of
+        from stopping.cli.rules import distinct, name_of
+
+        key_solve, key_promise = (jr.fold_in(jax.random.key(self.seed), index) for index in (1, 2))
+        self._check()
+        fit_part, certify_part, test_part = self._split()
+        fitted = self._fit(fit_part)
+
+        num_traces = self.options.num_traces or self.log.num_samples
+        full_vote = num_traces * float(fit_part.length_tokens[fit_part.present].mean())
+        problem = self.options.problem(
+            fitted.model, self.log.num_samples, price_per_token=COST_OF_FULL_VOTE / full_vote
+        )
+        reference = sims.reference_rule(problem, self.log)
+        why = "" if self.options.price_per_token is not None else ", so that the vote of all costs a tenth of one"
+        price = f"One token costs {float(problem.price_per_token):.2g} of a right answer{why}."
+        self._say("4", "Derive", f"{price} Every family of rules is tried on the same drawn problems.")
+        solution = stopping.solve(problem, key_solve, num_worlds=NUM_BLOCKS * BLOCK, progress=self.progress)
+        self._family(solution)
+
+        policy, rule, base = solution.policy, name_of(solution.policy), name_of(reference)
+        with busy(self.console, "simulating and replaying"):
+            simulated = [
+                sims.simulate(key_promise, problem, each, num_replicas=2 * NUM_BLOCKS * BLOCK)
+                for each in (policy, reference)
+            ]
+            promise = sims.difference(*simulated)
+            members = [member.policy for member in solution.family.values()] if plot else []
+            comparison = sims.compare(problem, test_part, distinct([policy, *members]), reference=reference)
+        row = next(row for row in comparison.rows if row.policy == policy)
+        promised, realised = figures_of(simulated[0].estimates), figures_of(row.result.estimates)
+        promised_change, realised_change = figures_of(promise), figures_of(row.against_reference)
+        self._promised_and_realised(
+            rule, base, test_part.num_problems, (promised, promised_change), (realised, realised_change)
+        )
+
+        stopping.save(
+            policy,
+            target,
+            evidence=[simulated[0], row.result],
+            problem=problem,
+            reference_rule=self.log.reference,
+            calibrated_on={
+                "num_problems": fit_part.num_problems,
+                "num_traces": fit_part.num_traces,
+                "description": self.name,
+            },
+            promised={
+                "accuracy_change": _quantity(promise["correct"]),
+                "net_saving_tokens": _quantity(promise["total_tokens"], -1),
+            },
+            decision_points={"on": "trace_end", "interval_tokens": problem.decision_interval_tokens},
+            lag_tokens=int(problem.lag_tokens),
+        )
+        agrees = self._serve(target)
+        if plot:
+            from stopping.plots import frontier
+
+            frontier(comparison).savefig(plot)
+            self.console.print(f"Picture of the rules on the test problems: {plot}", markup=False)
+        adaptive = solution.status.name == "ADAPTIVE"
+        advice = _advice(rule, base, adaptive, row.against_reference, comparison.rows[0].result)
+        self.console.print()
+        self.console.print(advice, style="bold", markup=False)
+        return DemoOutput(
+            log=LogSummary.of(self.name, self.log),
+            drawn=drawn,
+            split=(fit_part.num_problems, certify_part.num_problems, test_part.num_problems),
+            problem=Problem.of(problem),
+            adaptive=adaptive,
+            rule=rule,
+            reference=base,
+            promised=promised,
+            realised=realised,
+            promised_against_reference=promised_change,
+            realised_against_reference=realised_change,
+            policy=str(target),
+            decisions_agree=agrees,
+            advice=advice,
+        )
+
+    def _say(self, number: str, title: str, text: str) -> None:
+        self.console.print(f"\n[bold cyan]{number}. {title}[/bold cyan]  {text}")
+
+    def _check(self) -> None:
+        from stopping.cli.inspect import print_report
+        from stopping.traces import check
+
+        self._say("1", "Check", "What the log is enough for.")
+        print_report(self.console, check(self.log))
+
+    def _split(self) -> tuple["TraceLog", "TraceLog", "TraceLog"]:
+        from stopping.traces import split
+
+        parts = split(self.log, FRACTIONS, seed=self.seed)
+        sizes = [f"{part.num_problems:,}" for part in parts]
+        self._say(
+            "2",
+            "Split",
+            f"By problem: {sizes[0]} to fit, {sizes[1]} kept unseen for a certificate, {sizes[2]} to test.",
+        )
+        return parts  # type: ignore[return-value]
+
+    def _fit(self, part: "TraceLog") -> Any:
+        import stopping
+        from stopping.cli.fit import print_fit, record_of
+
+        self._say(
+            "3", "Fit", "How long traces are, how often right, and which wrong answers agree, problem by problem."
+        )
+        with busy(self.console, "fitting"):
+            fitted = stopping.fit(stopping.models.LengthCorrectness(), part)
+        print_fit(self.console, record_of(fitted, part, self.name, False))
+        return fitted
+
+    def _family(self, solution: Any) -> None:
+        from stopping.cli.output import Figure
+        from stopping.cli.rules import name_of
+        from stopping.cli.tables import NARROW, folded, new_table, plus_minus
+
+        table = new_table("best of its family", "utility", "above the best fixed rule")
+        for member in sorted(solution.family.values(), key=lambda member: -member.value.mean):
+            name = name_of(member.policy)
+            gain = plus_minus(Figure.of(member.gain), signed=True) if member is not solution.best_fixed else ""
+            table.add_row(
+                folded(name, 36) if self.console.width < NARROW else name,
+                plus_minus(Figure.of(member.value)),
+                gain,
+                style="bold" if member.policy == solution.policy else None,
+            )
+        self.console.print(table)
+        bounds = (
+            f"No rule that cannot see which answers are right gets above {plus_minus(Figure.of(solution.upper_bound))}."
+        )
+        self.console.print(bounds)
+        self.console.print(f"Chosen: [bold]{name_of(solution.policy)}[/bold]: {solution.status.value}.")
+
+    def _promised_and_realised(self, rule: str, base: str, num_problems: int, promised: Any, realised: Any) -> None:
+        from stopping.cli.tables import new_table, plus_minus
+
+        text = (
+            f"{rule} on problems of the fitted model (promised) and on the {num_problems:,} test problems (realised)."
+        )
+        self._say("5", "Simulate and replay", text)
+        table = new_table("", "promised", "realised", "apart by")
+        rows = [
+            ("accuracy, %", 0, "correct", 0.01), ("total tokens", 0, "total_tokens", 1.0),
+            ("latency, tokens", 0, "latency_tokens", 1.0), (f"accuracy less {base}'s, points", 1, "correct", 0.01),
+            (f"tokens less {base}'s", 1, "total_tokens", 1.0),
+        ]  # fmt: skip
+        for title, part, name, unit in rows:
+            one, two = promised[part][name], realised[part][name]
+            error = ((one.standard_error or 0) ** 2 + (two.standard_error or 0) ** 2) ** 0.5
+            apart = f"{abs(one.mean - two.mean) / error:.1f} errors" if error else ""
+            table.add_row(title, *(plus_minus(figure, unit, signed=bool(part)) for figure in (one, two)), apart)
+        self.console.print(table)
+        self.console.print("± is one standard error; a promise's is that of simulation alone, not of the fit.")
+        if num_problems < 100:
+            from stopping.cli.compare import FEW_PROBLEMS
+
+            self.console.print(FEW_PROBLEMS)
+
+    def _serve(self, target: Path) -> bool:
+        from stopping.cli.tables import new_table
+
+        self._say("6", "Save and load", "In a new Python where JAX cannot be imported, as on a server:")
+        environment = os.environ | {"PYTHONPATH": os.pathsep.join(path or os.getcwd() for path in sys.path)}
+        command = [sys.executable, "-m", "stopping.cli.without_jax", str(target)]
+        done = subprocess.run(command, capture_output=True, text=True, env=environment)
+        if done.returncode:
+            raise RuntimeError(f"the saved policy could not be run without JAX:\n{done.stderr}")
+        steps = json.loads(done.stdout)["steps"]
+        signals = list(steps[0]["saw"])
+        table = new_table(*(name.replace("_", " ") for name in signals), "decision", left=0)
+        for step in steps:
+            amount = f" {step['amount']}" if step["amount"] else ""
+            table.add_row(*(f"{step['saw'][name]:,}" for name in signals), step["asked"] + amount)
+        self.console.print(table)
+        self.console.print(f"Saved in {target}", markup=False, soft_wrap=True)
+        return all(step["agrees"] for step in steps)
+
+
+def _quantity(estimate: Any, sign: int = 1) -> dict[str, Any]:
+    mean, error = sign * estimate.mean, estimate.standard_error
+    return {"mean": mean, "standard_error": error, "num_independent": estimate.num_independent}
+
+
+def _advice(rule: str, base: str, adaptive: bool, change: Any, reference: Any) -> str:
+    """One sentence: what to do."""
+    if rule == base:
+        return f"Do not bother: nothing beats what you have, {base}."
+    from stopping.cli.output import Figure
+    from stopping.cli.tables import plus_minus
+
+    saved = Figure.of(change["total_tokens"])
+    share = 100 / reference.total_tokens.mean
+    tokens = plus_minus(
+        Figure(mean=-saved.mean * share, standard_error=(saved.standard_error or 0) * share, num_independent=0)
+    )
+    points = plus_minus(Figure.of(change["correct"]), 0.01, signed=True)
+    came = f"on the test problems it saved {tokens} % of the tokens of {base} and changed accuracy by {points} points"
+    if adaptive:
+        return f"Use {rule}: {came}."
+    return f"Do not bother with an adaptive rule: at this price keep to a fixed number of samples, {rule}; {came}."

@@ -1,0 +1,61 @@
+"""How a command ends: its exit code, and one clear line where something is wrong."""
+
+import functools
+from collections.abc import Callable
+from typing import Any, NoReturn
+
+import typer
+from rich.console import Console
+
+NOT_ACHIEVED, BAD_INPUT, BUG = 1, 2, 70
+
+
+class NotAchievedError(Exception):
+    """What was asked for cannot be had; the message says why."""
+
+
+def guarded(command: Callable[..., None]) -> Callable[..., None]:
+    """Turn errors about the input into one red line on stderr and an exit code.
+
+    All of the library's errors about logs, artifacts, policies and arguments are `ValueError`s.
+    """
+
+    @functools.wraps(command)
+    def run(*args: Any, **kwargs: Any) -> None:
+        try:
+            command(*args, **kwargs)
+        except NotAchievedError as error:
+            _end(str(error), NOT_ACHIEVED)
+        except ModuleNotFoundError as error:
+            _end(_missing_extra(command.__name__, error), BAD_INPUT)
+        except (ValueError, OSError) as error:
+            _end(_on_the_command_line(error), BAD_INPUT)
+
+    return run
+
+
+def _missing_extra(command: str, error: ModuleNotFoundError) -> str:
+    from stopping import TUNE_LIBRARIES
+
+    library = (error.name or "").partition(".")[0]
+    if library not in TUNE_LIBRARIES:
+        raise error
+    return f"stopping {command} needs {library}; install it with: pip install 'stopping[tune]'"
+
+
+def _on_the_command_line(error: Exception) -> str:
+    """The message, with the option's name where it speaks of an argument of `stopping.load`."""
+    message = str(error) or repr(error)
+    column = getattr(error, "column", None)
+    if column and "say so: columns=" in message:
+        return message.partition("If one of them")[0] + f"If one of them is it, say so: --column {column}=ITS_NAME"
+    if "columns: expected our names" in message:
+        return message.replace("columns:", "--column:").replace("the mapping goes from", "write")
+    return message.replace("set_aside_incomplete=True", "--set-aside-incomplete")
+
+
+def _end(message: str, code: int) -> NoReturn:
+    Console(stderr=True).print(
+        f"error: {' '.join(message.split())}", style="red", markup=False, highlight=False, soft_wrap=True
+    )
+    raise typer.Exit(code)

@@ -1,0 +1,276 @@
+"""What `--json` writes: one record a command, its JSON Schema printed by `stopping COMMAND --json-schema`.
+
+Numbers that do not exist (a p-value without data, the error of a single unit) are null, an infinite cap too. The output
+of `fit` is also the model file that `simulate --model` and `inspect` read.
+"""
+
+import json
+import math
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, Literal, Self
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+if TYPE_CHECKING:
+    from sims import Estimate, Result
+    from stopping.traces import TraceLog
+
+HIDDEN = {
+    "answer",
+    "unsupported",
+}  # components of an outcome whose mean is not a figure: a label; told as a share apart
+
+Positive = Annotated[float, Field(gt=0)]
+Probability = Annotated[float, Field(ge=0, le=1)]
+Count = Annotated[int, Field(ge=0)]
+
+
+class Record(BaseModel):
+    """A part of the output: no unknown key, no NaN or infinity."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False, protected_namespaces=())
+
+
+class Output(Record):
+    """What all commands write."""
+
+    schema_version: Literal["1.0"] = "1.0"
+
+
+class Figure(Record):
+    """A mean, its standard error (0: exact; null: unknown, of one unit) and the independent units behind it."""
+
+    mean: float
+    standard_error: Annotated[float, Field(ge=0)] | None
+    num_independent: Count
+
+    @classmethod
+    def of(cls, estimate: "Estimate") -> Self:
+        """Return an estimate as a record."""
+        error = estimate.standard_error
+        return cls(
+            mean=estimate.mean,
+            standard_error=error if math.isfinite(error) else None,
+            num_independent=estimate.num_independent,
+        )
+
+
+Figures = dict[str, Figure]
+
+
+def figures_of(estimates: "dict[str, Estimate]") -> Figures:
+    """Return the components of an outcome as records."""
+    return {name: Figure.of(estimate) for name, estimate in estimates.items() if name not in HIDDEN}
+
+
+class LogSummary(Record):
+    """A log: its file's name, its size, its reference rule, and the rows set aside when it was read, by reason."""
+
+    name: str
+    num_problems: Count
+    num_traces: Count
+    num_samples: Count
+    reference: str
+    set_aside: dict[str, Count]
+
+    @classmethod
+    def of(cls, name: str, log: "TraceLog") -> Self:
+        """Summarise a log."""
+        return cls(
+            name=name,
+            num_problems=log.num_problems,
+            num_traces=log.num_traces,
+            num_samples=log.num_samples,
+            reference=log.reference,
+            set_aside=dict(log.set_aside),
+        )
+
+
+class Problem(Record):
+    """A sampling problem; prices in units of one right answer."""
+
+    num_traces: Count
+    wave_size: Count
+    price_per_token: float
+    price_per_second: float
+    seconds_per_token: float
+    lag_tokens: Count
+    decision_interval_tokens: Count | None
+
+    @classmethod
+    def of(cls, problem: Any) -> Self:
+        """Describe a problem."""
+        return cls(
+            num_traces=problem.num_traces,
+            wave_size=problem.wave_size,
+            price_per_token=float(problem.price_per_token),
+            price_per_second=float(problem.price_per_second),
+            seconds_per_token=float(problem.seconds_per_token),
+            lag_tokens=int(problem.lag_tokens),
+            decision_interval_tokens=problem.decision_interval_tokens,
+        )
+
+
+class AnswersLaw(Record):
+    """Ewens-Pitman law of wrong answers."""
+
+    discount: Annotated[float, Field(lt=1)]
+    concentration: float
+
+    @model_validator(mode="after")
+    def _is_a_law(self) -> Self:
+        if not self.concentration > -self.discount:
+            raise ValueError(f"expected concentration > -discount, got {self.concentration} and {self.discount}")
+        return self
+
+
+class ModelParameters(Record):
+    """A `LengthCorrectness` model; the first four have one entry a problem."""
+
+    alpha: Annotated[list[Positive], Field(min_length=1)]
+    beta: list[Positive]
+    effect: list[float]
+    effect_scale: list[Annotated[float, Field(ge=0)]]
+    shift: float
+    scale_right: Positive
+    scale_wrong: Positive
+    loop_prob: Probability
+    no_answer_prob: Probability
+    cap_tokens: Positive | None
+    answers: AnswersLaw
+
+    @model_validator(mode="after")
+    def _has_one_length(self) -> Self:
+        lengths = {name: len(getattr(self, name)) for name in ("alpha", "beta", "effect", "effect_scale")}
+        if len(set(lengths.values())) != 1:
+            raise ValueError(f"expected one entry a problem in each list, got {lengths}")
+        return self
+
+
+class Agreement(Record):
+    """Kolmogorov-Smirnov distance between the lengths and the model's, with its p-value (a guide, not a test)."""
+
+    distance: float | None
+    p_value: float | None
+    num_traces: Count
+
+
+class FitOutput(Output):
+    """`stopping fit`: the model of the log's problems, and of a problem not seen yet (`population`)."""
+
+    command: Literal["fit"] = "fit"
+    log: LogSummary
+    pooled: bool
+    num_judged: Count
+    num_unjudged: Count
+    converged: bool
+    num_steps: Count
+    standard_errors: dict[str, float | None]
+    lengths_right: Agreement
+    lengths_wrong: Agreement
+    population: ModelParameters
+    model: ModelParameters
+
+
+class RunOutput(Output):
+    """`stopping simulate` and `stopping replay`: what one rule did; `worlds` tells sets of worlds apart."""
+
+    command: Literal["simulate", "replay"]
+    source: str
+    rule: str
+    problem: Problem
+    figures: Figures
+    num_units: Count
+    num_unsupported: float
+    accuracy_bounds: tuple[Figure, Figure] | None
+    worlds: str
+
+
+class ComparedRule(Record):
+    """One rule: its figures, the same less the reference rule's (paired), and the share it could not be followed in.
+
+    `accuracy_bounds`, where that share is not zero: had the rule been wrong, or right, there.
+    """
+
+    rule: str
+    figures: Figures
+    against_reference: Figures
+    unsupported_share: Probability
+    accuracy_bounds: tuple[Figure, Figure] | None
+
+
+class CompareOutput(Output):
+    """`stopping compare`."""
+
+    command: Literal["compare"] = "compare"
+    log: LogSummary
+    problem: Problem
+    num_orders: Count
+    bootstrap: bool
+    reference: str
+    rules: list[ComparedRule]
+
+
+class InspectOutput(Output):
+    """`stopping inspect`: the report on a log, the document of a policy with its digest, or what `fit` wrote."""
+
+    command: Literal["inspect"] = "inspect"
+    kind: Literal["log", "policy", "model"]
+    name: str
+    content: dict[str, Any]
+
+
+class DemoOutput(Output):
+    """`stopping demo`: what was promised (simulated under the fitted model) and what came of it on test problems."""
+
+    command: Literal["demo"] = "demo"
+    log: LogSummary
+    drawn: bool
+    split: tuple[Count, Count, Count]
+    problem: Problem
+    adaptive: bool
+    rule: str
+    reference: str
+    promised: Figures
+    realised: Figures
+    promised_against_reference: Figures
+    realised_against_reference: Figures
+    policy: str
+    decisions_agree: bool
+    advice: str
+
+
+OUTPUTS: dict[str, type[Output]] = {
+    "fit": FitOutput,
+    "simulate": RunOutput,
+    "replay": RunOutput,
+    "compare": CompareOutput,
+    "inspect": InspectOutput,
+    "demo": DemoOutput,
+}
+
+
+def accuracy_bounds(result: "Result") -> tuple[Figure, Figure] | None:
+    """Return the accuracy if every unsupported unit were wrong, and if it were right; None where there is none."""
+    if not result.num_unsupported:
+        return None
+    least, most = result.bounds("correct", 0.0, 1.0)
+    return Figure.of(least), Figure.of(most)
+
+
+def read_fit(path: Path) -> FitOutput:
+    """Read what `stopping fit --json` wrote.
+
+    Raises:
+        ValueError: naming the file and the field; FileNotFoundError without a file.
+    """
+    if not path.exists():
+        raise FileNotFoundError(f"no such file: {path}")
+    try:
+        return FitOutput.model_validate(json.loads(path.read_text(encoding="utf-8")))
+    except ValidationError as error:
+        first = error.errors(include_url=False, include_context=False, include_input=False)[0]
+        field = ".".join(map(str, first["loc"])) or "the document"
+        raise ValueError(f"{path.name}: not what stopping fit --json writes: {field}: {first['msg']}") from None
+    except (ValueError, RecursionError) as error:
+        raise ValueError(f"{path.name}: expected JSON as stopping fit --json writes it: {error}") from None

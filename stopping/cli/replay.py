@@ -1,0 +1,81 @@
+"""`stopping replay`: one rule on a log."""
+
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from stopping.cli.log_options import LogOptions, LogPath
+from stopping.cli.options import NumOrders, OutputOptions, ProblemOptions, RuleImports, Seed
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+    from stopping.cli.output import RunOutput
+
+RuleText = Annotated[
+    str,
+    typer.Option(
+        "--rule",
+        metavar="RULE",
+        help="Margin(3), VoteTable.cannot_be_caught(8), a policy's directory, or module:Class(args).",
+        show_default=False,
+    ),
+]
+
+
+def replay(
+    log: LogPath,
+    rule: RuleText,
+    log_options: LogOptions,
+    problem_options: ProblemOptions,
+    output: OutputOptions,
+    rule_import: RuleImports = [],  # noqa: B006  (typer's way; never changed)
+    num_orders: NumOrders = 1,
+    seed: Seed = 0,
+) -> None:
+    """Follow one rule through a log: accuracy, tokens and latency, with errors by problem."""
+    console = output.console()
+    from stopping.cli.rules import import_module, parse
+
+    for module in rule_import:
+        import_module(module)
+    policy = parse(rule)
+    data = log_options.load(log)
+
+    import sims
+    from stopping.cli.output import Problem, RunOutput, accuracy_bounds, figures_of
+
+    problem = problem_options.problem(None, data.num_samples)
+    result = sims.replay(problem, policy, data, num_orders=num_orders, seed=seed)
+    record = RunOutput(
+        command="replay",
+        source=log.name,
+        rule=rule,
+        problem=Problem.of(problem),
+        figures=figures_of(result.estimates),
+        num_units=data.num_problems,
+        num_unsupported=result.num_unsupported,
+        accuracy_bounds=accuracy_bounds(result),
+        worlds=result.digest,
+    )
+    print_run(console, record, f"on {data.num_problems:,} problems of {log.name}")
+    output.write(record)
+
+
+def print_run(console: "Console", record: "RunOutput", where: str) -> None:
+    """Print what one rule did."""
+    from stopping.cli.tables import plus_minus, print_figures
+
+    console.print(f"[bold]{record.rule}[/bold] {where}", markup=True)
+    print_figures(console, ["mean ± error"], record.figures)
+    if record.accuracy_bounds is not None:
+        least, most = (plus_minus(bound, 0.01) for bound in record.accuracy_bounds)
+        console.print(
+            f"The rule asked for more than the log holds in {record.num_unsupported:,.4g} of {record.num_units:,} "
+            f"problems: accuracy lies between {least} % and {most} %.",
+            style="yellow",
+        )
+    if record.num_units < 100:
+        from stopping.cli.compare import FEW_PROBLEMS
+
+        console.print(FEW_PROBLEMS)

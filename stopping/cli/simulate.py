@@ -1,0 +1,90 @@
+"""`stopping simulate`: one rule under a model."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from stopping.cli.exits import NotAchievedError
+from stopping.cli.log_options import LogOptions
+from stopping.cli.options import OutputOptions, ProblemOptions, RuleImports, Seed, busy
+from stopping.cli.replay import RuleText, print_run
+
+
+def simulate(
+    rule: RuleText,
+    log_options: LogOptions,
+    problem_options: ProblemOptions,
+    output: OutputOptions,
+    log: Annotated[
+        Path | None, typer.Argument(metavar="[LOG]", help="A log to fit a model on first.", show_default=False)
+    ] = None,
+    model: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="A fitted model instead: what stopping fit --json wrote.")
+    ] = None,
+    num_replicas: Annotated[
+        int | None,
+        typer.Option(
+            metavar="N", min=1, help="How many problems to draw; 65,536 if no error is asked for.", show_default=False
+        ),
+    ] = None,
+    standard_error: Annotated[
+        float | None, typer.Option(metavar="E", help="Draw until the utility's standard error is below E.")
+    ] = None,
+    rule_import: RuleImports = [],  # noqa: B006
+    seed: Seed = 0,
+) -> None:
+    """Follow one rule through problems drawn from a model: fitted on LOG now, or read with --model."""
+    console = output.console()
+    if (log is None) == (model is None):
+        raise ValueError("expected either LOG or --model FILE")
+    if num_replicas is not None and standard_error is not None:
+        raise ValueError("expected --num-replicas or --standard-error, not both")
+    if standard_error is not None and not standard_error > 0:
+        raise ValueError(f"--standard-error: expected a positive number, got {standard_error}")
+    from stopping.cli.output import Problem, RunOutput, accuracy_bounds, figures_of, read_fit
+    from stopping.cli.rules import import_module, parse
+
+    for module in rule_import:
+        import_module(module)
+    policy = parse(rule)
+    data = None if log is None else log_options.load(log)
+    saved = None if model is None else read_fit(model)
+
+    import jax
+
+    import sims
+    import stopping
+    from stopping.cli.model_file import to_model
+
+    if data is not None:
+        with busy(console, "fitting"):
+            fitted, num_samples = stopping.fit(stopping.models.LengthCorrectness(), data).model, data.num_samples
+    else:
+        assert saved is not None
+        fitted, num_samples = to_model(saved.model), saved.log.num_samples
+    problem = problem_options.problem(fitted, num_samples)
+    if num_replicas is None and standard_error is None:
+        num_replicas = 2**16
+    try:
+        result = sims.simulate(
+            jax.random.key(seed), problem, policy,
+            num_replicas=num_replicas, standard_error=standard_error, progress=output.progress(),
+        )  # fmt: skip
+    except sims.PrecisionNotReached as error:
+        raise NotAchievedError(str(error)) from error
+    source = (log or model).name  # type: ignore[union-attr]
+    count = len(result.values["utility"])
+    record = RunOutput(
+        command="simulate",
+        source=source,
+        rule=rule,
+        problem=Problem.of(problem),
+        figures=figures_of(result.estimates),
+        num_units=count,
+        num_unsupported=result.num_unsupported,
+        accuracy_bounds=accuracy_bounds(result),
+        worlds=result.digest,
+    )
+    print_run(console, record, f"on {count:,} problems drawn from the model of {source}")
+    output.write(record)

@@ -1,0 +1,178 @@
+"""The events of a sampling problem: traces start, end and answer, from one decision point to the next."""
+
+from typing import Any, NamedTuple
+
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Bool, Int
+
+from stopping.models import NO_ANSWER
+from stopping.policies import Action, Kind, Return, SamplingObservation
+from stopping.policies.namespace import namespace
+from stopping.policies.signals import Leader, Votes, VoteTally
+
+UNKNOWN_ANSWER = -2  # an answer came, but the log does not say which
+NEVER = np.int32(2**30)
+
+
+class SamplingWorld(NamedTuple):
+    """All that can happen to one problem, in the order in which traces would be started.
+
+    Attributes:
+        length_tokens: int32 `[traces]`, what each generates if left alone.
+        right: bool `[traces]`.
+        answer: int32 `[traces]`, the index of the first trace with the same answer; -1 for none, -2 for one not logged.
+        logged: bool `[traces]`: False past the end of a log, where nothing is known.
+        problem: int32 `[]`, the index of the problem in the model or the log; no policy sees it.
+    """
+
+    length_tokens: Int[Array, " traces"]
+    right: Bool[Array, " traces"]
+    answer: Int[Array, " traces"]
+    logged: Bool[Array, " traces"]
+    problem: Int[Array, ""]
+
+
+class Run(NamedTuple):
+    """What has happened by a decision point; `[]` where not said otherwise.
+
+    Attributes:
+        started: tick of each trace's start, `NEVER` before it; `[traces]`.
+        ended: which traces have; `[traces]`.
+        num_launched: traces started.
+        elapsed: the tick of this decision point.
+        votes, leader: the tally of answers.
+        latest: label of the last answer that came.
+        came: its label if it came at this very decision point, else -1.
+    """
+
+    started: Int[Array, " traces"]
+    ended: Bool[Array, " traces"]
+    num_launched: Int[Array, ""]
+    elapsed: Int[Array, ""]
+    votes: Votes
+    leader: Leader
+    latest: Int[Array, ""]
+    came: Int[Array, ""]
+
+    @property
+    def running(self) -> Bool[Array, " traces"]:
+        """Which traces have started and not ended."""
+        return (self.started < NEVER) & ~self.ended
+
+
+class Decision(NamedTuple):
+    """What an action comes to: `run` with the traces it started, and why the run ends here, if it does; `[]` each.
+
+    Attributes:
+        asked: the policy asked to stop, and may.
+        exhausted: nothing runs and no trace is left to start.
+        beyond: more traces are wanted than the log holds.
+    """
+
+    run: Run
+    asked: Bool[Array, ""]
+    exhausted: Bool[Array, ""]
+    beyond: Bool[Array, ""]
+
+    @property
+    def done(self) -> Bool[Array, ""]:
+        """The run ends here."""
+        return self.asked | self.exhausted | self.beyond
+
+
+class Clock:
+    """The dynamics of one world.
+
+    Args:
+        world: as drawn or logged.
+        wave_size: how many traces run at once.
+        interval: ticks between decision points besides the ends of traces; None for none.
+        launches: the policy launches traces itself; it may then stop without an answer when those it launched gave none.
+    """
+
+    def __init__(self, world: SamplingWorld, wave_size: int, interval: int | None, launches: bool) -> None:
+        self.world, self.wave_size, self.interval, self.launches = world, wave_size, interval, launches
+        self.index = jnp.arange(world.length_tokens.shape[0])
+        self.tally = VoteTally(self.index)
+        # where the log does not name answers, each is its own: only the first can then be counted on
+        self.label = jnp.where(world.answer == UNKNOWN_ANSWER, self.index, world.answer)
+        self.num_logged = jnp.sum(world.logged.astype(jnp.int32))
+
+    def start(self) -> Run:
+        """Return the first decision point, before any trace has started."""
+        xp, zero = namespace("jax"), jnp.zeros((), jnp.int32)
+        votes = self.tally.init(xp, ())
+        return Run(
+            started=jnp.full(self.index.shape, NEVER),
+            ended=jnp.zeros(self.index.shape, bool),
+            num_launched=zero,
+            elapsed=zero,
+            votes=votes,
+            leader=self.tally.step(xp, votes, zero, jnp.zeros((), bool))[1],
+            latest=zero,
+            came=zero + NO_ANSWER,
+        )
+
+    def observe(self, run: Run) -> SamplingObservation:
+        """Return what a policy sees."""
+        return SamplingObservation(
+            num_launched=run.num_launched,
+            num_running=jnp.sum(run.running.astype(jnp.int32)),
+            num_answers=run.votes.num_answers,
+            answer=run.came,
+            leader_votes=run.leader.votes,
+            runner_up_votes=run.leader.runner_up_votes,
+            elapsed_tokens=run.elapsed,
+            total_tokens=self.spent(run, run.elapsed),
+        )
+
+    def decide(self, run: Run, action: Action) -> Decision:
+        """Let the action take effect."""
+        num_running = jnp.sum(run.running.astype(jnp.int32))
+        num_traces, idle = self.index.shape[0], num_running == 0
+        may_stop = (run.votes.num_answers > 0) | (idle & (run.num_launched > 0) & self.launches)
+        asked = (action.kind == Kind.STOP.value) & may_stop
+        exhausted = idle & (run.num_launched >= num_traces)
+        wanted = jnp.where(action.kind == Kind.LAUNCH.value, action.amount, jnp.where(idle, self.wave_size, 0))
+        room = jnp.minimum(self.wave_size - num_running, num_traces - run.num_launched)
+        launched = jnp.clip(wanted, jnp.where(idle, 1, 0), room) * ~(asked | exhausted)
+        beyond = run.num_launched + launched > self.num_logged
+        launched = jnp.where(beyond, 0, launched)
+        starts = (self.index >= run.num_launched) & (self.index < run.num_launched + launched)
+        started = jnp.where(starts, run.elapsed, run.started)
+        run = run._replace(started=started, num_launched=run.num_launched + launched)
+        return Decision(run, asked, exhausted, beyond)
+
+    def advance(self, run: Run) -> Run:
+        """Go on to the next decision point: the end of a trace (of equals, the first started), or the clock's."""
+        ends = jnp.where(run.running, run.started + self.world.length_tokens, NEVER)
+        first = jnp.argmin(ends)
+        if self.interval is None:
+            ended, elapsed = jnp.ones((), bool), ends[first]
+        else:
+            elapsed = jnp.minimum(ends[first], (run.elapsed // self.interval + 1) * self.interval)
+            ended = elapsed == ends[first]
+        answered = ended & (self.label[first] != NO_ANSWER)
+        votes, leader = self.tally.step(namespace("jax"), run.votes, self.label[first], answered)
+        return run._replace(
+            ended=run.ended | (ended & (self.index == first)),
+            elapsed=elapsed,
+            votes=votes,
+            leader=leader,
+            latest=jnp.where(answered, self.label[first], run.latest),
+            came=jnp.where(answered, self.label[first], NO_ANSWER),
+        )
+
+    def spent(self, run: Run, now: Any) -> Int[Array, ""]:
+        """Tokens generated by now, over all traces that have started."""
+        return jnp.sum(jnp.where(run.started < NEVER, jnp.minimum(self.world.length_tokens, now - run.started), 0))
+
+    def answer(self, run: Run, amount: Any) -> Int[Array, ""]:
+        """The label of the answer that a stop with this amount (`Return`) returns, -1 if none has come."""
+        chosen = jnp.where(amount == Return.LATEST.value, run.latest, run.leader.label).astype(jnp.int32)
+        return jnp.where(run.votes.num_answers > 0, chosen, NO_ANSWER)
+
+    def unnamed(self, run: Run) -> Bool[Array, ""]:
+        """Whether the vote hangs on answers that the log does not name."""
+        return jnp.any(run.ended & (self.world.answer == UNKNOWN_ANSWER)) & (run.votes.num_answers > 1)

@@ -1,0 +1,56 @@
+import json
+import sys
+
+import jsonschema
+from rich.console import Console
+from typer.testing import CliRunner
+
+import sims
+from stopping import artifacts
+from stopping.cli import app
+from stopping.cli.demo import DRAWN_PROBLEMS, DRAWN_SAMPLES, _drawn_log
+from stopping.cli.output import DemoOutput
+from stopping.cli.rules import parse
+from stopping.problems import Sampling
+from stopping.traces import load, split
+from tests.stopping.cli.drawn import NUM_SAMPLES, drawn_log
+
+
+def test_the_whole_road_on_a_small_log(tmp_path, monkeypatch):
+    monkeypatch.setattr(sys.modules["stopping.cli.demo"], "NUM_BLOCKS", 1)
+    log = drawn_log(tmp_path / "drawn.parquet", num_problems=200)
+    asked = ["demo", log, "--out", tmp_path / "policy", "--json", tmp_path / "demo.json"]
+    result = CliRunner().invoke(app, list(map(str, asked)), env={"COLUMNS": "80"}, catch_exceptions=False)
+    assert result.exit_code == 0, result.output
+    content = json.loads((tmp_path / "demo.json").read_text())
+    jsonschema.validate(content, DemoOutput.model_json_schema())
+
+    loaded = artifacts.load(tmp_path / "policy")
+    assert loaded.policy == parse(content["rule"]) and content["decisions_agree"]
+    assert loaded.document.reference_rule == "majority@4" and loaded.document.promised.keys() == {
+        "accuracy_change",
+        "net_saving_tokens",
+    }
+    assert content["split"] == [60, 100, 40] and not content["drawn"]
+
+    # the realised figures are those of a replay on the test part, the promised ones close to them in tokens
+    test_part = split(load(log), (0.3, 0.5, 0.2))[2]
+    problem = Sampling(None, NUM_SAMPLES, price_per_token=content["problem"]["price_per_token"])
+    replayed = sims.replay(problem, loaded.policy, test_part)
+    assert content["realised"]["total_tokens"]["mean"] == replayed.total_tokens.mean
+    promised, realised = content["promised"]["total_tokens"], content["realised"]["total_tokens"]
+    assert abs(promised["mean"] - realised["mean"]) < 5 * realised["standard_error"]
+
+    words = result.stdout
+    for said in ("1. Check", "2. Split", "3. Fit", "4. Derive", "5. Simulate and replay", "6. Save and load", "STOP"):
+        assert said in words
+    assert "drawn from a model" not in words
+    flat = " ".join(words.split())
+    assert content["advice"] in flat and content["advice"].startswith(("Use ", "Do not bother"))
+    assert content["adaptive"] == content["advice"].startswith("Use ") or content["rule"] == content["reference"]
+
+
+def test_a_log_that_is_drawn_is_said_to_be(capsys):
+    log = _drawn_log(Console(width=200), seed=0)
+    assert (log.num_problems, log.num_samples) == (DRAWN_PROBLEMS, DRAWN_SAMPLES)
+    assert "drawn from a model" in capsys.readouterr().out

@@ -1,0 +1,111 @@
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from stopping.artifacts import save
+from stopping.cli.rules import default_rules, name_of, parse
+from stopping.policies import FirstFinish, FixedSamples, Margin, UnanimousWindow, VoteTable
+from stopping.traces import from_columns
+from tests import helpers
+from tests.helpers import ALL_POLICIES, OWN_POLICIES
+
+OWN = Path(__file__).with_name("own_rules.py")
+
+
+@pytest.mark.parametrize(
+    ("text", "policy"),
+    [
+        ("FirstFinish(1)", FirstFinish(1)),
+        ("FirstFinish", FirstFinish()),
+        (" Margin(votes=3) ", Margin(3)),
+        ("VoteTable.adaptive_consistency(0.95,8)", VoteTable.adaptive_consistency(0.95, 8)),
+        ("VoteTable.adaptive_consistency(0.8, max_samples=8)", VoteTable.adaptive_consistency(0.8, 8)),
+        ("VoteTable([2, 3, 5])", VoteTable(np.array([2, 3, 5]))),
+    ],
+)
+def test_rules_by_name(text, policy):
+    assert parse(text) == policy
+
+
+@pytest.mark.parametrize(
+    "policy", (*ALL_POLICIES, *OWN_POLICIES, VoteTable.adaptive_consistency(0.8, 5)), ids=helpers.name_of
+)
+def test_a_name_gives_the_policy_back(policy):
+    assert parse(name_of(policy)) == policy
+
+
+def test_published_tables_go_by_their_names():
+    assert name_of(VoteTable.adaptive_consistency(0.95, 8)) == "VoteTable.adaptive_consistency(0.95, 8)"
+    assert parse("VoteTable.cannot_be_caught(9)") == parse(name_of(VoteTable.cannot_be_caught(9)))
+
+
+@pytest.mark.parametrize(
+    ("text", "says"),
+    [
+        ("Nonsense(1)", "known: FirstFinish"),
+        ("Margin(", "expected Margin(3)"),
+        ("Margin(0)", "expected a whole number >= 1"),
+        ("Margin(1, 2, 3)", "positional arguments"),
+        ("Margin(__import__('os').getpid())", "plain numbers or lists"),
+        ("Margin(*[1])", "plain numbers or lists"),
+        ("Margin(**{'votes': 1})", "plain numbers or lists"),
+        ("VoteTable.__init__(1)", "known: "),
+        ("(lambda: 1)()", "expected Margin(3)"),
+        ("no_such_module:Rule(1)", "cannot import 'no_such_module'"),
+        ("json:Rule(1)", "json has no Rule"),
+        ("collections:OrderedDict()", "expected a policy, got OrderedDict"),
+        ("", "expected Margin(3)"),
+    ],
+)
+def test_what_is_wrong_with_a_rule_is_said(text, says):
+    with pytest.raises(ValueError, match="rule ") as raised:
+        parse(text)
+    assert says in str(raised.value) and repr(text) in str(raised.value)
+
+
+def test_ones_own_rule_from_the_working_directory(tmp_path, monkeypatch):
+    shutil.copy(OWN, tmp_path / "my_cli_rules.py")
+    monkeypatch.chdir(tmp_path)
+    policy = parse("my_cli_rules:CliShare(3, share=0.75)")
+    assert (policy.least, policy.share) == (3, 0.75)
+    assert parse("my_cli_rules:CliShare.strict(2)").share == 0.9
+    assert parse(name_of(policy)) == policy
+    with pytest.raises(ValueError, match="expected a policy, got dict"):
+        parse("my_cli_rules:NOT_A_RULE()")
+    (tmp_path / "broken_cli_rules.py").write_text("1 / 0")
+    with pytest.raises(ValueError, match="cannot import 'broken_cli_rules': division by zero"):
+        parse("broken_cli_rules:Rule()")
+
+
+def test_a_directory_is_a_rule(tmp_path):
+    save(Margin(2), tmp_path / "policy")
+    assert parse(str(tmp_path / "policy")) == Margin(2)
+    with pytest.raises(ValueError, match=r"expected only README\.md"):
+        parse(str(tmp_path))
+
+
+def log_of(answers):
+    rows = [(problem, sample) for problem in range(2) for sample in range(len(answers))]
+    return from_columns(
+        {
+            "problem": [problem for problem, _ in rows],
+            "sample": [sample for _, sample in rows],
+            "length_tokens": [100 * (1 + sample) for _, sample in rows],
+            "correct": [True] * len(rows),
+            **({"answer": [answers[sample] for _, sample in rows]} if answers[0] else {}),
+        }
+    )
+
+
+def test_default_rules_are_those_a_log_can_tell_apart():
+    voted, single, unnamed = log_of("xxyx"), log_of("x"), log_of([None] * 4)
+    assert default_rules(voted, 4, None) == [
+        FixedSamples(1), FixedSamples(2), FixedSamples(4), FirstFinish(1), FirstFinish(3), Margin(2), Margin(3),
+        VoteTable.adaptive_consistency(0.8, 4), VoteTable.adaptive_consistency(0.95, 4),
+        VoteTable.cannot_be_caught(4), UnanimousWindow(3),
+    ]  # fmt: skip
+    assert default_rules(single, 1, None) == default_rules(unnamed, 4, None) == [FixedSamples(1), FirstFinish(1)]
+    budgets = default_rules(voted, 4, 50)[-3:]
+    assert [budget.max_tokens for budget in budgets] == [175, 250, 325]

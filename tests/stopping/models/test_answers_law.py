@@ -1,0 +1,133 @@
+"""The law of wrong answers against its definition: every set partition, seated one by one."""
+
+from collections.abc import Iterator
+
+import jax
+import jax.numpy as jnp
+import jax.random as jr
+import numpy as np
+import pytest
+from scipy.stats import chisquare
+
+from stopping.models import NO_ANSWER, Answers
+
+# discount, concentration: infinitely many kinds, and 3 or 5 of them
+LAWS = [(0.0, 1.0), (0.0, 0.2), (0.5, 0.7), (0.9, -0.5), (-1.0, 3.0), (-0.3, 1.5)]
+
+
+def set_partitions(size: int) -> Iterator[list[int]]:
+    """All ways to label 0 .. size - 1 by the first element of their block."""
+    if size == 0:
+        yield []
+        return
+    for labels in set_partitions(size - 1):
+        for label in [*sorted(set(labels)), size - 1]:
+            yield [*labels, label]
+
+
+def seating_prob(labels: list[int], discount: float, concentration: float) -> float:
+    """The product of the sequential rule of the module's head."""
+    prob = 1.0
+    for m, label in enumerate(labels):
+        before = labels[:m]
+        kinds = len(set(before))
+        if m and label in before:
+            prob *= (before.count(label) - discount) / (m + concentration)
+        elif m:
+            prob *= max(concentration + discount * kinds, 0.0) / (m + concentration)
+    return prob
+
+
+def block_sizes(labels: list[int]) -> list[int]:
+    return [labels.count(label) for label in sorted(set(labels))]
+
+
+@pytest.mark.parametrize("law", LAWS)
+@pytest.mark.parametrize("num_wrong", range(1, 8))
+def test_partitions_have_the_sequential_rule_s_probability_and_sum_to_one(
+    law: tuple[float, float], num_wrong: int
+) -> None:
+    labels = list(set_partitions(num_wrong))
+    blocks = np.array([sizes + [0] * (num_wrong - len(sizes)) for sizes in map(block_sizes, labels)])
+    with jax.enable_x64(True):
+        ours = np.exp(Answers(*law)._log_prob(blocks))
+    expected = [seating_prob(each, *law) for each in labels]
+    np.testing.assert_allclose(ours, expected, rtol=1e-10, atol=1e-14)
+    assert ours.sum() == pytest.approx(1, rel=1e-10)
+
+
+@pytest.mark.parametrize("law", LAWS)
+def test_leads_against_every_set_partition(law: tuple[float, float]) -> None:
+    most = 7
+    with jax.enable_x64(True):
+        leads = np.asarray(Answers(*law).leads(most))
+    expected = np.zeros((most + 1, most + 1))
+    expected[1:, 0] = 1
+    for num_wrong in range(1, most + 1):
+        for labels in set_partitions(num_wrong):
+            sizes, prob = np.array(block_sizes(labels)), seating_prob(labels, *law)
+            for right in range(most + 1):
+                share = 1 / (1 + (sizes == right).sum()) if right == sizes.max() else float(right > sizes.max())
+                expected[right, num_wrong] += prob * share
+    np.testing.assert_allclose(leads, expected, rtol=1e-10, atol=1e-15)
+
+
+@pytest.mark.parametrize("law", LAWS)
+def test_the_parts_of_a_partition_s_probability_add_up(law: tuple[float, float]) -> None:
+    with jax.enable_x64(True):
+        answers = Answers(*law)
+        for labels in set_partitions(6):
+            sizes = np.array(block_sizes(labels))
+            whole = answers._log_prob(sizes[None])[0]
+            parts = answers.log_block_weights(jnp.asarray(sizes.size), jnp.asarray(6), 8)
+            parts += answers.log_copies(jnp.asarray(sizes), 8).sum()
+            np.testing.assert_allclose(parts, whole, rtol=1e-10)
+            steps = np.arange(1, 9)
+            counted = answers.log_likelihood(
+                jnp.asarray(sizes.size > steps, float),
+                jnp.asarray(steps < 6, float),
+                jnp.asarray((sizes[:, None] > steps).sum(axis=0), float),
+            )
+            np.testing.assert_allclose(counted, whole, rtol=1e-10)
+        assert (
+            answers.log_block_weights(jnp.asarray(0), jnp.asarray(0), 8) == 0 == answers.log_copies(jnp.asarray(0), 8)
+        )
+
+
+@pytest.mark.parametrize("law", LAWS)
+def test_draws_follow_the_law(law: tuple[float, float]) -> None:
+    num_draws, everyone = 20_000, jnp.ones(4, bool)
+    draw = jax.jit(jax.vmap(lambda key: Answers(*law).draw(key, ~everyone, everyone)))
+    drawn = np.asarray(draw(jr.split(jr.key(0), num_draws)))
+    labels = list(set_partitions(4))
+    expected = np.array([seating_prob(each, *law) for each in labels])
+    observed = np.array([(drawn == each).all(axis=1).sum() for each in labels])
+    assert observed.sum() == num_draws  # every draw is one of the set partitions
+    possible = expected > 1e-12
+    assert observed[~possible].sum() == 0
+    assert chisquare(observed[possible], expected[possible] / expected.sum() * num_draws).pvalue > 1e-3
+
+
+@pytest.mark.parametrize(("weight", "kinds"), [(1.0, 3), (0.1, 3), (0.7, 2), (1 / 3, 5)])
+def test_finitely_many_kinds_never_run_out_of_bounds(weight: float, kinds: int) -> None:
+    everyone = jnp.ones(30, bool)
+    draw = jax.jit(jax.vmap(lambda key: Answers(-weight, kinds * weight).draw(key, ~everyone, everyone)))
+    drawn = np.asarray(draw(jr.split(jr.key(1), 5000)))
+    num_kinds = [len(set(row)) for row in drawn.tolist()]
+    assert max(num_kinds) == kinds
+
+
+def test_labels_are_the_first_trace_with_the_same_answer() -> None:
+    rng = np.random.default_rng(0)
+    right = rng.random((2000, 9)) < 0.4
+    answered = right | (rng.random((2000, 9)) < 0.7)
+    label = np.asarray(
+        jax.vmap(Answers(0.2, 0.5).draw)(jr.split(jr.key(2), 2000), jnp.asarray(right), jnp.asarray(answered))
+    )
+    assert label.dtype == np.int32
+    assert ((label == NO_ANSWER) == ~answered).all()
+    first = np.where(answered[:, None, :] & (label[:, :, None] == label[:, None, :]), np.arange(9), 9).min(axis=2)
+    assert (label[answered] == first[answered]).all()
+    same = (label[:, :, None] == label[:, None, :]) & answered[:, :, None] & answered[:, None, :]
+    assert not (same & (right[:, :, None] != right[:, None, :])).any()  # no wrong answer equals the right one
+    assert same[right[:, :, None] & right[:, None, :]].all()

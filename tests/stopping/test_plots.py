@@ -1,0 +1,58 @@
+import numpy as np
+import pytest
+
+import sims
+from stopping.cli.rules import default_rules
+from stopping.plots import _undominated, frontier
+from stopping.problems import Sampling
+from stopping.traces import from_columns
+
+
+@pytest.fixture(scope="module")
+def comparison():
+    rng = np.random.default_rng(0)
+    num_problems, num_samples = 60, 8
+    chance = np.repeat(rng.beta(1.2, 0.8, num_problems), num_samples)
+    right = rng.random(chance.size) < chance
+    log = from_columns(
+        {
+            "problem": np.repeat(np.arange(num_problems), num_samples),
+            "sample": np.tile(np.arange(num_samples), num_problems),
+            "length_tokens": np.ceil(np.exp(8 + 0.4 * rng.normal(size=right.size) + 0.3 * ~right)).astype(int),
+            "correct": right,
+            "answer": np.where(right, "right", rng.integers(0, 4, right.size).astype(str)),
+        }
+    )
+    problem = Sampling(None, num_samples, decision_interval_tokens=500)
+    return sims.compare(problem, log, default_rules(log, num_samples, 500))
+
+
+def test_labels_cover_neither_each_other_nor_points_and_stay_inside(comparison):
+    figure = frontier(comparison)
+    (axes,) = figure.axes
+    labels = [text for text in axes.texts if text.get_gid() == "label"]
+    assert len(labels) == len(comparison.rows) >= 12
+    boxes = [label.get_window_extent() for label in labels]
+    for i, one in enumerate(boxes):
+        for other in boxes[i + 1 :]:
+            assert not (
+                one.overlaps(other) and one.intersection(one, other).width > 0.5 < one.intersection(one, other).height
+            )
+        assert one.x0 >= 0 and one.x1 <= figure.bbox.width and one.y0 >= 0 and one.y1 <= figure.bbox.height
+    points = axes.transData.transform(
+        [(row.result.total_tokens.mean / 1000, row.result.correct.mean * 100) for row in comparison.rows]
+    )
+    assert not any(box.contains(*point) for box in boxes for point in points)
+
+
+def test_names_are_those_given_and_the_reference_is_marked(comparison):
+    names = [f"rule {i}" for i in range(len(comparison.rows))]
+    (axes,) = frontier(comparison, names=names).axes
+    shown = {text.get_text() for text in axes.texts}
+    assert shown == {"rule 0 (reference)", *names[1:]}
+    assert axes.get_xlabel().endswith("thousands") and axes.get_ylabel() == "accuracy, %"
+
+
+def test_the_frontier_joins_the_rules_that_none_beats():
+    x, y = np.array([1.0, 2.0, 3.0, 3.0, 4.0]), np.array([0.5, 0.4, 0.7, 0.6, 0.7])
+    assert _undominated(x, y) == [0, 2]
