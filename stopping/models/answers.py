@@ -12,7 +12,7 @@ Reference: Pitman, Exchangeable and Partially Exchangeable Random Partitions (19
 sizes) and proposition 9 (the sequential construction).
 """
 
-from functools import lru_cache
+from functools import lru_cache, partial
 from math import lgamma
 
 import equinox as eqx
@@ -64,7 +64,7 @@ class Answers(eqx.Module):
         label = jnp.where(right, first_right, wrong_label)
         return jnp.where(answered, label, NO_ANSWER).astype(jnp.int32)
 
-    @eqx.filter_jit
+    @partial(jax.jit, static_argnames="max_traces")
     def leads(self, max_traces: int) -> Float[Array, "right wrong"]:
         """P(the right answer has most votes), by its votes and the number of wrong answers, 0 to `max_traces` each.
 
@@ -86,7 +86,7 @@ class Answers(eqx.Module):
         largest = blocks.max(axis=1)
         num_largest = (blocks == largest[:, None]).sum(axis=1)
         weight = np.where(right[:, None] == largest, 1.0 / (num_largest + 1.0), right[:, None] > largest)
-        return jnp.asarray(weight, float) @ jnp.exp(log_ways + self._log_prob(blocks))
+        return jnp.asarray(weight, float) @ jnp.exp(jnp.asarray(log_ways, float) + self._log_prob(blocks))
 
     def _log_prob(self, blocks: np.ndarray) -> Float[Array, " partitions"]:
         """Log-probability of one partition with these block sizes `[partitions, blocks]` (0 for no block)."""
