@@ -107,7 +107,7 @@ def test_what_a_log_does_not_hold_is_shown(log, tmp_path):
         "--num-traces",
         NUM_SAMPLES + 1,
         "--reference",
-        "FirstFinish(1)",
+        f"FixedSamples({NUM_SAMPLES})",
     ]
     assert "100.0%" in run("compare", log, *asked, "--json", out).stdout
     rule = written("compare", out)["rules"][1]
