@@ -47,7 +47,7 @@ def compare(
         seed: as in `replay`.
 
     Raises:
-        PolicyMismatch: if a policy needs a signal or an action the problem lacks.
+        PolicyMismatch: if a policy needs a signal, an action or more traces than the problem has.
         ValueError: if a trace's correctness is not known, or the log is too short for the reference rule.
     """
     reference = reference_rule(problem, log) if reference is None else reference

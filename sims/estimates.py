@@ -1,11 +1,13 @@
 """Numbers with their errors."""
 
 import math
-from dataclasses import dataclass
-from typing import Self
+from dataclasses import asdict, dataclass
+from typing import Any, Self
 
 import numpy as np
 from scipy.stats import norm, t
+
+from stopping.traces.reports import plus_minus
 
 FEW = 100  # below so many independent units, errors are bootstrapped
 NUM_RESAMPLES = 2000
@@ -24,7 +26,7 @@ class Estimate:
 
     @classmethod
     def of(cls, values: np.ndarray) -> Self:
-        """Estimate the mean of independent values `[units]`; in float64, with fewer than 100 units by bootstrap.
+        """Estimate the mean of independent values `[units]`; in float64, with fewer than `FEW` units by bootstrap.
 
         The resamples have a fixed seed: the same values give the same estimate.
 
@@ -51,10 +53,9 @@ class Estimate:
         half = float(quantile) * self.standard_error if self.standard_error else 0.0
         return self.mean - half, self.mean + half
 
+    def as_dict(self) -> dict[str, Any]:
+        """Return mean, standard error and number of units, fit for JSON; the error is None where it is not known."""
+        return asdict(self) | {"standard_error": self.standard_error if math.isfinite(self.standard_error) else None}
+
     def __str__(self) -> str:
-        if not math.isfinite(self.standard_error):
-            return f"{self.mean:.4g} ± ?"
-        if self.standard_error == 0:
-            return f"{self.mean:.6g}"
-        digits = max(0, 1 - math.floor(math.log10(self.standard_error)))
-        return f"{self.mean:,.{digits}f} ± {self.standard_error:,.{digits}f}"
+        return plus_minus(self)

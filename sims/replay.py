@@ -22,7 +22,7 @@ def replay(problem: Any, policy: Any, log: TraceLog, *, num_orders: int = 1, see
         seed: of the orders.
 
     Raises:
-        PolicyMismatch: if the policy needs a signal or an action the problem lacks.
+        PolicyMismatch: if the policy needs a signal, an action or more traces than the problem has.
         ValueError: if a trace's correctness is not known.
     """
     return replay_worlds(problem, policy, problem.worlds(log, num_orders=num_orders, seed=seed))

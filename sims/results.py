@@ -1,6 +1,5 @@
 """What a simulation or a replay gives: estimates, the values behind them, and which worlds they stand on."""
 
-import math
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
@@ -54,12 +53,10 @@ class Result:
 
     def summary(self) -> dict[str, Any]:
         """Return title and figures in plain numbers, as an artifact's evidence."""
-        figures = {
-            name: {"mean": e.mean, "standard_error": e.standard_error, "num_independent": e.num_independent}
-            for name, e in self.estimates.items()
-            if math.isfinite(e.standard_error)  # a single unit has no error, and a figure without one is none
-        }
-        return {"title": self.title, "figures": figures}
+        figures = {name: estimate.as_dict() for name, estimate in self.estimates.items()}
+        # a single unit has no error, and a figure without one is none
+        known = {name: figure for name, figure in figures.items() if figure["standard_error"] is not None}
+        return {"title": self.title, "figures": known}
 
 
 def difference(a: Result, b: Result) -> dict[str, Estimate]:

@@ -42,7 +42,7 @@ def simulate(
         progress: show a bar.
 
     Raises:
-        PolicyMismatch: if the policy needs a signal or an action the problem lacks.
+        PolicyMismatch: if the policy needs a signal, an action or more traces than the problem has.
         ValueError: unless exactly one of `num_replicas` and `standard_error` is given and positive.
         PrecisionNotReached: if the error is not reached with 2^24 worlds.
     """

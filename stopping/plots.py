@@ -1,9 +1,9 @@
-"""Pictures, for print: told apart by shape as well as by colour, labelled where they stand.
+"""Pictures, for print: rules are told apart by shape as well as by colour, and named where they stand.
 
-Colours are those of Okabe and Ito (Color Universal Design, 2008), which the colour-blind can tell apart.
+Colours are those of Okabe and Ito (Color Universal Design, 2008), which the colour-blind can tell apart; type is black.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from itertools import cycle
 from typing import TYPE_CHECKING
 
@@ -12,7 +12,6 @@ from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.patheffects import withStroke
-from matplotlib.transforms import Bbox
 
 if TYPE_CHECKING:
     from sims import Comparison
@@ -21,56 +20,58 @@ COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#000000", "#E69F00", "#5
 MARKERS = ("o", "s", "^", "D", "v", "P", "X")
 _LABEL_POINTS = 8  # size of the type
 _RADII_POINTS = (7, 12, 18, 26, 36, 48, 62, 80, 100)  # how far from its point a label is tried
-_ANGLES = np.deg2rad([0, 180, 90, 270, 45, 315, 135, 225, 20, 340, 160, 200, 70, 110, 250, 290])
 _LEADER_POINTS = 12  # farther labels are joined to their points
 _CLEAR_POINTS = 4  # around a point, kept free of labels
+_NUM_SWEEPS = 8  # over all labels, each put where it is best among the others
+_HIT = 20  # cost of covering a point or another label, or of lying outside
 
 
-def frontier(comparison: "Comparison", *, names: Sequence[str] | None = None) -> Figure:
+def frontier(comparison: "Comparison", names: Sequence[str]) -> Figure:
     """Draw accuracy against total tokens, with error bars of one standard error.
 
-    The grey line joins the rules that no other beats in both.
+    The grey line joins the rules that no other beats in both; the reference rule is filled.
 
     Args:
         comparison: rules on one log.
-        names: of the rules, in its order; by default what the command line calls them.
+        names: of the rules, in its order.
     """
-    from stopping.cli.rules import name_of
-
     rows = comparison.rows
-    names = [name_of(row.policy) for row in rows] if names is None else names
-    tokens, accuracy = ([getattr(row.result, name) for row in rows] for name in ("total_tokens", "correct"))
-    unit = 1000 if max(estimate.mean for estimate in tokens) >= 10_000 else 1
-    x, x_error = (np.array([getattr(e, part) for e in tokens]) / unit for part in ("mean", "standard_error"))
-    y, y_error = (np.array([getattr(e, part) for e in accuracy]) * 100 for part in ("mean", "standard_error"))
-    x_error, y_error = (np.where(np.isfinite(error), error, 0) for error in (x_error, y_error))
+    unit = 1000 if max(row.result.total_tokens.mean for row in rows) >= 10_000 else 1
+    figures = [(row.result.total_tokens, row.result.correct) for row in rows]
+    points = np.array([[figure.mean for figure in pair] for pair in figures]) * (1 / unit, 100)
+    errors = np.array([[figure.standard_error for figure in pair] for pair in figures]) * (1 / unit, 100)
+    errors = np.where(np.isfinite(errors), errors, 0)
+    line = points[_undominated(*points.T)]
 
     figure = Figure(figsize=(7.2, 4.8), dpi=150, layout="constrained")
     FigureCanvasAgg(figure)
     axes = figure.add_subplot()
-    best = _undominated(x, y)
-    axes.plot(x[best], y[best], color="0.75", linewidth=1.2, zorder=1)
+    axes.plot(*line.T, color="0.75", linewidth=1.2, zorder=1)
     style = cycle(zip(COLOURS, MARKERS, strict=True))
     styles = {kind: next(style) for kind in dict.fromkeys(type(row.policy).__name__ for row in rows)}
-    for index, row in enumerate(rows):
+    for index, (row, point, error) in enumerate(zip(rows, points, errors, strict=True)):
         colour, marker = styles[type(row.policy).__name__]
-        axes.errorbar(
-            x[index], y[index], xerr=x_error[index], yerr=y_error[index], color=colour, marker=marker,
-            markersize=5.5, elinewidth=0.6, capsize=0, alpha=0.85, zorder=3,
-            markeredgecolor="black" if row is comparison.rows[0] else colour,
+        axes.errorbar(*point, *error[::-1], color=colour, elinewidth=0.6, alpha=0.6, zorder=2)
+        axes.plot(
+            *point, color=colour, marker=marker, markersize=5.5, markeredgewidth=1.2, zorder=3,
+            markerfacecolor="none" if index else colour,
         )  # fmt: skip
     axes.set_xlabel("total tokens a problem" + (", thousands" if unit > 1 else ""))
     axes.set_ylabel("accuracy, %")
+    num_problems = rows[0].result.correct.num_independent
+    axes.set_title(f"± one standard error over {num_problems:,} problems", fontsize=_LABEL_POINTS, loc="right")
     axes.margins(x=0.12, y=0.2)
-    axes.set_xlim(left=0)
+    axes.set_xlim(left=max(0, axes.get_xlim()[0]))
     axes.spines[["top", "right"]].set_visible(False)
     axes.tick_params(labelsize=_LABEL_POINTS)
-    shown = [name.removeprefix("VoteTable.") for name in names]
-    shown[0] += " (reference)"
-    colours = [styles[type(row.policy).__name__][0] for row in rows]
     figure.canvas.draw()
     figure.set_layout_engine("none")  # labels are placed for this layout
-    _label(axes, np.column_stack([x, y]), np.column_stack([x_error, y_error]), shown, colours)
+    axes.autoscale(False)  # and these limits, whatever leaders are drawn
+    reach = errors[:, None] * np.eye(2)  # [rules, axes, 2]
+    bars = np.stack([points[:, None] - reach, points[:, None] + reach], axis=2).reshape(-1, 2, 2)
+    shown = [name.removeprefix("VoteTable.") for name in names]
+    shown[0] += " (reference)"
+    _label(axes, points, shown, np.concatenate([bars, np.stack([line[:-1], line[1:]], axis=1)]))
     return figure
 
 
@@ -83,69 +84,72 @@ def _undominated(x: np.ndarray, y: np.ndarray) -> list[int]:
     return kept
 
 
-def _label(axes: Axes, points: np.ndarray, bars: np.ndarray, names: Sequence[str], colours: Sequence[str]) -> None:
-    """Put each name near its point, where it covers no point, no other name and few bars; far ones get a line.
+def _label(axes: Axes, points: np.ndarray, names: Sequence[str], lines: np.ndarray) -> None:
+    """Put each name near its point, away from other points and names and from lines; far ones get a leader.
 
-    Limits and layout are final by now; `points` and `bars` are centres and standard errors in data units, `[rules, 2]`.
+    Limits and layout are final by now; `points` [rules, 2] and `lines` [lines, ends, 2] are in data units.
     """
     scale = axes.figure.dpi / 72  # pixels a point
+    near = _CLEAR_POINTS * scale
     pixels = axes.transData.transform(points)
-    reach = axes.transData.transform(points + bars) - pixels
-    clear = _CLEAR_POINTS * scale
-    taken = [_around(at, clear, clear) for at in pixels]
-    crossed = [
-        _around(at, *size) for at, (x, y) in zip(pixels, reach, strict=True) for size in ((x, scale), (scale, y))
-    ]
+    ends = axes.transData.transform(lines.reshape(-1, 2)).reshape(lines.shape)
+    ink = np.concatenate([np.linspace(one, two, int(abs(one - two).max() / 2) + 2) for one, two in ends])
+    texts = [
+        axes.annotate(
+            name, point, (0, 0), textcoords="offset points", fontsize=_LABEL_POINTS, color="0.1", zorder=4,
+            verticalalignment="bottom", gid="label", path_effects=[withStroke(linewidth=1.5, foreground="white")],
+        )
+        for name, point in zip(names, points, strict=True)
+    ]  # fmt: skip
+    offsets = _offsets() * scale
+    sizes = np.array([text.get_window_extent().size for text in texts])[:, None] + scale  # and room between two
+    low = pixels[:, None] + offsets - sizes * (1 - np.sign(np.round(offsets, 6))) / 2  # [rules, places, 2]
+    high = low + sizes
     inside = axes.get_window_extent()
-    distance = np.linalg.norm(pixels[:, None] - pixels[None], axis=-1) + np.diag(np.full(len(pixels), np.inf))
-    for index in np.argsort(-distance.min(axis=1, initial=np.inf)):  # the crowded ones last: they may go far
-        label = axes.annotate(
-            names[index], points[index], (0, 0), textcoords="offset points", fontsize=_LABEL_POINTS,
-            color=colours[index], zorder=4, gid="label", path_effects=[withStroke(linewidth=2, foreground="white")],
-        )  # fmt: skip
-        size = label.get_window_extent()
+    distance = np.hypot(*offsets.T) / scale
+    joined = distance > _LEADER_POINTS
+    leaders = pixels[:, None, None] + offsets[:, None] * (joined[:, None] * np.linspace(0, 1, 24))[..., None]
 
-        def cost(place: tuple[np.ndarray, str, str], at: np.ndarray = pixels[index], size: Bbox = size) -> float:
-            offset, across, up = place
-            box = _box(at + offset * scale, across, up, size.width, size.height)
-            outside = box.width * box.height - _overlap(box, inside)
-            covered = sum(_overlap(box, other) for other in taken)
-            crossing = sum(_overlap(box, bar) for bar in crossed)
-            far = np.hypot(*offset) / _RADII_POINTS[-1] * box.width * box.height
-            return float(20 * (outside + covered) + 4 * crossing + 0.5 * far)
-
-        offset, across, up = min(_places(), key=cost)
-        label.set_position(tuple(offset))
-        label.set(horizontalalignment=across, verticalalignment=up)
-        box = _box(pixels[index] + offset * scale, across, up, size.width, size.height)
-        if np.hypot(*offset) > _LEADER_POINTS:
-            end = axes.transData.inverted().transform(np.clip(pixels[index], box.min, box.max))
-            axes.plot(*np.stack([points[index], end], axis=1), color=colours[index], linewidth=0.4, zorder=2)
-        taken.append(box)
-
-
-def _places() -> Iterator[tuple[np.ndarray, str, str]]:
-    """Offsets in points, near ones first, and how the text is aligned there."""
-    for radius in _RADII_POINTS:
-        for angle in _ANGLES:
-            right, up = np.round([np.cos(angle), np.sin(angle)], 6)
-            horizontal = "left" if right > 0 else "right" if right < 0 else "center"
-            vertical = "bottom" if up > 0 else "top" if up < 0 else "center"
-            yield radius * np.array([right, up]), horizontal, vertical
+    cost = distance / 25 + 0.05 * _count(ink, low, high)
+    cost += _HIT * ((low < inside.min) | (high > inside.max)).any(axis=-1)
+    cost += _HIT * _count(pixels, low - near, high + near)
+    whose = np.where(joined, _CLEAR_POINTS, distance + _CLEAR_POINTS)[:, None] * scale
+    cost += 5 * (_count(pixels, low - whose, high + whose) - ~joined)  # other points it could be taken to name
+    everyone, place = np.arange(len(names)), cost.argmin(axis=1).tolist()
+    for index in range(len(names)):  # a leader should pass no other point
+        beside = pixels[everyone != index][:, None]
+        cost[index] += 3 * (_count(leaders[index], beside - near, beside + near) > 0).sum(axis=0)
+    for _ in range(_NUM_SWEEPS):
+        for index in range(len(names)):
+            others = everyone != index
+            boxes = [side[everyone, place][others, None] for side in (low, high)]  # [others, 1, 2]
+            covered = _overlap(low[index], high[index], *boxes).sum(axis=0) / sizes[index].prod()
+            crossed = (_count(leaders[index], *boxes) > 0).sum(axis=0)
+            crossed += _count(leaders[everyone, place][others].reshape(-1, 2), low[index], high[index])
+            place[index] = int(np.argmin(cost[index] + _HIT * covered + 3 * crossed))
+    for index, text in enumerate(texts):
+        text.set_position((low[index, place[index]] - pixels[index]) / scale)
+        if joined[place[index]]:
+            leader = axes.transData.inverted().transform(leaders[index, place[index]])
+            axes.plot(*leader[[0, -1]].T, color="0.3", linewidth=0.5, zorder=2.5, gid="leader")
 
 
-def _box(at: np.ndarray, horizontal: str, vertical: str, width: float, height: float) -> Bbox:
-    left = {"left": 0.0, "center": -width / 2, "right": -width}[horizontal]
-    bottom = {"bottom": 0.0, "center": -height / 2, "top": -height}[vertical]
-    corner = at + np.array([left, bottom])
-    return Bbox([corner, corner + np.array([width, height])])
+def _offsets() -> np.ndarray:
+    """From a point to the nearest corner or edge of its label, in points: `[places, 2]`, near ones first.
+
+    Far ones keep off the directions of error bars, for which their leaders could be taken.
+    """
+    angles = np.deg2rad([0, 180, 90, 270, 45, 315, 135, 225, 20, 340, 160, 200, 70, 110, 250, 290])
+    around = np.stack([np.cos(angles), np.sin(angles)], axis=-1)
+    return np.concatenate([radius * (around if radius <= _LEADER_POINTS else around[4:]) for radius in _RADII_POINTS])
 
 
-def _around(at: np.ndarray, half_width: float, half_height: float) -> Bbox:
-    half = np.array([half_width, half_height])
-    return Bbox([at - half, at + half])
+def _count(points: np.ndarray, low: np.ndarray, high: np.ndarray) -> np.ndarray:
+    """How many of the points `[..., points, 2]` lie in each box `[..., 2]`."""
+    low, high = low[..., None, :], high[..., None, :]
+    return ((points >= low) & (points <= high)).all(axis=-1).sum(axis=-1)
 
 
-def _overlap(one: Bbox, other: Bbox) -> float:
-    both = Bbox.intersection(one, other)
-    return 0.0 if both is None else float(both.width * both.height)
+def _overlap(low: np.ndarray, high: np.ndarray, other_low: np.ndarray, other_high: np.ndarray) -> np.ndarray:
+    """The area common to two boxes `[..., 2]`."""
+    return np.maximum(np.minimum(high, other_high) - np.maximum(low, other_low), 0).prod(axis=-1)

@@ -44,6 +44,8 @@ OWN_POLICIES = (
     WeightedVotes(np.array([0.5, 1.25, 3.0]), 2.1),
 )
 
+BIG = VoteTable.cannot_be_caught(9000)  # with weights in a file of their own
+
 
 def name_of(value: Any) -> str | None:
     """Name a policy in the list of tests."""

@@ -61,7 +61,7 @@ def _calibrated(document: Document) -> str:
     rows = [(name, str(value)) for name, value in known.items()]
     if document.reference_rule:
         rows.append(("reference rule", document.reference_rule))
-    return _table(("", ""), rows) if rows else "Nothing: the parameters were chosen by hand."
+    return _table(("", ""), rows) if rows else "Not stated."
 
 
 def _certificate(document: Document) -> str:

@@ -12,8 +12,6 @@ if TYPE_CHECKING:
 
     from stopping.cli.output import CompareOutput
 
-FEW_PROBLEMS = "Fewer than 100 problems: standard errors are by bootstrap over problems."
-
 
 def compare(
     log: LogPath,
@@ -49,6 +47,7 @@ def compare(
     data = log_options.load(log)
 
     import sims
+    from sims.estimates import FEW
     from stopping.cli.output import ComparedRule, CompareOutput, LogSummary, Problem, accuracy_bounds, figures_of
 
     problem = problem_options.problem(None, data.num_samples)
@@ -63,7 +62,7 @@ def compare(
         log=LogSummary.of(log.name, data),
         problem=Problem.of(problem),
         num_orders=num_orders,
-        bootstrap=data.num_problems < 100,
+        bootstrap=data.num_problems < FEW,
         reference=names[0],
         rules=[
             ComparedRule(
@@ -80,7 +79,7 @@ def compare(
     if plot is not None:
         from stopping.plots import frontier
 
-        frontier(comparison, names=names).savefig(plot)
+        frontier(comparison, names).savefig(plot)
         console.print(f"Picture: {plot}", markup=False)
     output.write(record)
 
@@ -91,7 +90,8 @@ def _given(policy: Any, named: list[tuple[Any, str]]) -> str | None:
 
 def print_comparison(console: "Console", record: "CompareOutput") -> None:
     """Print the table of rules, the reference first."""
-    from stopping.cli.tables import NARROW, folded, new_table, plus_minus
+    from stopping.cli.tables import NARROW, folded, new_table, note_few
+    from stopping.traces.reports import plus_minus
 
     narrow = console.width < NARROW  # then changes stand below what has changed
     some_unsupported = any(rule.unsupported_share for rule in record.rules)
@@ -124,5 +124,4 @@ def print_comparison(console: "Console", record: "CompareOutput") -> None:
     console.print(f"Tokens are those of all traces of a problem; latency, those until its answer{thousands}.")
     if some_unsupported:
         console.print("Unsupported: problems in which a rule asked for more than the log holds.", style="yellow")
-    if record.bootstrap:
-        console.print(FEW_PROBLEMS)
+    note_few(console, log.num_problems)

@@ -142,8 +142,8 @@ class _Road:
                 "description": self.name,
             },
             promised={
-                "accuracy_change": _quantity(promise["correct"]),
-                "net_saving_tokens": _quantity(promise["total_tokens"], -1),
+                "accuracy_change": promise["correct"].as_dict(),
+                "net_saving_tokens": sims.difference(*reversed(simulated))["total_tokens"].as_dict(),
             },
             decision_points={"on": "trace_end", "interval_tokens": problem.decision_interval_tokens},
             lag_tokens=int(problem.lag_tokens),
@@ -152,7 +152,7 @@ class _Road:
         if plot:
             from stopping.plots import frontier
 
-            frontier(comparison).savefig(plot)
+            frontier(comparison, [name_of(row.policy) for row in comparison.rows]).savefig(plot)
             self.console.print(f"Picture of the rules on the test problems: {plot}", markup=False)
         adaptive = solution.status.name == "ADAPTIVE"
         advice = _advice(rule, base, adaptive, row.against_reference, comparison.rows[0].result)
@@ -210,51 +210,45 @@ class _Road:
         return fitted
 
     def _family(self, solution: Any) -> None:
-        from stopping.cli.output import Figure
         from stopping.cli.rules import name_of
-        from stopping.cli.tables import NARROW, folded, new_table, plus_minus
+        from stopping.cli.tables import NARROW, folded, new_table
+        from stopping.traces.reports import plus_minus
 
         table = new_table("best of its family", "utility", "above the best fixed rule")
         for member in sorted(solution.family.values(), key=lambda member: -member.value.mean):
             name = name_of(member.policy)
-            gain = plus_minus(Figure.of(member.gain), signed=True) if member is not solution.best_fixed else ""
+            gain = plus_minus(member.gain, signed=True) if member is not solution.best_fixed else ""
             table.add_row(
                 folded(name, 36) if self.console.width < NARROW else name,
-                plus_minus(Figure.of(member.value)),
+                plus_minus(member.value),
                 gain,
                 style="bold" if member.policy == solution.policy else None,
             )
         self.console.print(table)
-        bounds = (
-            f"No rule that cannot see which answers are right gets above {plus_minus(Figure.of(solution.upper_bound))}."
-        )
-        self.console.print(bounds)
+        bound = plus_minus(solution.upper_bound)
+        self.console.print(f"No rule that cannot see which answers are right gets above {bound}.")
         self.console.print(f"Chosen: [bold]{name_of(solution.policy)}[/bold]: {solution.status.value}.")
 
     def _promised_and_realised(self, rule: str, base: str, num_problems: int, promised: Any, realised: Any) -> None:
-        from stopping.cli.tables import new_table, plus_minus
+        from stopping.cli.output import FIGURES
+        from stopping.cli.tables import new_table, note_few
+        from stopping.traces.reports import plus_minus
 
         text = (
             f"{rule} on problems of the fitted model (promised) and on the {num_problems:,} test problems (realised)."
         )
         self._say("5", "Simulate and replay", text)
         table = new_table("", "promised", "realised", "apart by")
-        rows = [
-            ("accuracy, %", 0, "correct", 0.01), ("total tokens", 0, "total_tokens", 1.0),
-            ("latency, tokens", 0, "latency_tokens", 1.0), (f"accuracy less {base}'s, points", 1, "correct", 0.01),
-            (f"tokens less {base}'s", 1, "total_tokens", 1.0),
-        ]  # fmt: skip
-        for title, part, name, unit in rows:
-            one, two = promised[part][name], realised[part][name]
+        rows = [(FIGURES[name][0], 0, name) for name in ("correct", "total_tokens", "latency_tokens")]
+        rows += [(f"accuracy less {base}'s, points", 1, "correct"), (f"tokens less {base}'s", 1, "total_tokens")]
+        for title, part, name in rows:
+            one, two, unit = promised[part][name], realised[part][name], FIGURES[name][1]
             error = ((one.standard_error or 0) ** 2 + (two.standard_error or 0) ** 2) ** 0.5
             apart = f"{abs(one.mean - two.mean) / error:.1f} errors" if error else ""
             table.add_row(title, *(plus_minus(figure, unit, signed=bool(part)) for figure in (one, two)), apart)
         self.console.print(table)
         self.console.print("± is one standard error; a promise's is that of simulation alone, not of the fit.")
-        if num_problems < 100:
-            from stopping.cli.compare import FEW_PROBLEMS
-
-            self.console.print(FEW_PROBLEMS)
+        note_few(self.console, num_problems)
 
     def _serve(self, target: Path) -> bool:
         from stopping.cli.tables import new_table
@@ -276,24 +270,14 @@ class _Road:
         return all(step["agrees"] for step in steps)
 
 
-def _quantity(estimate: Any, sign: int = 1) -> dict[str, Any]:
-    mean, error = sign * estimate.mean, estimate.standard_error
-    return {"mean": mean, "standard_error": error, "num_independent": estimate.num_independent}
-
-
 def _advice(rule: str, base: str, adaptive: bool, change: Any, reference: Any) -> str:
     """One sentence: what to do."""
     if rule == base:
         return f"Do not bother: nothing beats what you have, {base}."
-    from stopping.cli.output import Figure
-    from stopping.cli.tables import plus_minus
+    from stopping.traces.reports import plus_minus
 
-    saved = Figure.of(change["total_tokens"])
-    share = 100 / reference.total_tokens.mean
-    tokens = plus_minus(
-        Figure(mean=-saved.mean * share, standard_error=(saved.standard_error or 0) * share, num_independent=0)
-    )
-    points = plus_minus(Figure.of(change["correct"]), 0.01, signed=True)
+    tokens = plus_minus(change["total_tokens"], -reference.total_tokens.mean / 100)  # saved, in per cent
+    points = plus_minus(change["correct"], 0.01, signed=True)
     came = f"on the test problems it saved {tokens} % of the tokens of {base} and changed accuracy by {points} points"
     if adaptive:
         return f"Use {rule}: {came}."

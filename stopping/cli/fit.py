@@ -187,7 +187,7 @@ def _verdict(agreement: "Agreement") -> str:
 
 def _pm(value: float, error: float | None, unit: float = 1.0) -> str:
     from stopping.cli.output import Figure
-    from stopping.cli.tables import plus_minus
+    from stopping.traces.reports import plus_minus
 
     return plus_minus(Figure(mean=value, standard_error=error, num_independent=0), 1 / unit)
 

@@ -1,5 +1,6 @@
 """Which log, and how to read it."""
 
+import functools
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
@@ -9,11 +10,11 @@ import typer
 if TYPE_CHECKING:
     from stopping.traces import TraceLog
 
-PANEL = "Log"
 LogPath = Annotated[
     Path,
     typer.Argument(metavar="LOG", help="One row a completion: .parquet, .jsonl[.gz] or .csv[.gz].", show_default=False),
 ]
+_log = functools.partial(typer.Option, rich_help_panel="Log")
 
 
 @dataclass(frozen=True)
@@ -22,40 +23,27 @@ class LogOptions:
 
     column: Annotated[
         list[str],
-        typer.Option(
+        _log(
             metavar="OURS=THEIRS",
             help="Our column (problem, sample, length_tokens, correct, answer, censored, ...) is the file's; several "
             "for problem are joined by +. With it, only columns named so are read.",
-            rich_help_panel=PANEL,
         ),
     ] = field(default_factory=list)
     no_answer: Annotated[
-        list[str],
-        typer.Option(
-            metavar="TEXT", help="An answer that stands for none; default NO_ANSWER or empty.", rich_help_panel=PANEL
-        ),
+        list[str], _log(metavar="TEXT", help="An answer that stands for none; default NO_ANSWER or empty.")
     ] = field(default_factory=list)
-    group: Annotated[
-        list[str], typer.Option(metavar="NAME", help="A column with one label a problem.", rich_help_panel=PANEL)
-    ] = field(default_factory=list)
+    group: Annotated[list[str], _log(metavar="NAME", help="A column with one label a problem.")] = field(
+        default_factory=list
+    )
     where: Annotated[
-        list[str],
-        typer.Option(
-            metavar="NAME=VALUE", help="Keep only these rows; repeat a name for more values.", rich_help_panel=PANEL
-        ),
+        list[str], _log(metavar="NAME=VALUE", help="Keep only these rows; repeat a name for more values.")
     ] = field(default_factory=list)
-    cap_tokens: Annotated[
-        int | None, typer.Option(min=1, metavar="N", help="The cap on length.", rich_help_panel=PANEL)
-    ] = None
+    cap_tokens: Annotated[int | None, _log(min=1, metavar="N", help="The cap on length.")] = None
     answers: Annotated[
-        Literal["exact", "numeric"] | None,
-        typer.Option(help="When two answers are equal: as texts, or as numbers.", rich_help_panel=PANEL),
+        Literal["exact", "numeric"] | None, _log(help="When two answers are equal: as texts, or as numbers.")
     ] = None
     set_aside_incomplete: Annotated[
-        bool,
-        typer.Option(
-            "--set-aside-incomplete", help="Leave out, and count, rows without a length.", rich_help_panel=PANEL
-        ),
+        bool, _log("--set-aside-incomplete", help="Leave out, and count, rows without a length.")
     ] = False
 
     def load(self, path: Path) -> "TraceLog":

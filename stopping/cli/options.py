@@ -65,27 +65,26 @@ def _print_schema(context: typer.Context, asked: bool) -> None:
         raise typer.Exit
 
 
+_output = functools.partial(typer.Option, rich_help_panel="Output")
+
+
 @dataclass(frozen=True)
 class OutputOptions:
     """Where results go besides the terminal."""
 
     json: Annotated[
         Path | None,
-        typer.Option(
-            "--json",
-            metavar="FILE",
-            help="Write the result as JSON too; - for stdout (tables then go to stderr).",
-            rich_help_panel="Output",
+        _output(
+            "--json", metavar="FILE", help="Write the result as JSON too; - for stdout (tables then go to stderr)."
         ),
     ] = None
     json_schema: Annotated[
         bool,
-        typer.Option(
+        _output(
             "--json-schema",
             callback=_print_schema,
             is_eager=True,
             help="Print the JSON Schema of what --json writes, and exit.",
-            rich_help_panel="Output",
         ),
     ] = False
 
@@ -110,42 +109,25 @@ class OutputOptions:
             typer.echo(text, nl=False) if self.json == Path("-") else self.json.write_text(text, encoding="utf-8")
 
 
+_problem = functools.partial(typer.Option, rich_help_panel="Problem")
+
+
 @dataclass(frozen=True)
 class ProblemOptions:
     """What is decided, and what it costs."""
 
     num_traces: Annotated[
         int | None,
-        typer.Option(
-            metavar="N",
-            min=1,
-            help="The most traces a problem may get; by default the log's samples.",
-            rich_help_panel="Problem",
-        ),
+        _problem(metavar="N", min=1, help="The most traces a problem may get; by default the log's samples."),
     ] = None
-    wave_size: Annotated[
-        int | None,
-        typer.Option(metavar="N", min=1, help="How many run at once; by default all.", rich_help_panel="Problem"),
-    ] = None
-    price_per_token: Annotated[
-        float | None, typer.Option(help="In units of one right answer.", rich_help_panel="Problem")
-    ] = None
-    price_per_second: Annotated[
-        float, typer.Option(help="Of latency, in units of one right answer.", rich_help_panel="Problem")
-    ] = 0.0
-    seconds_per_token: Annotated[float, typer.Option(help="Of one trace's decoding.", rich_help_panel="Problem")] = 0.02
-    lag_tokens: Annotated[
-        int,
-        typer.Option(metavar="N", min=0, help="Generated between a stop and its effect.", rich_help_panel="Problem"),
-    ] = 0
+    wave_size: Annotated[int | None, _problem(metavar="N", min=1, help="How many run at once; by default all.")] = None
+    price_per_token: Annotated[float | None, _problem(help="In units of one right answer.")] = None
+    price_per_second: Annotated[float, _problem(help="Of latency, in units of one right answer.")] = 0.0
+    seconds_per_token: Annotated[float, _problem(help="Of one trace's decoding.")] = 0.02
+    lag_tokens: Annotated[int, _problem(metavar="N", min=0, help="Generated between a stop and its effect.")] = 0
     decision_interval_tokens: Annotated[
         int | None,
-        typer.Option(
-            metavar="N",
-            min=1,
-            help="Ask the rule every so many tokens too, not only when traces end.",
-            rich_help_panel="Problem",
-        ),
+        _problem(metavar="N", min=1, help="Ask the rule every so many tokens too, not only when traces end."),
     ] = None
 
     def problem(self, model: Any, num_samples: int, *, price_per_token: float = 0.0) -> Any:

@@ -5,7 +5,6 @@ of `fit` is also the model file that `simulate --model` and `inspect` read.
 """
 
 import json
-import math
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal, Self
 
@@ -15,10 +14,14 @@ if TYPE_CHECKING:
     from sims import Estimate, Result
     from stopping.traces import TraceLog
 
-HIDDEN = {
-    "answer",
-    "unsupported",
-}  # components of an outcome whose mean is not a figure: a label; told as a share apart
+FIGURES = {  # the components of an outcome that are shown: what they are called, and the unit they are shown in
+    "correct": ("accuracy, %", 0.01),
+    "utility": ("utility", 1.0),
+    "total_tokens": ("total tokens", 1.0),
+    "latency_tokens": ("latency, tokens", 1.0),
+    "latency_seconds": ("latency, seconds", 1.0),
+    "num_launched": ("traces launched", 1.0),
+}
 
 Positive = Annotated[float, Field(gt=0)]
 Probability = Annotated[float, Field(ge=0, le=1)]
@@ -47,12 +50,7 @@ class Figure(Record):
     @classmethod
     def of(cls, estimate: "Estimate") -> Self:
         """Return an estimate as a record."""
-        error = estimate.standard_error
-        return cls(
-            mean=estimate.mean,
-            standard_error=error if math.isfinite(error) else None,
-            num_independent=estimate.num_independent,
-        )
+        return cls(**estimate.as_dict())
 
 
 Figures = dict[str, Figure]
@@ -60,7 +58,7 @@ Figures = dict[str, Figure]
 
 def figures_of(estimates: "dict[str, Estimate]") -> Figures:
     """Return the components of an outcome as records."""
-    return {name: Figure.of(estimate) for name, estimate in estimates.items() if name not in HIDDEN}
+    return {name: Figure.of(estimate) for name, estimate in estimates.items() if name in FIGURES}
 
 
 class LogSummary(Record):
@@ -240,6 +238,14 @@ class DemoOutput(Output):
     advice: str
 
 
+class StudyOutput(Output):
+    """`stopping study`: its table."""
+
+    command: Literal["study"] = "study"
+    study: str
+    rows: Figures
+
+
 OUTPUTS: dict[str, type[Output]] = {
     "fit": FitOutput,
     "simulate": RunOutput,
@@ -247,6 +253,7 @@ OUTPUTS: dict[str, type[Output]] = {
     "compare": CompareOutput,
     "inspect": InspectOutput,
     "demo": DemoOutput,
+    "study": StudyOutput,
 }
 
 

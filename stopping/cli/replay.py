@@ -1,6 +1,6 @@
 """`stopping replay`: one rule on a log."""
 
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
@@ -43,31 +43,42 @@ def replay(
     data = log_options.load(log)
 
     import sims
-    from stopping.cli.output import Problem, RunOutput, accuracy_bounds, figures_of
 
     problem = problem_options.problem(None, data.num_samples)
     result = sims.replay(problem, policy, data, num_orders=num_orders, seed=seed)
-    record = RunOutput(
-        command="replay",
-        source=log.name,
-        rule=rule,
-        problem=Problem.of(problem),
-        figures=figures_of(result.estimates),
-        num_units=data.num_problems,
-        num_unsupported=result.num_unsupported,
-        accuracy_bounds=accuracy_bounds(result),
-        worlds=result.digest,
-    )
+    record = record_of("replay", log.name, rule, problem, result)
     print_run(console, record, f"on {data.num_problems:,} problems of {log.name}")
     output.write(record)
 
 
+def record_of(command: Literal["simulate", "replay"], source: str, rule: str, problem: Any, result: Any) -> "RunOutput":
+    """Return what one rule did in plain numbers."""
+    from stopping.cli.output import Problem, RunOutput, accuracy_bounds, figures_of
+
+    return RunOutput(
+        command=command,
+        source=source,
+        rule=rule,
+        problem=Problem.of(problem),
+        figures=figures_of(result.estimates),
+        num_units=result.utility.num_independent,
+        num_unsupported=result.num_unsupported,
+        accuracy_bounds=accuracy_bounds(result),
+        worlds=result.digest,
+    )
+
+
 def print_run(console: "Console", record: "RunOutput", where: str) -> None:
     """Print what one rule did."""
-    from stopping.cli.tables import plus_minus, print_figures
+    from stopping.cli.output import FIGURES
+    from stopping.cli.tables import new_table, note_few
+    from stopping.traces.reports import plus_minus
 
     console.print(f"[bold]{record.rule}[/bold] {where}", markup=True)
-    print_figures(console, ["mean ± error"], record.figures)
+    table = new_table("", "mean ± error")
+    for name, (title, unit) in FIGURES.items():
+        table.add_row(title, plus_minus(record.figures[name], unit))
+    console.print(table)
     if record.accuracy_bounds is not None:
         least, most = (plus_minus(bound, 0.01) for bound in record.accuracy_bounds)
         console.print(
@@ -75,7 +86,4 @@ def print_run(console: "Console", record: "RunOutput", where: str) -> None:
             f"problems: accuracy lies between {least} % and {most} %.",
             style="yellow",
         )
-    if record.num_units < 100:
-        from stopping.cli.compare import FEW_PROBLEMS
-
-        console.print(FEW_PROBLEMS)
+    note_few(console, record.num_units)

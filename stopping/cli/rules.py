@@ -31,7 +31,6 @@ if TYPE_CHECKING:
 
 FORMS = "Margin(3), VoteTable.adaptive_consistency(0.95, 8), a policy's directory, or module:Class(args)"
 OURS = {name: value for name, value in vars(policies).items() if isinstance(value, type) and hasattr(value, "signals")}
-_CONFIDENCES = (0.6, 0.7, 0.8, 0.9, 0.95, 0.98, 0.99)
 _BUDGET_QUANTILES = (0.25, 0.5, 0.75)
 
 
@@ -120,11 +119,13 @@ def name_of(policy: Any) -> str:
 
 
 def _published_table(policy: VoteTable) -> str | None:
+    from stopping.solvers.families import CONFIDENCES
+
     most = 2 * (len(policy.required_by_runner_up) - 1)
-    for num_traces in (most, most + 1):
-        if num_traces >= 1 and policy == VoteTable.cannot_be_caught(num_traces):
+    for num_traces in range(max(most, 1), most + 2):
+        if policy == VoteTable.cannot_be_caught(num_traces):
             return f"VoteTable.cannot_be_caught({num_traces})"
-        for confidence in _CONFIDENCES:
+        for confidence in CONFIDENCES:
             if policy == VoteTable.adaptive_consistency(confidence, num_traces):
                 return f"VoteTable.adaptive_consistency({confidence}, {num_traces})"
     return None

@@ -8,7 +8,7 @@ import typer
 from stopping.cli.exits import NotAchievedError
 from stopping.cli.log_options import LogOptions
 from stopping.cli.options import OutputOptions, ProblemOptions, RuleImports, Seed, busy
-from stopping.cli.replay import RuleText, print_run
+from stopping.cli.replay import RuleText, print_run, record_of
 
 
 def simulate(
@@ -42,7 +42,7 @@ def simulate(
         raise ValueError("expected --num-replicas or --standard-error, not both")
     if standard_error is not None and not standard_error > 0:
         raise ValueError(f"--standard-error: expected a positive number, got {standard_error}")
-    from stopping.cli.output import Problem, RunOutput, accuracy_bounds, figures_of, read_fit
+    from stopping.cli.output import read_fit
     from stopping.cli.rules import import_module, parse
 
     for module in rule_import:
@@ -74,17 +74,6 @@ def simulate(
     except sims.PrecisionNotReached as error:
         raise NotAchievedError(str(error)) from error
     source = (log or model).name  # type: ignore[union-attr]
-    count = len(result.values["utility"])
-    record = RunOutput(
-        command="simulate",
-        source=source,
-        rule=rule,
-        problem=Problem.of(problem),
-        figures=figures_of(result.estimates),
-        num_units=count,
-        num_unsupported=result.num_unsupported,
-        accuracy_bounds=accuracy_bounds(result),
-        worlds=result.digest,
-    )
-    print_run(console, record, f"on {count:,} problems drawn from the model of {source}")
+    record = record_of("simulate", source, rule, problem, result)
+    print_run(console, record, f"on {record.num_units:,} problems drawn from the model of {source}")
     output.write(record)

@@ -128,9 +128,7 @@ class _AtCap(NamedTuple):
     silent: Array
 
 
-def _integral(
-    integrand: Callable[[_Law], Sequence[Array]], point: Points, capped: bool, tokens: Callable = jnp.exp
-) -> list[Array]:
+def _integral(integrand: Callable[[_Law], Sequence[Array]], point: Points, capped: bool) -> list[Array]:
     """Integrate functions of the law over log tokens.
 
     A loop over the nodes that carries the sums: the one form in which XLA neither stores the law at all nodes nor
@@ -148,15 +146,15 @@ def _integral(
 
     def add(sums: list[Array], at: tuple[Array, Array]) -> tuple[list[Array], None]:
         y = low + width * at[0]
-        values = integrand(_law(y, point, capped, tokens))
+        values = integrand(_law(y, point, capped))
         return [total + at[1] * width * value for total, value in zip(sums, values, strict=True)], None
 
-    shapes = jax.eval_shape(lambda: integrand(_law(low, point, capped, tokens)))
+    shapes = jax.eval_shape(lambda: integrand(_law(low, point, capped)))
     start = [jnp.zeros(shape.shape, shape.dtype) for shape in shapes]
     return jax.lax.scan(add, start, (jnp.asarray(node, low.dtype), jnp.asarray(weight, low.dtype)))[0]
 
 
-def _law(y: Array, point: Points, capped: bool, tokens: Callable) -> _Law:
+def _law(y: Array, point: Points, capped: bool) -> _Law:
     p, q, silent = point.chance, 1 - point.chance, point.no_answer_prob
     right_density, right_below, right_above = _normal(y, point.mean_right, point.scale_right)
     wrong_density, wrong_above = _wrong(y, point)
@@ -165,7 +163,7 @@ def _law(y: Array, point: Points, capped: bool, tokens: Callable) -> _Law:
         by_cap = jnp.maximum(_normal(point.log_cap, point.mean_right, point.scale_right)[1], 1e-30)
         right_above, right = 1 - right_below / by_cap, right / by_cap
     return _Law(
-        tokens=tokens(y),
+        tokens=jnp.exp(y),
         running=p * right_above + q * wrong_above,
         silent=q * silent * (1 - wrong_above),
         ending=right + wrong,
@@ -174,16 +172,16 @@ def _law(y: Array, point: Points, capped: bool, tokens: Callable) -> _Law:
     )
 
 
-def _at_cap(point: Points, capped: bool, tokens: Callable = jnp.exp) -> _AtCap:
+def _at_cap(point: Points, capped: bool) -> _AtCap:
     q, silent = 1 - point.chance, point.no_answer_prob
     if not capped:
         return _AtCap(jnp.zeros_like(q), jnp.zeros_like(q), q * silent)
     wrong_above = _wrong(point.log_cap, point)[1]
-    return _AtCap(tokens(point.log_cap), q * wrong_above, q * silent * (1 - wrong_above))
+    return _AtCap(jnp.exp(point.log_cap), q * wrong_above, q * silent * (1 - wrong_above))
 
 
-def first_finish(point: Points, counts: tuple[int, ...], capped: bool, tokens: Callable = jnp.exp) -> Curve:
-    """Single problems: what the first of n answers gives; `[points, counts]`. `tokens` maps y to a length."""
+def first_finish(point: Points, counts: tuple[int, ...], capped: bool) -> Curve:
+    """Single problems: what the first of n answers gives; `[points, counts]`."""
 
     def integrand(law: _Law) -> list[Array]:
         unanswered, values = law.running + law.silent, []
@@ -196,7 +194,7 @@ def first_finish(point: Points, counts: tuple[int, ...], capped: bool, tokens: C
             values += [n * law.right * rest, law.tokens * n * ends, law.tokens * n * falls]
         return values
 
-    sums, cap = _integral(integrand, point, capped, tokens), _at_cap(point, capped, tokens)
+    sums, cap = _integral(integrand, point, capped), _at_cap(point, capped)
     rows = []
     for i, n in enumerate(counts):
         unanswered = cap.running + cap.silent

@@ -22,7 +22,8 @@ import jax.random as jr
 import numpy as np
 from jaxtyping import Array, Bool, Float, Int, Key
 
-NO_ANSWER = -1
+from stopping.policies import NO_ANSWER
+
 MAX_VOTES = 40  # 37,338 partitions
 
 

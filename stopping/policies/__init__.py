@@ -6,12 +6,13 @@ from stopping.policies.first_finish import FirstFinish
 from stopping.policies.fixed_samples import FixedSamples
 from stopping.policies.margin import Margin
 from stopping.policies.policy import Policy, parameters, policy, registered
-from stopping.policies.signals import SamplingObservation
+from stopping.policies.signals import NO_ANSWER, SamplingObservation
 from stopping.policies.token_budget import TokenBudget
 from stopping.policies.unanimous_window import UnanimousWindow
 from stopping.policies.vote_table import VoteTable
 
 __all__ = [
+    "NO_ANSWER",
     "Action",
     "Bound",
     "FirstFinish",

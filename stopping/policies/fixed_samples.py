@@ -11,7 +11,7 @@ from stopping.policies.policy import at_least, policy
     kinds=(Kind.CONTINUE, Kind.STOP, Kind.LAUNCH),
 )
 class FixedSamples:
-    """Launch `num_samples` traces, or as many as the problem has, wait for all, return the answer with most votes.
+    """Launch `num_samples` traces, wait for all, return the answer with most votes.
 
     Reference: Wang et al., Self-Consistency Improves Chain of Thought Reasoning (ICLR 2023).
     """
@@ -21,6 +21,11 @@ class FixedSamples:
     def __post_init__(self) -> None:
         at_least(self, "num_samples", 1)
 
+    @property
+    def max_traces(self) -> int:
+        """The most traces it launches: a problem that offers fewer refuses it."""
+        return self.num_samples
+
     def init(self, xp: Any, batch_shape: tuple[int, ...]) -> tuple[()]:
         """Return the empty state."""
         return ()
@@ -28,6 +33,6 @@ class FixedSamples:
     def step(self, xp: Any, state: tuple[()], observation: Any) -> tuple[tuple[()], Action]:
         """Launch what is missing whenever nothing runs; stop when nothing is missing."""
         missing = self.num_samples - observation.num_launched
-        idle = observation.num_running <= 0
-        launch = xp.logical_and(idle, missing > 0)
+        idle = xp.logical_not(observation.num_running)
+        launch = xp.logical_and(idle, observation.num_launched < self.num_samples)
         return state, Action(xp.where(launch, LAUNCH, idle), launch * missing)  # idle otherwise: stop

@@ -5,7 +5,8 @@ A policy is written once against these names and runs on every backend. Reductio
     where(mask, a, b)                        elementwise; both sides are evaluated: clip first
     log exp log1p expm1 sqrt floor           elementwise
     minimum maximum                          of two
-    logical_and logical_or logical_not       on booleans (`&`, `|` and `~` mean other things on plain Python numbers)
+    logical_and logical_or logical_not       on booleans (`&`, `|` and `~` mean other things on plain Python numbers);
+                                             `logical_not` of a count: is it 0
     take(values, index)                      values[..., index]; `values` is a table [K] or has `index`'s leading axes
     put(values, index, new)                  a copy of values [..., K] with values[..., index] = new, of the same dtype
     sum max argmax                           over the last axis; of equals, argmax gives the first (int32)
@@ -90,7 +91,7 @@ def _jax() -> SimpleNamespace:
 def _indexing(xp: Any) -> tuple[Any, Any]:
     def take(values: Any, index: Any) -> Any:
         if values.ndim == 1:
-            return values[index]
+            return values.take(index, mode="clip")  # the fastest
         return xp.take_along_axis(values, index[..., None], axis=-1)[..., 0]
 
     def put(values: Any, index: Any, new: Any) -> Any:
@@ -126,10 +127,9 @@ def _torch() -> SimpleNamespace:
     return functions
 
 
-def _dtype(value: bool | int | float) -> type:
-    if isinstance(value, bool):
-        return np.bool_
-    return np.int32 if isinstance(value, int) else np.float32
+def _dtype(value: Any) -> type:
+    name = str(getattr(value, "dtype", type(value).__name__))  # a number, or one as an array of any backend
+    return np.bool_ if "bool" in name else np.int32 if "int" in name else np.float32
 
 
 _BUILDERS = {"python": _python, "numpy": _numpy, "jax": _jax, "torch": _torch}

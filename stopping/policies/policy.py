@@ -16,7 +16,8 @@ class Policy(Protocol):
     `init` and `step` are pure, elementwise over leading axes, and use arithmetic, comparisons and the functions of
     `stopping.policies.namespace` alone. A policy whose decision hangs on a float also has
     `score(xp, state, observation) -> score - threshold`, so that ties can be told from disagreement: on a scale
-    (log odds, a probability, a ratio) on which 1e-5 is a tie.
+    (log odds, a probability, a ratio) on which 1e-5 is a tie. One that launches a known number of traces says so in
+    `max_traces`: a problem that offers fewer refuses it.
     """
 
     signals: ClassVar[tuple[str, ...]]  # the observation's fields that `step` reads
@@ -117,10 +118,18 @@ def at_least(policy: Any, name: str, least: int) -> None:
     Raises:
         ValueError: if it is not such a whole number.
     """
-    value = getattr(policy, name)
+    object.__setattr__(policy, name, whole_number(f"{type(policy).__name__}.{name}", getattr(policy, name), least))
+
+
+def whole_number(name: str, value: Any, least: int) -> int:
+    """Return the number as an int.
+
+    Raises:
+        ValueError: naming it, if it is not whole, below `least` or beyond int32.
+    """
     if isinstance(value, bool) or not isinstance(value, int | np.integer) or not least <= value <= _INT32_MAX:
-        raise ValueError(f"{type(policy).__name__}.{name}: expected a whole number >= {least} (int32), got {value!r}")
-    object.__setattr__(policy, name, int(value))
+        raise ValueError(f"{name}: expected a whole number >= {least} (int32), got {value!r}")
+    return int(value)
 
 
 def _equal(self: Any, other: Any) -> bool:

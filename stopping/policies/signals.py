@@ -7,6 +7,8 @@ the runner-up have. Answers are labels 0, 1, ... ; of answers with equally many 
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
+NO_ANSWER = -1  # in the place of a label
+
 
 class SamplingObservation(NamedTuple):
     """What is known of a group of traces when one of them ends, or when the clock reaches a decision point.
@@ -17,7 +19,7 @@ class SamplingObservation(NamedTuple):
     num_launched: Any  # traces started so far
     num_running: Any  # of those, not ended yet
     num_answers: Any  # of those ended, how many gave an answer
-    answer: Any  # label of the answer that has just come; -1 if none has come since the last decision point
+    answer: Any  # label of the answer that has just come; `NO_ANSWER` if none has come since the last decision point
     leader_votes: Any  # votes of the leading answer
     runner_up_votes: Any  # votes of the next
     elapsed_tokens: Any  # on the clock of one trace: the latency so far

@@ -4,12 +4,17 @@ from typing import Any, NamedTuple
 
 from stopping.policies.actions import Action, Kind
 from stopping.policies.policy import at_least, policy
+from stopping.policies.signals import NO_ANSWER
 
 
 class WindowState(NamedTuple):
-    """The window being filled: answers in it, how many of them equal its first one, and that one; `[...]` each."""
+    """The window being filled.
 
-    num_answers: Any
+    Attributes:
+        num_agreeing: answers in it, all the same; once two differ, minus those still to come in it; int32 `[...]`.
+        first_answer: its first one, as long as all are the same; int32 `[...]`.
+    """
+
     num_agreeing: Any
     first_answer: Any
 
@@ -30,16 +35,14 @@ class UnanimousWindow:
 
     def init(self, xp: Any, batch_shape: tuple[int, ...]) -> WindowState:
         """Return the empty window."""
-        return WindowState(xp.full(batch_shape, 0), xp.full(batch_shape, 0), xp.full(batch_shape, -1))
+        return WindowState(xp.full(batch_shape, 0), xp.full(batch_shape, NO_ANSWER))
 
     def step(self, xp: Any, state: WindowState, observation: Any) -> tuple[WindowState, Action]:
-        """Add an answer that has come to the window, and look at the window when it is full."""
+        """Add an answer that has come to the window; the first that differs ends the counting until the next window."""
         answer = observation.answer
         came = answer >= 0
-        first_answer = xp.where(state.num_answers > 0, state.first_answer, answer)
-        num_answers = state.num_answers + came
-        num_agreeing = state.num_agreeing + came * (answer == first_answer)
+        first_answer = xp.where(state.num_agreeing > 0, state.first_answer, answer)
+        differs = came * (answer != first_answer)
+        num_agreeing = state.num_agreeing + came - differs * self.window_size
         stop = num_agreeing >= self.window_size
-        not_full = num_answers < self.window_size
-        state = WindowState(num_answers * not_full, num_agreeing * not_full, first_answer)
-        return state, Action(stop, stop)  # the amount: `LATEST` is 1
+        return WindowState(num_agreeing, first_answer), Action(stop, stop)  # the amount: `LATEST` is 1

@@ -6,7 +6,7 @@ from typing import Any, Self
 import numpy as np
 
 from stopping.policies.actions import Action, Kind
-from stopping.policies.policy import policy, table
+from stopping.policies.policy import policy, table, whole_number
 
 
 @policy(signals=("leader_votes", "runner_up_votes"), kinds=(Kind.CONTINUE, Kind.STOP))
@@ -39,8 +39,9 @@ class VoteTable:
         Counts of more than `max_samples` answers, which never come, are entered as `max_samples + 1`.
 
         Raises:
-            ValueError: if `confidence` is not in [1/2, 1).
+            ValueError: if `confidence` is not in [1/2, 1), or `max_samples` not a whole number >= 1.
         """
+        max_samples = whole_number("max_samples", max_samples, 1)
         if not 0.5 <= confidence < 1:
             raise ValueError(f"confidence: expected a number in [0.5, 1), got {confidence!r}")
         required, leader = [], 1
@@ -58,10 +59,8 @@ class VoteTable:
         The answer is that of `FixedSamples(num_traces)`, always, whatever the rule for ties. (With the first seen
         winning ties, an even number and no runner-up, half would do.)
         """
-        if num_traces < 1:
-            raise ValueError(f"num_traces: expected a whole number >= 1, got {num_traces!r}")
-        majority = num_traces // 2 + 1
-        return cls(np.full(num_traces // 2 + 1, majority))
+        majority = whole_number("num_traces", num_traces, 1) // 2 + 1
+        return cls(np.full(majority, majority))
 
     def init(self, xp: Any, batch_shape: tuple[int, ...]) -> tuple[()]:
         """Return the empty state."""
@@ -69,10 +68,9 @@ class VoteTable:
 
     def step(self, xp: Any, state: tuple[()], observation: Any) -> tuple[tuple[()], Action]:
         """Look the leader's votes up against the runner-up's."""
-        last = len(self.required_by_runner_up) - 1
-        required = xp.take(self.required_by_runner_up, xp.minimum(observation.runner_up_votes, last))
-        enough = observation.leader_votes >= required
-        stop = xp.logical_and(enough, observation.runner_up_votes <= last)
+        runner_up = xp.minimum(observation.runner_up_votes, len(self.required_by_runner_up) - 1)
+        enough = observation.leader_votes >= xp.take(self.required_by_runner_up, runner_up)
+        stop = xp.logical_and(enough, runner_up == observation.runner_up_votes)
         return state, Action(stop, 0)
 
 

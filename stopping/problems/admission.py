@@ -11,7 +11,7 @@ from stopping.policies.policy import parameters, with_parameters
 
 
 class PolicyMismatch(ValueError):
-    """A policy asks for a signal or an action that the problem does not have."""
+    """A policy asks for a signal, an action or a number of traces that the problem does not have."""
 
 
 def admit(problem: Any, policy: Any) -> None:
@@ -26,6 +26,9 @@ def admit(problem: Any, policy: Any) -> None:
     if illegal := [kind.name for kind in policy.kinds if kind not in problem.kinds]:
         legal = ", ".join(kind.name for kind in problem.kinds)
         raise PolicyMismatch(f"{name} may ask for {', '.join(illegal)}; {type(problem).__name__} allows {legal}")
+    asked, offered = getattr(policy, "max_traces", 0), getattr(problem, "num_traces", 0)
+    if asked > offered:
+        raise PolicyMismatch(f"{name} launches up to {asked} traces; {type(problem).__name__} offers {offered}")
 
 
 def as_pytree(policy: Any) -> Any:

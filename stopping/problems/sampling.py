@@ -23,8 +23,8 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Float, Int, Key
 
-from stopping.models import NO_ANSWER, LengthCorrectness
-from stopping.policies import Action, Kind, Return, SamplingObservation, bind
+from stopping.models import LengthCorrectness
+from stopping.policies import NO_ANSWER, Action, Kind, Return, SamplingObservation, bind
 from stopping.problems.sampling_events import NEVER, Clock, Run, SamplingWorld
 from stopping.traces import TraceLog, from_columns
 
@@ -39,7 +39,7 @@ class SamplingOutcome(NamedTuple):
         latency_tokens: ticks until the answer was there.
         latency_seconds: the same in seconds.
         num_launched: traces started.
-        answer: the index of the first trace with the answer returned; -1 if no trace gave one.
+        answer: the index of the first trace with the answer returned; `NO_ANSWER` if no trace gave one.
         unsupported: the policy went past what the log holds; the other fields then tell what was there until then.
     """
 

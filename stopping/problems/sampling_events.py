@@ -6,12 +6,11 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Int
 
-from stopping.models import NO_ANSWER
-from stopping.policies import Action, Kind, Return, SamplingObservation
+from stopping.policies import NO_ANSWER, Action, Kind, Return, SamplingObservation
 from stopping.policies.namespace import namespace
 from stopping.policies.signals import Leader, Votes, VoteTally
+from stopping.traces.answers import NOT_LOGGED
 
-UNKNOWN_ANSWER = -2  # an answer came, but the log does not say which
 NEVER = np.int32(2**30)
 
 
@@ -21,7 +20,7 @@ class SamplingWorld(NamedTuple):
     Attributes:
         length_tokens: int32 `[traces]`, what each generates if left alone.
         right: bool `[traces]`.
-        answer: int32 `[traces]`, the index of the first trace with the same answer; -1 for none, -2 for one not logged.
+        answer: int32 `[traces]`, the index of the first trace with the same answer; `NO_ANSWER` or `NOT_LOGGED`.
         logged: bool `[traces]`: False past the end of a log, where nothing is known.
         problem: int32 `[]`, the index of the problem in the model or the log; no policy sees it.
     """
@@ -43,7 +42,7 @@ class Run(NamedTuple):
         elapsed: the tick of this decision point.
         votes, leader: the tally of answers.
         latest: label of the last answer that came.
-        came: its label if it came at this very decision point, else -1.
+        came: its label if it came at this very decision point, else `NO_ANSWER`.
     """
 
     started: Int[Array, " traces"]
@@ -96,7 +95,7 @@ class Clock:
         self.index = jnp.arange(world.length_tokens.shape[0])
         self.tally = VoteTally(self.index)
         # where the log does not name answers, each is its own: only the first can then be counted on
-        self.label = jnp.where(world.answer == UNKNOWN_ANSWER, self.index, world.answer)
+        self.label = jnp.where(world.answer == NOT_LOGGED, self.index, world.answer)
         self.num_logged = jnp.sum(world.logged.astype(jnp.int32))
 
     def start(self) -> Run:
@@ -169,10 +168,10 @@ class Clock:
         return jnp.sum(jnp.where(run.started < NEVER, jnp.minimum(self.world.length_tokens, now - run.started), 0))
 
     def answer(self, run: Run, amount: Any) -> Int[Array, ""]:
-        """The label of the answer that a stop with this amount (`Return`) returns, -1 if none has come."""
+        """The label of the answer that a stop with this amount (`Return`) returns, `NO_ANSWER` if none has come."""
         chosen = jnp.where(amount == Return.LATEST.value, run.latest, run.leader.label).astype(jnp.int32)
         return jnp.where(run.votes.num_answers > 0, chosen, NO_ANSWER)
 
     def unnamed(self, run: Run) -> Bool[Array, ""]:
         """Whether the vote hangs on answers that the log does not name."""
-        return jnp.any(run.ended & (self.world.answer == UNKNOWN_ANSWER)) & (run.votes.num_answers > 1)
+        return jnp.any(run.ended & (self.world.answer == NOT_LOGGED)) & (run.votes.num_answers > 1)

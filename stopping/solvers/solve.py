@@ -88,7 +88,8 @@ def solve(
     scores: dict[str, np.ndarray] = {}
     with Progress(disable=not progress, transient=True) as bar:
         for name, policies in bar.track(families.items(), description="solving"):
-            admit(problem, policies[0])
+            for policy in policies:
+                admit(problem, policy)
             values = utilities(problem, policies, choosing)
             index = int(np.argmax(values.mean(axis=1)))
             chosen[name], utility[name] = policies[index], values[index]

@@ -5,15 +5,13 @@ from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import pyarrow as pa
-
 from stopping.traces import storage, token_signals
 from stopping.traces.answers import Equality
-from stopping.traces.errors import LogError, Source
+from stopping.traces.errors import LogError
 from stopping.traces.files import read
-from stopping.traces.long_form import CANONICAL, NO_ANSWER_VALUES, REQUIRED, build
-from stopping.traces.selection import ColumnNames, select, wanted_columns
-from stopping.traces.tables import IN_MEMORY, as_table
+from stopping.traces.long_form import CHECKPOINT, NO_ANSWER_VALUES, Reading, build
+from stopping.traces.selection import ColumnNames
+from stopping.traces.tables import as_table
 from stopping.traces.trace_log import TraceLog
 
 
@@ -32,7 +30,8 @@ def load(
     """Read a log with one row a completion: Parquet, JSON lines (.jsonl, .jsonl.gz) or CSV (.csv, .csv.gz).
 
     Our columns: `problem` and `length_tokens` (required); `sample` (default: file order), `correct` (default: unknown),
-    `answer`, `answered` (default: there is an answer; without an answer column: not censored), `censored` (default: at
+    `thought_tokens` (of the length, those before the thought was closed), `answer`, `answered` (default: there is an answer;
+    without an answer column: not censored), `censored` (default: at
     the cap, if there is one), `cap_tokens`, `answer_label` (equal labels in a problem: equal answers), and of live runs
     `policy_id`, `would_stop_at`, `propensity`. A file that `save` wrote comes back as it was; arguments given here
     change it.
@@ -56,21 +55,21 @@ def load(
     `FileNotFoundError` without a file.
     """
     path = Path(path)
-    options = _Options(groups, answers, no_answer_values, cap_tokens, reference, where, set_aside_incomplete)
-    stored = storage.description(path) if columns is None and path.suffix.lower() == ".parquet" else None
+    reading = Reading(columns, groups, answers, no_answer_values, cap_tokens, reference, where, set_aside_incomplete)
+    is_parquet = path.suffix.lower() == ".parquet"
+    stored = storage.description(path) if columns is None and is_parquet else None
     if stored is not None:
         if stored.checkpoints and (answers is not None or where is not None):
             raise LogError(
                 f"{path.name}: the labels of its checkpoints belong to whole problems and their answers as saved; "
                 "load it without `answers` and `where`, then select with log.where(...)"
             )
-        options = dataclasses.replace(options, groups=tuple(dict.fromkeys([*stored.groups, *options.groups])))
-    table, available, source = read(path, options.wanted(columns))
-    log, source_row = options.build(table, available, source, columns)
+        reading = dataclasses.replace(reading, groups=tuple(dict.fromkeys([*stored.groups, *groups])))
+    log, source_row = build(read, path, reading)
     if stored is not None:
-        log = storage.complete(log, path, stored, source_row, answers, cap_tokens, reference)
-    if path.suffix.lower() == ".parquet":
-        taken = {name for name in available if name.startswith(storage.CHECKPOINT)} if stored is not None else set()
+        log = storage.complete(log, path, stored, source_row, reading)
+    if is_parquet:
+        taken = () if stored is None else (CHECKPOINT,)
         log = dataclasses.replace(log, token_signals=token_signals.find(path, source_row, taken))
     return log
 
@@ -88,58 +87,5 @@ def from_columns(
     set_aside_incomplete: bool = False,
 ) -> TraceLog:
     """The log in a dictionary of columns, a pandas DataFrame or a pyarrow Table; arguments and errors as in `load`."""
-    options = _Options(groups, answers, no_answer_values, cap_tokens, reference, where, set_aside_incomplete)
-    table, available = as_table(data, options.wanted(columns))
-    return options.build(table, available, IN_MEMORY, columns)[0]
-
-
-@dataclasses.dataclass(frozen=True)
-class _Options:
-    groups: Sequence[str]
-    answers: Equality | None
-    no_answer_values: Collection[str]
-    cap_tokens: int | str | None
-    reference: str | None
-    where: Mapping[str, Any] | None
-    set_aside_incomplete: bool
-
-    def __post_init__(self) -> None:
-        if isinstance(self.groups, str):
-            raise LogError(f"groups: expected a sequence of names, got {self.groups!r}; write ({self.groups!r},)")
-        for name in self.groups:
-            if name in CANONICAL or name.startswith(storage.CHECKPOINT):
-                raise LogError(
-                    f"groups: {name!r} is a column of the log itself; give it another name and map it in columns="
-                )
-        if isinstance(self.no_answer_values, str):
-            raise LogError(f"no_answer_values: expected several texts, got {self.no_answer_values!r}")
-
-    def others(self) -> dict[str, str]:
-        names = {name: name for name in self.groups}
-        return names | ({"cap_tokens": self.cap_tokens} if isinstance(self.cap_tokens, str) else {})
-
-    def wanted(self, columns: ColumnNames | None) -> set[str]:
-        return wanted_columns(CANONICAL, self.others(), columns, self.where)
-
-    def build(
-        self, table: pa.Table, available: Sequence[str], source: Source, columns: ColumnNames | None
-    ) -> tuple[TraceLog, Any]:
-        selection = select(
-            table,
-            available,
-            source,
-            canonical=CANONICAL,
-            required=REQUIRED,
-            others=self.others(),
-            columns=columns,
-            where=self.where,
-        )
-        return build(
-            selection,
-            groups=self.groups,
-            answers=self.answers,
-            no_answer_values=self.no_answer_values,
-            cap_tokens=None if isinstance(self.cap_tokens, str) else self.cap_tokens,
-            reference=self.reference,
-            set_aside_incomplete=self.set_aside_incomplete,
-        )
+    reading = Reading(columns, groups, answers, no_answer_values, cap_tokens, reference, where, set_aside_incomplete)
+    return build(as_table, data, reading)[0]

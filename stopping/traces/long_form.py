@@ -1,6 +1,7 @@
 """Between one row a trace, as people log, and problems x samples, as the rest computes. Padding happens only here."""
 
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -9,7 +10,7 @@ import pyarrow as pa
 from stopping.traces.answers import NONE, NOT_LOGGED, Equality, answer_keys, equality_name, first_equal, key_numbers
 from stopping.traces.columns import MAX_TOKENS
 from stopping.traces.errors import LogError, shown
-from stopping.traces.selection import Selection
+from stopping.traces.selection import ColumnNames, Reader, Selection, select
 from stopping.traces.trace_log import LiveColumns, TraceLog
 
 if TYPE_CHECKING:
@@ -20,6 +21,7 @@ CANONICAL = (
     "problem",
     "sample",
     "length_tokens",
+    "thought_tokens",
     "correct",
     "answer",
     "answer_label",
@@ -29,6 +31,7 @@ CANONICAL = (
     *LIVE,
 )
 REQUIRED = ("problem", "length_tokens")
+CHECKPOINT = "checkpoint_"  # begins the names of the columns that `save` writes checkpoints to
 NO_ANSWER_VALUES = ("NO_ANSWER", "")
 MAX_SAMPLE_ID = 2**62 - 1
 _MAX_PADDING = 100_000_000  # cells; more, and one long row of samples would take the memory
@@ -88,21 +91,43 @@ class Padding:
             )
 
 
-def build(
-    selection: Selection,
-    *,
-    groups: Sequence[str],
-    answers: Equality | None,
-    no_answer_values: Collection[str],
-    cap_tokens: int | None,
-    reference: str | None,
-    set_aside_incomplete: bool,
-) -> tuple[TraceLog, np.ndarray]:
+@dataclass(frozen=True)
+class Reading:
+    """How rows are read; the arguments of `load`, which explains them."""
+
+    columns: ColumnNames | None
+    groups: Sequence[str]
+    answers: Equality | None
+    no_answer_values: Collection[str]
+    cap_tokens: int | str | None
+    reference: str | None
+    where: Mapping[str, Any] | None
+    set_aside_incomplete: bool
+
+    def __post_init__(self) -> None:
+        if isinstance(self.groups, str):
+            raise LogError(f"groups: expected a sequence of names, got {self.groups!r}; write ({self.groups!r},)")
+        for name in self.groups:
+            if name in CANONICAL or name.startswith(CHECKPOINT):
+                raise LogError(
+                    f"groups: {name!r} is a column of the log itself; give it another name and map it in columns="
+                )
+        if isinstance(self.no_answer_values, str):
+            raise LogError(f"no_answer_values: expected several texts, got {self.no_answer_values!r}")
+
+
+def build(read: Reader, data: Any, reading: Reading) -> tuple[TraceLog, np.ndarray]:
     """The log, and for each trace the row of the source it stands in, [problems, samples] int64 (-1 in the padding)."""
+    others = {name: name for name in reading.groups}
+    if isinstance(reading.cap_tokens, str):
+        others["cap_tokens"] = reading.cap_tokens
+    selection = select(
+        read, data, canonical=CANONICAL, required=REQUIRED, others=others, columns=reading.columns, where=reading.where
+    )
     length_column = selection.column("length_tokens")
     incomplete = length_column.missing()
     if incomplete.any():
-        if not set_aside_incomplete:
+        if not reading.set_aside_incomplete:
             raise length_column.error(
                 int(np.argmax(incomplete)),
                 "a whole number of tokens >= 1 (set_aside_incomplete=True leaves out and counts rows without)",
@@ -112,12 +137,13 @@ def build(
         raise selection.source.error("at least one row with a length", "none")
     length, _ = selection.column("length_tokens").whole_numbers(1, MAX_TOKENS, " of tokens")
     padding = Padding(selection)
-    cap, common_cap = _caps(selection, cap_tokens, length)
+    cap, common_cap = _caps(selection, reading.cap_tokens, length)
     censored, censored_known = _or_unknown(selection, "censored", len(length))
     if cap is not None:
         censored, censored_known = np.where(censored_known, censored, length >= cap), np.ones(len(length), np.bool_)
     correct, correct_known = _or_unknown(selection, "correct", len(length))
-    answered, label, text, equality = _answers(selection, padding, censored, answers, no_answer_values)
+    answered, label, text, equality = _answers(selection, padding, censored, reading)
+    reference = reading.reference
     if reference is None:
         several = padding.shape[1] > 1
         reference = "single" if not several else f"majority@{padding.shape[1]}" if (label >= 0).any() else "logged"
@@ -133,8 +159,9 @@ def build(
         censored=padding.grid(censored & censored_known, False, np.bool_),
         censored_known=padding.grid(censored_known, False, np.bool_),
         answer_text=None if text is None else padding.grid(text, None, object),
+        thought_tokens=_thought(selection, padding, length),
         answer_equality=equality,
-        groups={name: _group(selection, padding, name) for name in groups},
+        groups={name: _group(selection, padding, name) for name in reading.groups},
         cap_tokens=common_cap,
         reference=reference,
         set_aside=selection.set_aside,
@@ -149,9 +176,11 @@ def _or_unknown(selection: Selection, name: str, num_rows: int) -> tuple[np.ndar
     return np.zeros(num_rows, np.bool_), np.zeros(num_rows, np.bool_)
 
 
-def _caps(selection: Selection, cap_tokens: int | None, length: np.ndarray) -> tuple[np.ndarray | None, int | None]:
+def _caps(
+    selection: Selection, cap_tokens: int | str | None, length: np.ndarray
+) -> tuple[np.ndarray | None, int | None]:
     """The cap of each row, and the one all share, if they do. Raises `LogError` for a length above its cap."""
-    if cap_tokens is None and "cap_tokens" in selection:
+    if "cap_tokens" in selection and (cap_tokens is None or isinstance(cap_tokens, str)):
         column = selection.column("cap_tokens")
         cap, known = column.whole_numbers(1, MAX_TOKENS, " of tokens")
         if not known.all():
@@ -181,10 +210,10 @@ def _answers(
     selection: Selection,
     padding: Padding,
     censored: np.ndarray,
-    answers: Equality | None,
-    no_answer_values: Collection[str],
+    reading: Reading,
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray | None, str]:
     """`answered` [rows], labels [rows] in order of problem and sample, texts [rows], and how answers were compared."""
+    answers, no_answer_values = reading.answers, reading.no_answer_values
     has_text, has_label = "answer" in selection, answers is None and "answer_label" in selection
     name = equality_name(answers or "exact")
     key, text = np.full(len(censored), -1), None
@@ -212,6 +241,18 @@ def _answers(
     labelled = key >= 0
     key[labelled] = first_equal(padding.problem[labelled], padding.position[labelled], key[labelled])
     return answered, key, text, "custom" if has_label else name if has_text else "none"
+
+
+def _thought(selection: Selection, padding: Padding, length: np.ndarray) -> np.ndarray | None:
+    if "thought_tokens" not in selection:
+        return None
+    column = selection.column("thought_tokens")
+    thought, known = column.whole_numbers(0, MAX_TOKENS, " of tokens")
+    above = known & (thought > length)
+    if above.any():
+        index = int(np.argmax(above))
+        raise column.error(index, f"at most the length of {length[index]} tokens")
+    return padding.grid(np.where(known, thought, -1), -1, np.int32)
 
 
 def _group(selection: Selection, padding: Padding, name: str) -> np.ndarray:
@@ -274,6 +315,9 @@ def to_table(log: TraceLog) -> pa.Table:
         columns["answer"] = pa.array(log.answer_text[there], pa.string())
     if log.answer_text is not None or (log.answer >= 0).any():
         columns["answer_label"] = log.answer[there]
+    if log.thought_tokens is not None:
+        thought = log.thought_tokens[there]
+        columns["thought_tokens"] = pa.array(thought, mask=thought < 0)
     if log.live is not None:
         stop = log.live.would_stop_at[there]
         columns["policy_id"] = pa.array(log.live.policy_id[there], pa.string())
@@ -292,6 +336,7 @@ def to_frame(log: TraceLog) -> "pandas.DataFrame":
     except ImportError as error:
         raise ImportError("to_pandas needs pandas: pip install pandas") from error
     frame = to_table(log).to_pandas(types_mapper={pa.bool_(): pandas.BooleanDtype()}.get)
-    if log.live is not None:
-        frame["would_stop_at"] = frame["would_stop_at"].astype("Int64")
+    for name in ("thought_tokens", "would_stop_at"):
+        if name in frame:
+            frame[name] = frame[name].astype("Int64")
     return frame

@@ -13,8 +13,8 @@ from stopping.traces.columns import MAX_TOKENS
 from stopping.traces.errors import LogError
 from stopping.traces.files import read
 from stopping.traces.long_form import MAX_SAMPLE_ID, NO_ANSWER_VALUES
-from stopping.traces.selection import ColumnNames, Selection, select, wanted_columns
-from stopping.traces.tables import IN_MEMORY, as_table
+from stopping.traces.selection import ColumnNames, Selection, select
+from stopping.traces.tables import as_table
 from stopping.traces.trace_log import TraceLog
 
 CANONICAL = ("problem", "sample", "position_tokens", "answer", "correct", "probe_cost_tokens")
@@ -61,16 +61,12 @@ def with_checkpoints(
     if isinstance(signals, str):
         raise LogError(f"signals: expected a sequence of names, got {signals!r}; write ({signals!r},)")
     others = {name: name for name in signals}
-    wanted = wanted_columns(CANONICAL, others, columns, where)
-    if isinstance(data, (str, Path)):
-        table, available, source = read(Path(data), wanted)
-    else:
-        (table, available), source = as_table(data, wanted), IN_MEMORY
+    reader, data = (read, Path(data)) if isinstance(data, (str, Path)) else (as_table, data)
     selection = select(
-        table, available, source, canonical=CANONICAL, required=REQUIRED, others=others, columns=columns, where=where
+        reader, data, canonical=CANONICAL, required=REQUIRED, others=others, columns=columns, where=where
     )
     if not len(selection.rows):
-        raise source.error("at least one row", "none")
+        raise selection.source.error("at least one row", "none")
     position, known = selection.column("position_tokens").whole_numbers(0, MAX_TOKENS, " of tokens")
     if not known.all():
         raise selection.column("position_tokens").error(int(np.argmin(known)), "a whole number of tokens >= 0")

@@ -1,10 +1,12 @@
-"""What a log can be used for, said before any work starts."""
+"""What a log can be used for, said before any work starts; and how figures are written for people."""
 
+import math
 from dataclasses import asdict, dataclass
 from typing import Any
 
 import numpy as np
 
+from stopping.traces.answers import NOT_LOGGED
 from stopping.traces.trace_log import TraceLog
 
 _CHANCE_DUPLICATES = 0.05  # short answers of similar length coincide; a source listed twice gives about half
@@ -52,6 +54,29 @@ class Report:
         return "\n".join(lines)
 
 
+def plus_minus(figure: Any, unit: float = 1.0, *, signed: bool = False) -> str:
+    """Write `mean ± standard error` in this unit, to one digit of the error, or two where it begins with 1 to 3.5.
+
+    (The Particle Data Group's rule for rounding.)
+
+    Args:
+        figure: has `mean` and `standard_error`: 0 of an exact value, None or infinite where it is not known.
+        unit: what both are divided by; below 0 it turns the sign.
+        signed: write a plus sign too.
+    """
+    mean, error = figure.mean / unit, figure.standard_error
+    plus = "+" if signed else ""
+    if error is None or not math.isfinite(error):
+        return f"{mean:{plus},.3g} ± ?"
+    error /= abs(unit)
+    if error == 0:
+        return f"{mean:{plus},.6g}" if mean else "0"
+    exponent = math.floor(math.log10(error))
+    leading = error / 10**exponent
+    digits = max(0, -exponent + (leading < 3.55 or leading >= 9.5))
+    return f"{mean:{plus},.{digits}f} ± {error:,.{digits}f}"
+
+
 def check(log: TraceLog) -> Report:
     """Say what the log holds, what that is enough for, and which column is missing for the rest."""
     there = log.present
@@ -96,9 +121,10 @@ def _first_finish(log: TraceLog) -> Use:
 def _majority_vote(log: TraceLog) -> Use:
     if not (log.answer >= 0).any():
         return Use(False, "no answers are logged: the 'answer' column is missing or empty")
-    if (log.answer == -2).any():
+    if (log.answer == NOT_LOGGED).any():
         return Use(
-            False, f"the answer of {int((log.answer == -2).sum())} answered traces is missing in the 'answer' column"
+            False,
+            f"the answer of {int((log.answer == NOT_LOGGED).sum())} answered traces is missing in the 'answer' column",
         )
     if log.num_samples < 2:
         return Use(False, "each problem has one sample; log several with a 'sample' column")

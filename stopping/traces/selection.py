@@ -1,6 +1,6 @@
 """Which columns of a table a log takes, under our names, and which rows."""
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -12,6 +12,8 @@ from stopping.traces.errors import LogError, Source, listed
 from stopping.traces.trace_log import as_labels
 
 ColumnNames = Mapping[str, str | Sequence[str]]
+# From a path or a table and the columns wanted: those it has, the names of all, and how errors call it.
+Reader = Callable[[Any, Collection[str]], tuple[pa.Table, list[str], Source]]
 
 
 @dataclass(frozen=True)
@@ -84,18 +86,9 @@ class Selection:
         )
 
 
-def wanted_columns(
-    canonical: Collection[str], others: Mapping[str, str], columns: ColumnNames | None, where: Mapping[str, Any] | None
-) -> set[str]:
-    """Every name a table may be asked for."""
-    mapped = [name for value in (columns or {}).values() for name in ([value] if isinstance(value, str) else value)]
-    return {*(canonical if columns is None else mapped), *others.values(), *(where or {})}
-
-
 def select(
-    table: pa.Table,
-    available: Sequence[str],
-    source: Source,
+    read: Reader,
+    data: Any,
     *,
     canonical: Sequence[str],
     required: Collection[str],
@@ -103,12 +96,15 @@ def select(
     columns: ColumnNames | None,
     where: Mapping[str, Any] | None,
 ) -> Selection:
-    """Resolve names, then keep the rows that `where` asks for.
+    """Read `data` (`files.read` or `tables.as_table`), resolve names, then keep the rows that `where` asks for.
 
     Without `columns` our names are looked up as they are; with it, what is not mapped is not taken (a column of ours in
     name only may mean something else), except `others` (groups, signals): our name -> theirs unless mapped.
     Raises `LogError` for a mapping of a name we do not know, and a column that is not there.
     """
+    mapped = [name for value in (columns or {}).values() for name in ([value] if isinstance(value, str) else value)]
+    wanted = {*(canonical if columns is None else mapped), *others.values(), *(where or {})}
+    table, available, source = read(data, wanted)
     known = {*canonical, *others}
     for name in columns or {}:
         if name not in known:

@@ -11,14 +11,12 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet
 
-from stopping.traces.answers import Equality
 from stopping.traces.checkpoints import Checkpoints
 from stopping.traces.errors import LogError
-from stopping.traces.long_form import to_table
+from stopping.traces.long_form import CHECKPOINT, Reading, to_table
 from stopping.traces.token_signals import TokenSignals
 from stopping.traces.trace_log import TraceLog
 
-CHECKPOINT = "checkpoint_"
 _SIGNAL = "checkpoint_signal_"
 _KEY = b"stopping.trace_log"
 _VERSION = 1
@@ -128,16 +126,14 @@ def complete(
     path: Path,
     stored: Description,
     source_row: np.ndarray,
-    answers: Equality | None,
-    cap_tokens: int | str | None,
-    reference: str | None,
+    reading: Reading,
 ) -> TraceLog:
     """Add what `save` wrote beside the traces, where the caller did not say otherwise."""
     return dataclasses.replace(
         log,
-        reference=stored.reference if reference is None else log.reference,
-        cap_tokens=stored.cap_tokens if cap_tokens is None else log.cap_tokens,
-        answer_equality=stored.answer_equality if answers is None else log.answer_equality,
+        reference=stored.reference if reading.reference is None else log.reference,
+        cap_tokens=stored.cap_tokens if reading.cap_tokens is None else log.cap_tokens,
+        answer_equality=stored.answer_equality if reading.answers is None else log.answer_equality,
         set_aside={**stored.set_aside, **log.set_aside},
         checkpoints=None if stored.checkpoints is None else _checkpoints(log, path, stored.checkpoints, source_row),
     )

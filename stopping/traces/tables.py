@@ -13,15 +13,15 @@ from stopping.traces.errors import LogError, Source
 IN_MEMORY = Source("columns")
 
 
-def as_table(data: Any, wanted: Collection[str]) -> tuple[pa.Table, list[str]]:
-    """The `wanted` columns that `data` has as a pyarrow Table, and the names of all its columns.
+def as_table(data: Any, wanted: Collection[str]) -> tuple[pa.Table, list[str], Source]:
+    """The `wanted` columns that `data` has as a pyarrow Table, the names of all its columns, and how errors call it.
 
     Raises `LogError` for other types, columns of different lengths, and values that are no texts, numbers or booleans.
     """
     if isinstance(data, pa.Table):
         if len(set(data.column_names)) < data.num_columns:
             raise IN_MEMORY.error("each column once", f"{data.column_names}")
-        return data.select([name for name in data.column_names if name in wanted]), data.column_names
+        return data.select([name for name in data.column_names if name in wanted]), data.column_names, IN_MEMORY
     pandas = sys.modules.get("pandas")  # a DataFrame in hand means pandas is imported
     if pandas is not None and isinstance(data, pandas.DataFrame):
         if not data.columns.is_unique:
@@ -35,7 +35,7 @@ def as_table(data: Any, wanted: Collection[str]) -> tuple[pa.Table, list[str]]:
     lengths = {name: len(values) for name, values in arrays.items()}
     if len(set(lengths.values())) > 1:
         raise IN_MEMORY.error("columns of one length", f"{lengths}")
-    return pa.table(arrays), [str(name) for name in data]
+    return pa.table(arrays), [str(name) for name in data], IN_MEMORY
 
 
 def _array(values: Any, name: str) -> pa.ChunkedArray:

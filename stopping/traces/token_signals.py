@@ -60,10 +60,10 @@ class TokenSignals:
         return row
 
 
-def find(path: Path, source_row: np.ndarray, taken: set[str]) -> TokenSignals | None:
-    """The list columns of numbers in a Parquet file that are not `taken` otherwise; `None` if there are none."""
+def find(path: Path, source_row: np.ndarray, taken: tuple[str, ...]) -> TokenSignals | None:
+    """The list columns of numbers in a Parquet file, but those whose names begin with `taken`; `None` if there are none."""
     schema = pa.parquet.read_schema(path)
-    names = tuple(field.name for field in schema if field.name not in taken and _is_numbers(field.type))
+    names = tuple(field.name for field in schema if not field.name.startswith(taken) and _is_numbers(field.type))
     return TokenSignals(path.resolve(), file_state(path), names, source_row) if names else None
 
 

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from stopping.traces.answers import NOT_LOGGED
 from stopping.traces.checkpoints import Checkpoints
 from stopping.traces.errors import LogError, listed, shown
 from stopping.traces.token_signals import TokenSignals
@@ -55,6 +56,8 @@ class TraceLog:
         censored: [problems, samples] bool, the cap was hit: the length is a lower bound.
         censored_known: [problems, samples] bool, False where the log did not say and `censored` is taken to be False.
         answer_text: [problems, samples] str as logged, `None` without; `None` altogether where no answers were logged.
+        thought_tokens: [problems, samples] int32, tokens before the thought was closed, -1 where it was not closed or this was
+            not logged; `None` altogether where it never was. The rest of the length is the answer.
         answer_equality: how answers were compared: "exact", "numeric", "custom", or "none" without answers.
         groups: per-problem labels by name (model, dataset, ...), [problems] str or `None` each.
         cap_tokens: the cap on length all traces had, if there was one.
@@ -78,6 +81,7 @@ class TraceLog:
     censored: np.ndarray
     censored_known: np.ndarray
     answer_text: np.ndarray | None = None
+    thought_tokens: np.ndarray | None = None
     answer_equality: str = "none"
     groups: Mapping[str, np.ndarray] = field(default_factory=dict)
     cap_tokens: int | None = None
@@ -135,7 +139,7 @@ class TraceLog:
     @property
     def has_answers(self) -> bool:
         """Whether every answer given was logged, and there is one: what a vote needs."""
-        return bool((self.answer >= 0).any() and not (self.answer == -2).any())
+        return bool((self.answer >= 0).any() and not (self.answer == NOT_LOGGED).any())
 
     def take(self, problem_indices: Iterable[int] | np.ndarray) -> "TraceLog":
         """The log of these problems, [n] indices or [problems] bool, in this order; padding nobody needs is cut.
@@ -234,6 +238,7 @@ _GRID_TYPES: dict[str, np.dtype] = {
     "censored": np.dtype(np.bool_),
     "censored_known": np.dtype(np.bool_),
     "answer_text": np.dtype(object),
+    "thought_tokens": np.dtype(np.int32),
 }
 
 

@@ -53,12 +53,19 @@ def test_exact_values_have_error_zero_and_no_interval():
     ("estimate", "text"),
     [
         (Estimate(0.61234, 0.0034, 9), "0.6123 ± 0.0034"),
+        (Estimate(0.61234, 0.0036, 9), "0.612 ± 0.004"),
+        (Estimate(0.61234, 0.0097, 9), "0.6123 ± 0.0097"),
         (Estimate(19776.2, 64.2, 9), "19,776 ± 64"),
         (Estimate(1.0, math.inf, 1), "1 ± ?"),
     ],
 )
-def test_estimates_print_two_digits_of_their_error(estimate, text):
+def test_estimates_print_one_digit_of_their_error_or_two(estimate, text):
     assert str(estimate) == text
+
+
+def test_estimates_in_plain_numbers():
+    assert Estimate(1.5, 0.0, 1).as_dict() == {"mean": 1.5, "standard_error": 0.0, "num_independent": 1}
+    assert Estimate(1.5, math.inf, 1).as_dict()["standard_error"] is None
 
 
 def test_difference_is_paired_and_refuses_other_worlds():

@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 
 import sims
-from stopping.cli.rules import default_rules
+from stopping.cli.rules import default_rules, name_of
 from stopping.plots import _undominated, frontier
 from stopping.problems import Sampling
 from stopping.traces import from_columns
@@ -27,8 +27,12 @@ def comparison():
     return sims.compare(problem, log, default_rules(log, num_samples, 500))
 
 
+def names_of(comparison):
+    return [name_of(row.policy) for row in comparison.rows]
+
+
 def test_labels_cover_neither_each_other_nor_points_and_stay_inside(comparison):
-    figure = frontier(comparison)
+    figure = frontier(comparison, names_of(comparison))
     (axes,) = figure.axes
     labels = [text for text in axes.texts if text.get_gid() == "label"]
     assert len(labels) == len(comparison.rows) >= 12
@@ -39,15 +43,21 @@ def test_labels_cover_neither_each_other_nor_points_and_stay_inside(comparison):
                 one.overlaps(other) and one.intersection(one, other).width > 0.5 < one.intersection(one, other).height
             )
         assert one.x0 >= 0 and one.x1 <= figure.bbox.width and one.y0 >= 0 and one.y1 <= figure.bbox.height
+    assert axes.get_title(loc="right") == "± one standard error over 60 problems"
     points = axes.transData.transform(
         [(row.result.total_tokens.mean / 1000, row.result.correct.mean * 100) for row in comparison.rows]
     )
     assert not any(box.contains(*point) for box in boxes for point in points)
+    leaders = [axes.transData.transform(line.get_xydata()) for line in axes.lines if line.get_gid() == "leader"]
+    assert leaders
+    for start, end in leaders:  # from a point to a name, in the limits the picture ends up with
+        assert np.abs(points - start).max(axis=1).min() < 1e-6
+        assert any(box.padded(3).contains(*end) for box in boxes)
 
 
 def test_names_are_those_given_and_the_reference_is_marked(comparison):
     names = [f"rule {i}" for i in range(len(comparison.rows))]
-    (axes,) = frontier(comparison, names=names).axes
+    (axes,) = frontier(comparison, names).axes
     shown = {text.get_text() for text in axes.texts}
     assert shown == {"rule 0 (reference)", *names[1:]}
     assert axes.get_xlabel().endswith("thousands") and axes.get_ylabel() == "accuracy, %"

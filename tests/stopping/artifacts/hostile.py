@@ -24,17 +24,8 @@ import safetensors.numpy
 
 from stopping import artifacts
 from stopping.artifacts.streams import episode
-from stopping.policies import (
-    FirstFinish,
-    FixedSamples,
-    Margin,
-    SamplingObservation,
-    TokenBudget,
-    UnanimousWindow,
-    VoteTable,
-    bind,
-)
-from tests.stopping.policies.own_policies import RunningAgreement, WeightedVotes
+from stopping.policies import SamplingObservation, bind
+from tests.helpers import ALL_POLICIES, BIG, OWN_POLICIES
 
 POLICY, GOLDEN, WEIGHTS, CARD, CHECKSUMS = NAMES = (
     "policy.json",
@@ -43,17 +34,7 @@ POLICY, GOLDEN, WEIGHTS, CARD, CHECKSUMS = NAMES = (
     "README.md",
     "SHA256SUMS",
 )
-POLICIES = (
-    VoteTable.adaptive_consistency(),
-    VoteTable.cannot_be_caught(9000),  # with weights
-    Margin(3),
-    FirstFinish(2),
-    FixedSamples(16),
-    TokenBudget(4096),
-    UnanimousWindow(5),
-    RunningAgreement(0.8),
-    WeightedVotes(np.array([0.5, 1.25, 3.0]), 2.1),
-)
+POLICIES = (*ALL_POLICIES, *OWN_POLICIES, BIG)
 Contents = dict[str, bytes | str]  # a file's bytes, or "link", "directory", "pipe"
 
 

@@ -61,6 +61,18 @@ def replace(directory, old, new, name="policy.json", count=1):
     checksums(directory)
 
 
+def edit(directory, *path, value):
+    """Change one value of policy.json."""
+    content = json.loads((directory / "policy.json").read_text())
+    *parents, last = path
+    node = content
+    for key in parents:
+        node = node[key]
+    node[last] = value
+    (directory / "policy.json").write_text(json.dumps(content))
+    checksums(directory)
+
+
 # ---- the directory
 
 
@@ -190,10 +202,7 @@ def test_a_newer_minor_version_is_read(directory):
 
 
 def test_what_the_policy_itself_refuses(directory):
-    content = json.loads((directory / "policy.json").read_text())
-    content["parameters"]["required_by_runner_up"]["values"][0] = 0
-    (directory / "policy.json").write_text(json.dumps(content))
-    checksums(directory)
+    edit(directory, "parameters", "required_by_runner_up", "values", 0, value=0)
     error = refused(
         directory, r"parameters: VoteTable refuses them: VoteTable\.required_by_runner_up: expected more votes"
     )
@@ -276,10 +285,7 @@ def test_golden_file(directory, text, message):
 
 
 def test_a_changed_parameter_is_caught_by_the_golden_lines(directory):
-    content = json.loads((directory / "policy.json").read_text())
-    content["parameters"]["required_by_runner_up"]["values"][2] += 1
-    (directory / "policy.json").write_text(json.dumps(content))
-    checksums(directory)
+    edit(directory, "parameters", "required_by_runner_up", "values", 2, value=7)
     refused(directory, r"golden.jsonl: line \d+: decision \d+ must be STOP 0, this policy gives CONTINUE 0")
 
 
@@ -306,26 +312,23 @@ def test_a_changed_tensor(with_weights):
             "a: no parameter refers to this tensor",
         ),
         ({"required_by_runner_up": np.full(4501, 4501, np.float16)}, "expected int32"),
+        *(
+            (content, ".")
+            for content in (b"", b"\0" * 8, b"\xff" * 8, b"\xff" * 100, (2**40).to_bytes(8, "little") + b"{}")
+        ),
     ],
+    ids=count(),
 )
 def test_tensors_are_those_referred_to(with_weights, tensors, message):
-    (with_weights / "weights.safetensors").write_bytes(safetensors.numpy.save(tensors))
+    content = tensors if isinstance(tensors, bytes) else safetensors.numpy.save(tensors)
+    (with_weights / "weights.safetensors").write_bytes(content)
     sign(with_weights)
     assert refused(with_weights, message).file == "weights.safetensors"
 
 
-@pytest.mark.parametrize("content", [b"", b"\0" * 8, b"\xff" * 8, b"\xff" * 100, (2**40).to_bytes(8, "little") + b"{}"])
-def test_no_safetensors(with_weights, content):
-    (with_weights / "weights.safetensors").write_bytes(content)
-    sign(with_weights)
-    assert refused(with_weights, ".").file == "weights.safetensors"
-
-
 def test_weights_nobody_refers_to(directory):
     (directory / "weights.safetensors").write_bytes(safetensors.numpy.save({"a": np.ones(3)}))
-    content = json.loads((directory / "policy.json").read_text())
-    content["files"]["weights.safetensors"] = ""
-    (directory / "policy.json").write_text(json.dumps(content))
+    edit(directory, "files", "weights.safetensors", value="")
     sign(directory)
     refused(directory, "weights.safetensors: no parameter refers to this file")
 
@@ -340,19 +343,18 @@ def test_tensors_are_finite(tmp_path):
 # ---- saving
 
 
-@pytest.mark.parametrize("value", [float("nan"), float("inf"), "text", None, [1.0], 2**63])
-def test_parameters_that_are_no_numbers(tmp_path, value):
-    with pytest.raises(ArtifactError, match=r"policy\.json: parameters\.threshold"):
-        artifacts.save(FLOAT_POLICY(value, np.ones(2)), tmp_path / "policy")
-    assert list(tmp_path.iterdir()) == []
-
-
 @pytest.mark.parametrize(
-    "value", [np.array([np.nan]), np.array(["a"]), np.array([1j]), np.array([None]), np.full(5000, np.inf)]
+    ("name", "value"),
+    [("threshold", value) for value in (float("nan"), float("inf"), "text", None, [1.0], 2**63)]
+    + [("weights", np.array([value])) for value in (np.nan, "a", 1j, None)]
+    + [("weights", np.full(5000, np.inf))],
+    ids=count(),
 )
-def test_arrays_that_are_no_numbers(tmp_path, value):
-    with pytest.raises(ArtifactError, match=r"policy\.json: parameters\.weights: expected"):
-        artifacts.save(FLOAT_POLICY(0.5, value), tmp_path / "policy")
+def test_parameters_that_are_no_numbers(tmp_path, name, value):
+    policy = FLOAT_POLICY(**{"threshold": 0.5, "weights": np.ones(2)} | {name: value})
+    with pytest.raises(ArtifactError, match=rf"policy\.json: parameters\.{name}\S*: .*expected"):
+        artifacts.save(policy, tmp_path / "policy")
+    assert list(tmp_path.iterdir()) == []
 
 
 @pytest.mark.parametrize(
@@ -381,14 +383,19 @@ def test_notes_are_checked(tmp_path, given, field):
     assert list(tmp_path.iterdir()) == []
 
 
-def test_golden_observations_lack_a_signal(tmp_path):
-    with pytest.raises(ArtifactError, match=r"golden\.jsonl: line 1: the observation has no signal 'runner_up_votes'"):
-        artifacts.save(Margin(2), tmp_path / "policy", golden_observations=[[{"leader_votes": 1}]])
-
-
-def test_the_observation_lacks_a_signal(tmp_path):
-    with pytest.raises(ArtifactError, match=r"policy\.json: signals: object has no field leader_votes, runner_up"):
-        artifacts.save(Margin(2), tmp_path / "policy", observation=object)
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [
+        (
+            {"golden_observations": [[{"leader_votes": 1}]]},
+            r"golden\.jsonl: line 1: the observation has no signal 'runner_up_votes'",
+        ),
+        ({"observation": object}, r"policy\.json: signals: object has no field leader_votes, runner_up"),
+    ],
+)
+def test_the_observation_lacks_a_signal(tmp_path, given, message):
+    with pytest.raises(ArtifactError, match=message):
+        artifacts.save(Margin(2), tmp_path / "policy", **given)
 
 
 def test_what_is_there_is_kept(directory, tmp_path):

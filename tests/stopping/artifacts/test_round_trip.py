@@ -25,13 +25,12 @@ from stopping.policies import (
     bind,
     parameters,
 )
-from tests.helpers import ALL_POLICIES, OWN_POLICIES, name_of, needs
+from tests.helpers import ALL_POLICIES, BIG, OWN_POLICIES, name_of, needs
 from tests.stopping.artifacts.own_policies import FLOAT_POLICY, Head, HeadObservation
 from tests.stopping.policies.own_policies import RunningAgreement
 
 ROOT = Path(stopping.__file__).parents[1]
 CREATED = "2026-01-31T12:00:00Z"
-BIG = VoteTable.cannot_be_caught(9000)
 
 
 @pytest.mark.parametrize("policy", (*ALL_POLICIES, *OWN_POLICIES, BIG), ids=name_of)

@@ -32,10 +32,11 @@ def point(**numbers: Any) -> Points:
     return Points(*(jnp.asarray(value, float) for value in values))
 
 
-def normal_lengths(chance: float, right: tuple[float, float], wrong: tuple[float, float]) -> Points:
+def normal_logs(chance: float, right: tuple[float, float], wrong: tuple[float, float], unit: float = 1.0) -> Points:
+    (mean_right, scale_right), (mean_wrong, scale_wrong) = np.array([right, wrong]) * unit
     return point(
-        chance=chance, mean_right=right[0], mean_wrong=wrong[0], scale_right=right[1], scale_wrong=wrong[1]
-    )  # fmt: skip
+        chance=chance, mean_right=mean_right, mean_wrong=mean_wrong, scale_right=scale_right, scale_wrong=scale_wrong
+    )
 
 
 # pi, (m1, s1), (m0, s0) -> A(n) and E[min] for n = 1, 2, 4, 8, 16; lengths are normal, not their logs
@@ -49,21 +50,24 @@ CARD = [
 def test_first_finish_search_on_normal_lengths(
     law: Any, accuracy: Any, shortest: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    """With us the logs of lengths are normal. The mean of a normal length y is the slope of E exp(u y) at u = 0."""
+    unit = 1e-8
     with jax.enable_x64(True):
-        usual = first_finish(normal_lengths(*law), COUNTS, False, tokens=lambda y: y)
+        usual, twice = (first_finish(normal_logs(*law, u), COUNTS, False) for u in (unit, 2 * unit))
         monkeypatch.setattr(parallel, "NUM_NODES", 96)  # A(16) = .45095 of the second law is hard to round
-        curve = first_finish(normal_lengths(*law), COUNTS, False, tokens=lambda y: y)
+        curve = first_finish(normal_logs(*law, unit), COUNTS, False)
     assert [f"{value:.4f}" for value in curve.accuracy[0]] == [f"{value:.4f}" for value in accuracy]
     np.testing.assert_allclose(usual.accuracy[0], accuracy, atol=1e-4)
     if shortest is not None:
-        assert [f"{value:.3f}" for value in usual.latency_tokens[0]] == [f"{value:.3f}" for value in shortest]
+        slope = np.subtract(twice.latency_tokens[0], usual.latency_tokens[0]) / unit
+        assert [f"{value:.3f}" for value in slope] == [f"{value:.3f}" for value in shortest]
 
 
 def test_dispersed_wrong_traces_make_the_very_short_ones_suspect() -> None:
     """The posterior peaks at l* = (m1 s0^2 - m0 s1^2) / (s0^2 - s1^2) = 7.5 and falls to 0 below."""
     length = np.arange(-40, 20, 0.01)
     with jax.enable_x64(True):
-        law = parallel._law(jnp.asarray(length), normal_lengths(*CARD[1][0]), False, lambda y: y)
+        law = parallel._law(jnp.asarray(length), normal_logs(*CARD[1][0]), False)
         posterior = np.asarray(law.right / law.ending)
     assert length[posterior.argmax()] == pytest.approx(7.5, abs=0.01)
     assert posterior[0] < 1e-12

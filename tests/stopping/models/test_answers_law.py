@@ -9,7 +9,8 @@ import numpy as np
 import pytest
 from scipy.stats import chisquare
 
-from stopping.models import NO_ANSWER, Answers
+from stopping.models import Answers
+from stopping.policies import NO_ANSWER
 
 # discount, concentration: infinitely many kinds, and 3 or 5 of them
 LAWS = [(0.0, 1.0), (0.0, 0.2), (0.5, 0.7), (0.9, -0.5), (-1.0, 3.0), (-0.3, 1.5)]

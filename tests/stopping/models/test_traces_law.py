@@ -9,7 +9,8 @@ from scipy.integrate import quad
 from scipy.stats import beta, norm
 
 from sims import Estimate
-from stopping.models import NO_ANSWER, Answers, LengthCorrectness, Traces
+from stopping.models import Answers, LengthCorrectness, Traces
+from stopping.policies import NO_ANSWER
 
 NUM_WORLDS = 40_000
 FREE = LengthCorrectness([2.0, 0.5], [1.0, 1.5], [8.0, 8.6], 0.4, shift=0.3, scale_right=0.3, scale_wrong=0.6)

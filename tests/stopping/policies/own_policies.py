@@ -88,3 +88,21 @@ class Restarts:
 
     def step(self, xp, state, observation):
         return state, Action(Kind.RESTART.value, 0)
+
+
+@policy(signals=("num_launched",), kinds=(Kind.LAUNCH, Kind.STOP))
+class LaunchesPairs:
+    """Launches a known number of traces, two at a time."""
+
+    num_pairs: int
+
+    @property
+    def max_traces(self):
+        return 2 * self.num_pairs
+
+    def init(self, xp, batch_shape):
+        return ()
+
+    def step(self, xp, state, observation):
+        enough = observation.num_launched >= self.max_traces
+        return state, Action(xp.where(enough, int(Kind.STOP), int(Kind.LAUNCH)), xp.where(enough, 0, 2))

@@ -148,14 +148,16 @@ def test_step_is_pure_and_asks_only_for_its_kinds(policy):
 
 
 @every_policy
-def test_counts_in_the_state_stay_int32(policy):
-    bound = bind(policy, "numpy")
+@pytest.mark.parametrize("backend", ["numpy", "jax", "torch"])
+def test_counts_in_the_state_stay_int32(policy, backend):
+    needs(backend)
+    bound, array = bind(policy, backend), _array(backend)
     state = bound.init((2,))
-    after, _ = bound.step(state, SamplingObservation(*np.ones((8, 2), np.int32)))
+    after, _ = bound.step(state, SamplingObservation(*(array(np.ones(2, np.int32)) for _ in range(8))))
     assert type(after) is type(state)
     for a, b in zip(state, after, strict=True):
         assert a.shape == b.shape
-        if a.dtype.kind != "f":
+        if "float" not in str(a.dtype):
             assert a.dtype == b.dtype
 
 

@@ -35,6 +35,7 @@ CASES = [
     ("logical_and", (MASK, True), MASK),
     ("logical_or", (MASK, [False, False, True]), [True, False, True]),
     ("logical_not", (MASK,), [False, True, False]),
+    ("logical_not", ([3, 0, 2],), [False, True, False]),
 ]
 
 
@@ -154,10 +155,11 @@ def test_full(backend, value, dtype):
         assert full((2, 1), value) == ((value,), (value,))
         return
     for shape in [(), (2,), (2, 3)]:
-        array = full(shape, value)
-        assert tuple(array.shape) == shape
-        assert dtype in str(array.dtype)
-        assert bool((array == value).all())
+        for number in (value, to_array(backend, [value])[0]):  # as written, and as a parameter that was bound
+            array = full(shape, number)
+            assert tuple(array.shape) == shape
+            assert dtype in str(array.dtype)
+            assert bool((array == value).all())
 
 
 def test_policies_use_only_the_names_in_the_list():

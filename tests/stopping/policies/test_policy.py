@@ -1,13 +1,18 @@
 """The register of policies, and what their constructors refuse."""
 
+from itertools import product
+
 import numpy as np
 import pytest
 
 from stopping.policies import (
+    NO_ANSWER,
+    Action,
     FirstFinish,
     FixedSamples,
     Kind,
     Margin,
+    SamplingObservation,
     TokenBudget,
     UnanimousWindow,
     VoteTable,
@@ -116,15 +121,60 @@ def test_adaptive_consistency_refuses_a_confidence(confidence):
         VoteTable.adaptive_consistency(confidence)
 
 
+@pytest.mark.parametrize("max_samples", [0, -1, 2.5, True, 2**31])
+def test_adaptive_consistency_needs_a_sample(max_samples):
+    with pytest.raises(ValueError, match="max_samples: expected a whole number >= 1"):
+        VoteTable.adaptive_consistency(0.95, max_samples)
+
+
 def test_adaptive_consistency_out_of_reach():
     assert VoteTable.adaptive_consistency(0.99, 3) == VoteTable([4, 4])
 
 
-def test_cannot_be_caught_needs_a_trace():
+@pytest.mark.parametrize("num_traces", [0, -1, 2.5])
+def test_cannot_be_caught_needs_a_trace(num_traces):
     with pytest.raises(ValueError, match="num_traces: expected a whole number >= 1"):
-        VoteTable.cannot_be_caught(0)
+        VoteTable.cannot_be_caught(num_traces)
+
+
+@pytest.mark.parametrize("size", [3, 2**31 - 1, 2**31])
+def test_a_bound_count_is_int32_where_it_fits(size):
+    @policy(signals=("num_answers",), kinds=(Kind.CONTINUE, Kind.STOP))
+    class AtLeast:
+        num: int
+
+        def init(self, xp, batch_shape):
+            return ()
+
+        def step(self, xp, state, observation):
+            self.seen.append(self.num)
+            return state, Action(observation.num_answers >= self.num, 0)
+
+    AtLeast.seen = []
+    _, action = bind(AtLeast(size), "numpy").step((), SamplingObservation(*np.full((8, 2), 3, np.int32)))
+    assert action.kind.tolist() == [size <= 3] * 2
+    (seen,) = AtLeast.seen
+    assert (seen.dtype, seen.shape) == (np.int32, ()) if size < 2**31 else seen == size
 
 
 def test_unknown_backend():
     with pytest.raises(ValueError, match="backend: expected one of python, numpy, jax, torch, got 'tpu'"):
         bind(Margin(1), "tpu")
+
+
+@pytest.mark.parametrize("window_size", [1, 2, 3])
+def test_a_window_stops_when_it_is_full_and_unanimous(window_size):
+    """Every stream of seven decision points, with and without an answer, against the definition."""
+    streams = np.array(list(product((NO_ANSWER, 0, 1, 2), repeat=7)), np.int32)
+    bound, nothing = bind(UnanimousWindow(window_size), "numpy"), np.zeros(len(streams), np.int32)
+    state, stopped = bound.init(nothing.shape), np.zeros(nothing.shape, bool)
+    for step, answer in enumerate(streams.T, start=1):
+        state, action = bound.step(state, SamplingObservation(*[nothing] * 3, answer, *[nothing] * 4))
+        stopped |= action.kind == Kind.STOP
+        assert stopped.tolist() == [_has_unanimous_window(row, window_size) for row in streams[:, :step].tolist()]
+
+
+def _has_unanimous_window(answers, size):
+    given = [answer for answer in answers if answer != NO_ANSWER]
+    windows = [given[start : start + size] for start in range(0, len(given), size)]
+    return any(len(window) == size and len(set(window)) == 1 for window in windows)

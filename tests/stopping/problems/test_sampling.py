@@ -10,9 +10,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from sims import replay_worlds
+from sims import replay_worlds, simulate
 from stopping.models import LengthCorrectness
 from stopping.policies import (
+    NO_ANSWER,
     FirstFinish,
     FixedSamples,
     Kind,
@@ -25,10 +26,9 @@ from stopping.policies import (
     bind,
 )
 from stopping.problems import PolicyMismatch, Sampling, SamplingWorld, admit, as_pytree, stack
-from stopping.traces import from_columns
-from tests.stopping.policies.own_policies import ReadsTemperature, Restarts
-
-NONE = -1
+from stopping.traces import answers, from_columns
+from stopping.traces.answers import NOT_LOGGED
+from tests.stopping.policies.own_policies import LaunchesPairs, ReadsTemperature, Restarts
 
 
 def world(lengths, answers, right, num_logged=None) -> SamplingWorld:
@@ -45,7 +45,7 @@ def play(problem, rule, one):
 
 
 # Four traces: ends at 50, 30, 80, 60; answers A, B, none, A; A is right.
-FOUR = world([50, 30, 80, 60], [0, 1, NONE, 0], 0)
+FOUR = world([50, 30, 80, 60], [0, 1, NO_ANSWER, 0], 0)
 
 
 @pytest.mark.parametrize(
@@ -100,14 +100,14 @@ def test_utility_prices_tokens_and_seconds():
 
 
 def test_no_answer_at_all_is_told_and_is_not_correct():
-    silent = world([5, 9], [NONE, NONE], 0)
+    silent = world([5, 9], [NO_ANSWER, NO_ANSWER], 0)
     for rule in (FirstFinish(1), FixedSamples(2), TokenBudget(1)):
         outcome = play(Sampling(None, 2), rule, silent)
-        assert (outcome["answer"], outcome["correct"], outcome["latency_tokens"]) == (NONE, 0, 9)
+        assert (outcome["answer"], outcome["correct"], outcome["latency_tokens"]) == (NO_ANSWER, 0, 9)
 
 
 def test_a_fixed_number_of_samples_is_exactly_that_even_if_none_answers():
-    outcome = play(Sampling(None, 4), FixedSamples(2), world([5, 9, 4, 4], [NONE, NONE, 0, 0], 0))
+    outcome = play(Sampling(None, 4), FixedSamples(2), world([5, 9, 4, 4], [NO_ANSWER, NO_ANSWER, 0, 0], 0))
     assert (outcome["num_launched"], outcome["correct"]) == (2, 0)
 
 
@@ -120,7 +120,7 @@ def test_past_the_log_a_unit_is_unsupported():
 
 
 def test_answers_the_log_does_not_name_support_the_first_answer_only():
-    unnamed = world([50, 30, 80, 60], [-2, -2, -2, -2], 0)._replace(right=np.array([True, False, True, True]))
+    unnamed = world([50, 30, 80, 60], [NOT_LOGGED] * 4, 0)._replace(right=np.array([True, False, True, True]))
     assert play(Sampling(None, 4), FirstFinish(1), unnamed)["unsupported"] == 0
     assert play(Sampling(None, 4), FirstFinish(1), unnamed)["correct"] == 0
     assert play(Sampling(None, 4), FirstFinish(2), unnamed)["unsupported"] == 1
@@ -136,11 +136,11 @@ def second_implementation(problem, rule, one):
     """The rules of the problem once more: an event loop in plain Python over the policy on plain numbers."""
     bound, n, wave = bind(rule, "python"), problem.num_traces, problem.wave_size
     length, answer = one.length_tokens.tolist(), one.answer.tolist()
-    state, now, started, ended, came, votes, latest = bound.init(), 0, {}, [], NONE, [], NONE
+    state, now, started, ended, came, votes, latest = bound.init(), 0, {}, [], NO_ANSWER, [], NO_ANSWER
 
     def leader():
         counts = Counter(votes)
-        return max(counts, key=lambda label: (counts[label], -votes.index(label))) if votes else NONE
+        return max(counts, key=lambda label: (counts[label], -votes.index(label))) if votes else NO_ANSWER
 
     while True:
         counts = [*sorted(Counter(votes).values(), reverse=True), 0, 0]
@@ -151,7 +151,7 @@ def second_implementation(problem, rule, one):
         stops = action.kind == Kind.STOP and (votes or (started and not running and Kind.LAUNCH in rule.kinds))
         if stops or (not running and len(started) == n):
             chosen = latest if action.kind == Kind.STOP and action.amount == Return.LATEST else leader()
-            chosen = chosen if votes else NONE
+            chosen = chosen if votes else NO_ANSWER
             spent = sum(min(length[i], now + int(problem.lag_tokens) - started[i]) for i in started)
             return spent, now, len(started), chosen, int(chosen >= 0 and one.right[chosen])
         wanted = action.amount if action.kind == Kind.LAUNCH else (0 if running else wave)
@@ -159,7 +159,7 @@ def second_implementation(problem, rule, one):
             started[len(started)] = now
         running = [i for i in started if i not in ended]
         first = min(running, key=lambda i: (started[i] + length[i], i))
-        end, came = started[first] + length[first], NONE
+        end, came = started[first] + length[first], NO_ANSWER
         if problem.decision_interval_tokens:
             tick = (now // problem.decision_interval_tokens + 1) * problem.decision_interval_tokens
             if tick < end:
@@ -230,7 +230,7 @@ def test_worlds_of_a_log_keep_its_traces_and_relabel_answers():
     })  # fmt: skip
     got = Sampling(None, 4).worlds(log)
     np.testing.assert_array_equal(got.length_tokens[:, 0], [[5, 6, 7, 0], [8, 9, 0, 0]])
-    np.testing.assert_array_equal(got.answer[:, 0], [[0, 1, 1, NONE], [0, NONE, NONE, NONE]])
+    np.testing.assert_array_equal(got.answer[:, 0], [[0, 1, 1, NO_ANSWER], [0, NO_ANSWER, NO_ANSWER, NO_ANSWER]])
     np.testing.assert_array_equal(got.logged[:, 0], [[True, True, True, False], [True, True, False, False]])
     many = Sampling(None, 2).worlds(log, num_orders=200, seed=1)
     pairs = Counter(map(tuple, np.asarray(many.length_tokens[0]).tolist()))
@@ -238,6 +238,10 @@ def test_worlds_of_a_log_keep_its_traces_and_relabel_answers():
     assert (np.asarray(many.length_tokens[1]) > 0).all()  # padding comes last
     same = np.asarray(many.answer[0, :, 1] == 0)
     assert (same == (np.asarray(many.length_tokens[0]).min(axis=1) > 5)).all()  # y y in either order: label 0
+
+
+def test_logs_and_policies_mean_the_same_by_no_answer():
+    assert answers.NONE == NO_ANSWER  # named twice, for neither room may import the other
 
 
 def test_worlds_refuse_unknown_correctness():
@@ -253,7 +257,30 @@ def test_a_policy_is_checked_at_the_door():
     with pytest.raises(PolicyMismatch, match="Restarts may ask for RESTART; Sampling allows CONTINUE, STOP, LAUNCH"):
         admit(problem, Restarts())
     for rule in RULES:
-        admit(problem, rule)
+        admit(Sampling(None, 6), rule)
+
+
+def test_a_policy_that_launches_more_than_is_offered_is_refused():
+    admit(Sampling(None, 5), FixedSamples(5))
+    for wave_size in (1, 4):
+        with pytest.raises(PolicyMismatch, match="FixedSamples launches up to 5 traces; Sampling offers 4"):
+            replay_worlds(Sampling(None, 4, wave_size=wave_size), FixedSamples(5), FOUR)
+    with pytest.raises(PolicyMismatch, match="FixedSamples launches up to 5 traces; Sampling offers 4"):
+        simulate(jax.random.key(0), Sampling(LengthCorrectness(), 4), FixedSamples(5), num_replicas=10)
+    admit(Sampling(None, 4), LaunchesPairs(2))  # one's own says it in the same way
+    with pytest.raises(PolicyMismatch, match="LaunchesPairs launches up to 6 traces; Sampling offers 4"):
+        admit(Sampling(None, 4), LaunchesPairs(3))
+
+
+def test_a_log_shorter_than_the_problem_is_still_counted_as_unsupported():
+    log = from_columns(
+        {"problem": ["p"] * 2, "length_tokens": [50, 30], "correct": [True, False], "answer": ["x", "y"]}
+    )
+    problem = Sampling(None, 4)
+    assert replay_worlds(problem, FixedSamples(3), problem.worlds(log)).num_unsupported == 1
+    assert replay_worlds(problem, FixedSamples(2), problem.worlds(log)).num_unsupported == 0
+    with pytest.raises(PolicyMismatch, match="launches up to 5 traces; Sampling offers 4"):
+        replay_worlds(problem, FixedSamples(5), problem.worlds(log))
 
 
 @pytest.mark.parametrize("bad", [

@@ -1,5 +1,6 @@
 """Rows become problems x samples."""
 
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -9,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from stopping.traces import LogError, from_columns
+from stopping.traces import LogError, from_columns, load, save
 from tests.stopping.traces.examples import STEADY, long_tables, small
 
 
@@ -210,3 +211,16 @@ def test_a_frame_reads_back(table: dict[str, list[Any]]) -> None:
     )  # a frame holds labels, not how they came about
     assert again.to_pandas().equals(log.to_pandas())
     assert np.array_equal(again.answer, log.answer) and np.array_equal(again.answered, log.answered)
+
+
+def test_the_length_of_the_thought_is_kept_and_checked(tmp_path: Path) -> None:
+    table = {"problem": ["a", "a", "b"], "length_tokens": [30, 20, 10], "thought_tokens": [25, None, 10]}
+    log = from_columns(table)
+    assert log.thought_tokens is not None and log.thought_tokens.tolist() == [[25, -1], [10, -1]]
+    save(log, tmp_path / "log.parquet")
+    assert load(tmp_path / "log.parquet").equals(log) and log.take([1]).thought_tokens.tolist() == [[10]]
+    assert log.to_pandas()["thought_tokens"].isna().tolist() == [False, True, False]
+    assert from_columns(log.to_pandas(), cap_tokens=None).equals(log)
+    with pytest.raises(LogError, match=r"row 2.*'thought_tokens'.*at most the length of 20 tokens.*21"):
+        from_columns(table | {"thought_tokens": [25, 21, 10]})
+    assert from_columns(small()).thought_tokens is None
