@@ -28,8 +28,8 @@ _PUBLIC = {
     "solve": "stopping.solvers",
     "split": "stopping.traces",
 }
-_STAGES = ("artifacts", "calibration", "makespan", "models", "policies", "problems", "solvers", "traces")
-TUNE_LIBRARIES = {"equinox", "jax", "jaxlib", "jaxtyping", "matplotlib", "scipy"}
+_STAGES = ("artifacts", "calibration", "makespan", "models", "policies", "problems", "reasoner", "solvers", "traces")
+TUNE_LIBRARIES = {"equinox", "jax", "jaxlib", "jaxtyping", "matplotlib", "optax", "scipy"}
 
 __all__ = [*_PUBLIC, *_STAGES]  # noqa: PLE0604
 __version__ = "0.1.0"

@@ -16,9 +16,10 @@ MAY_IMPORT = {
     "problems": {"models", "policies", "traces"},
     "sims": {"problems", "models", "policies", "traces"},
     "solvers": {"problems", "policies", "sims", "makespan"},
+    "reasoner": {"traces"},
     "calibration": {"traces", "models", "sims", "solvers"},
 }
-ANYTHING = {"cli", "plots"}  # and stopping/__init__.py, the lazy table of contents
+ANYTHING = {"cli", "plots"}  # and sims/studies, and stopping/__init__.py, the lazy table of contents
 
 
 def rooms() -> list[str]:
@@ -28,7 +29,8 @@ def rooms() -> list[str]:
 
 def files_of(room: str) -> list[Path]:
     folder = ROOT / ("sims" if room == "sims" else f"stopping/{room}")
-    return sorted(folder.rglob("*.py")) if folder.is_dir() else [folder.with_suffix(".py")]
+    files = sorted(folder.rglob("*.py")) if folder.is_dir() else [folder.with_suffix(".py")]
+    return [path for path in files if path.parent != ROOT / "sims" / "studies"]
 
 
 def imported_rooms(path: Path) -> set[str]:

@@ -1,4 +1,4 @@
-"""The command line: `stopping fit | simulate | replay | compare | inspect | demo`.
+"""The command line: `stopping fit | simulate | replay | compare | inspect | demo | study | reasoner`.
 
 Exit codes: 0 done; 1 what was asked for cannot be achieved (a precision not reached, a fit that did not converge);
 2 bad input, said in one line; 70 a bug of ours, with its traceback.
@@ -16,8 +16,10 @@ from stopping.cli.exits import BUG, guarded
 from stopping.cli.fit import fit
 from stopping.cli.inspect import inspect
 from stopping.cli.options import flat
+from stopping.cli.reasoner import reasoner
 from stopping.cli.replay import replay
 from stopping.cli.simulate import simulate
+from stopping.cli.study import study
 
 app = typer.Typer(
     name="stopping",
@@ -26,8 +28,9 @@ app = typer.Typer(
     add_completion=False,
     pretty_exceptions_enable=False,
 )
-for command in (demo, inspect, compare, fit, simulate, replay):
+for command in (demo, inspect, compare, fit, simulate, replay, study):
     app.command()(flat(guarded(command)))
+app.add_typer(reasoner)
 
 
 def _version(asked: bool) -> None:
