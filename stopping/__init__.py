@@ -20,6 +20,7 @@ _PUBLIC = {
     "compare": "sims",
     "check": "stopping.traces",
     "fit": "stopping.calibration",
+    "from_columns": "stopping.traces",
     "load": "stopping.traces",
     "load_policy": "stopping.artifacts:load",
     "save": "stopping.artifacts",
@@ -28,7 +29,18 @@ _PUBLIC = {
     "solve": "stopping.solvers",
     "split": "stopping.traces",
 }
-_STAGES = ("artifacts", "calibration", "makespan", "models", "policies", "problems", "reasoner", "solvers", "traces")
+_STAGES = (
+    "artifacts",
+    "calibration",
+    "makespan",
+    "models",
+    "plots",
+    "policies",
+    "problems",
+    "reasoner",
+    "solvers",
+    "traces",
+)
 TUNE_LIBRARIES = {"equinox", "jax", "jaxlib", "jaxtyping", "matplotlib", "optax", "scipy"}
 
 __all__ = [*_PUBLIC, *_STAGES]  # noqa: PLE0604

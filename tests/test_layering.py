@@ -24,7 +24,7 @@ ANYTHING = {"cli", "plots"}  # and sims/studies, and stopping/__init__.py, the l
 
 def rooms() -> list[str]:
     inside = [path.stem for path in (ROOT / "stopping").iterdir() if path.is_dir() or path.suffix == ".py"]
-    return sorted({name for name in inside if name.isidentifier() and not name.startswith("_")} - {"py"} | {"sims"})
+    return sorted({name for name in inside if name.isidentifier() and not name.startswith("_")} | {"sims"})
 
 
 def files_of(room: str) -> list[Path]:

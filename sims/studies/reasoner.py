@@ -40,12 +40,12 @@ class Study(NamedTuple):
 
 
 def run(log: TraceLog) -> Study:
-    """All five parts on a log of the reasoner's with checkpoints and token ids."""
+    """All five parts on a log of the reasoner's with checkpoints and token ids; what no trace speaks of is left out."""
     rows: dict[str, Estimate] = {}
     figures: dict[str, Figure] = {}
     for part in (lengths, samples, forced_answers, drafting):
         more, figure = part(log)
-        rows |= more
+        rows |= {name: estimate for name, estimate in more.items() if np.isfinite(estimate.mean)}
         figures[part.__name__] = figure
     return Study(rows, figures)
 
@@ -286,7 +286,9 @@ def _ratio(numerator: np.ndarray, denominator: np.ndarray) -> Estimate:
         return Estimate(float("nan"), float("nan"), 0)
     ratio = np.sum(numerator) / np.sum(denominator)
     residual = (numerator - ratio * denominator) / np.mean(denominator)
-    return Estimate(float(ratio), float(np.std(residual, ddof=1) / np.sqrt(len(residual))), len(residual))
+    count = len(residual)
+    error = float(np.std(residual, ddof=1)) / count**0.5 if count > 1 else float("nan")  # one unit tells none
+    return Estimate(float(ratio), error, count)
 
 
 def _by(owner: np.ndarray, values: np.ndarray) -> Estimate:
@@ -298,6 +300,8 @@ def _by(owner: np.ndarray, values: np.ndarray) -> Estimate:
 def _pooled_auc(log: TraceLog, right: np.ndarray, wrong: np.ndarray) -> Estimate:
     """P(a right trace is shorter than a wrong one), over all pairs, with DeLong's error summed by problem."""
     a, b = np.sort(log.length_tokens[right]), np.sort(log.length_tokens[wrong])
+    if not len(a) or not len(b):
+        return Estimate(float("nan"), float("nan"), 0)
 
     def share_below(values: np.ndarray, of: np.ndarray) -> np.ndarray:
         return (np.searchsorted(of, values, "left") + np.searchsorted(of, values, "right")) / 2 / len(of)

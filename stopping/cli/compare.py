@@ -3,6 +3,7 @@
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
+from rich.markup import escape
 
 from stopping.cli.log_options import LogOptions, LogPath
 from stopping.cli.options import NumOrders, OutputOptions, Plot, ProblemOptions, RuleImports, Seed, busy, plot_file
@@ -28,7 +29,9 @@ def compare(
     reference: Annotated[
         str | None,
         typer.Option(
-            metavar="RULE", help="What rules are compared with; default: the vote of all traces.", show_default=False
+            metavar="RULE",
+            help="What rules are compared with; default: the log's own reference rule.",
+            show_default=False,
         ),
     ] = None,
     rule_import: RuleImports = [],  # noqa: B006
@@ -113,7 +116,7 @@ def print_comparison(console: "Console", record: "CompareOutput") -> None:
             cells = own + (change[:2] if index else ["reference", "reference"])
         share = [f"{rule.unsupported_share:.1%}" if rule.unsupported_share else ""] if some_unsupported else []
         name = folded(rule.rule, 32) if narrow else rule.rule
-        table.add_row(name, *cells, *share, style=None if index else "bold")
+        table.add_row(escape(name), *cells, *share, style=None if index else "bold")
     log = record.log
     console.print(
         f"{log.name}: {log.num_problems:,} problems, up to {record.problem.num_traces} traces each", markup=False

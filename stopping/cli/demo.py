@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
+from rich.markup import escape
 
 from stopping.cli.log_options import LogOptions
 from stopping.cli.options import OutputOptions, Plot, ProblemOptions, Seed, busy, plot_file
@@ -135,7 +136,7 @@ class _Road:
             target,
             evidence=[simulated[0], row.result],
             problem=problem,
-            reference_rule=self.log.reference,
+            reference_rule=_as_reference(reference),
             calibrated_on={
                 "num_problems": fit_part.num_problems,
                 "num_traces": fit_part.num_traces,
@@ -176,7 +177,7 @@ class _Road:
         )
 
     def _say(self, number: str, title: str, text: str) -> None:
-        self.console.print(f"\n[bold cyan]{number}. {title}[/bold cyan]  {text}")
+        self.console.print(f"\n[bold cyan]{number}. {title}[/bold cyan]  {escape(text)}")
 
     def _check(self) -> None:
         from stopping.cli.inspect import print_report
@@ -199,14 +200,16 @@ class _Road:
 
     def _fit(self, part: "TraceLog") -> Any:
         import stopping
-        from stopping.cli.fit import print_fit, record_of
+        from stopping.cli.fit import print_fit, record_of, require_converged
 
         self._say(
             "3", "Fit", "How long traces are, how often right, and which wrong answers agree, problem by problem."
         )
         with busy(self.console, "fitting"):
             fitted = stopping.fit(stopping.models.LengthCorrectness(), part)
-        print_fit(self.console, record_of(fitted, part, self.name, False))
+        record = record_of(fitted, part, self.name, False)
+        print_fit(self.console, record)
+        require_converged(record.converged)
         return fitted
 
     def _family(self, solution: Any) -> None:
@@ -219,7 +222,7 @@ class _Road:
             name = name_of(member.policy)
             gain = plus_minus(member.gain, signed=True) if member is not solution.best_fixed else ""
             table.add_row(
-                folded(name, 36) if self.console.width < NARROW else name,
+                escape(folded(name, 36) if self.console.width < NARROW else name),
                 plus_minus(member.value),
                 gain,
                 style="bold" if member.policy == solution.policy else None,
@@ -227,7 +230,7 @@ class _Road:
         self.console.print(table)
         bound = plus_minus(solution.upper_bound)
         self.console.print(f"No rule that cannot see which answers are right gets above {bound}.")
-        self.console.print(f"Chosen: [bold]{name_of(solution.policy)}[/bold]: {solution.status.value}.")
+        self.console.print(f"Chosen: [bold]{escape(name_of(solution.policy))}[/bold]: {solution.status.value}.")
 
     def _promised_and_realised(self, rule: str, base: str, num_problems: int, promised: Any, realised: Any) -> None:
         from stopping.cli.output import FIGURES
@@ -245,7 +248,7 @@ class _Road:
             one, two, unit = promised[part][name], realised[part][name], FIGURES[name][1]
             error = ((one.standard_error or 0) ** 2 + (two.standard_error or 0) ** 2) ** 0.5
             apart = f"{abs(one.mean - two.mean) / error:.1f} errors" if error else ""
-            table.add_row(title, *(plus_minus(figure, unit, signed=bool(part)) for figure in (one, two)), apart)
+            table.add_row(escape(title), *(plus_minus(figure, unit, signed=bool(part)) for figure in (one, two)), apart)
         self.console.print(table)
         self.console.print("± is one standard error; a promise's is that of simulation alone, not of the fit.")
         note_few(self.console, num_problems)
@@ -268,6 +271,15 @@ class _Road:
         self.console.print(table)
         self.console.print(f"Saved in {target}", markup=False, soft_wrap=True)
         return all(step["agrees"] for step in steps)
+
+
+def _as_reference(rule: Any) -> str:
+    """A reference rule under the name that logs and saved policies have for it: the rule losses were measured against."""
+    from stopping.policies import TokenBudget
+
+    if isinstance(rule, TokenBudget):
+        return f"budget={rule.max_tokens}"
+    return "single" if rule.num_samples == 1 else f"majority@{rule.num_samples}"
 
 
 def _advice(rule: str, base: str, adaptive: bool, change: Any, reference: Any) -> str:

@@ -38,9 +38,10 @@ def _missing_extra(command: str, error: ModuleNotFoundError) -> str:
     from stopping import TUNE_LIBRARIES
 
     library = (error.name or "").partition(".")[0]
-    if library not in TUNE_LIBRARIES:
+    extra = "tune" if library in TUNE_LIBRARIES else {"gguf": "llamacpp"}.get(library)
+    if extra is None:
         raise error
-    return f"stopping {command} needs {library}; install it with: pip install 'stopping[tune]'"
+    return f"stopping {command} needs {library}; install it with: pip install 'stopping[{extra}]'"
 
 
 def _on_the_command_line(error: Exception) -> str:

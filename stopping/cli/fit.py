@@ -4,6 +4,7 @@ import math
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
+from rich.markup import escape
 
 from stopping.cli.exits import NotAchievedError
 from stopping.cli.log_options import LogOptions, LogPath
@@ -42,7 +43,12 @@ def fit(
     record = record_of(fitted, data, log.name, pooled)
     print_fit(console, record)
     output.write(record)
-    if not record.converged:
+    require_converged(record.converged)
+
+
+def require_converged(converged: bool) -> None:
+    """Refuse to go on with parameters that are no maximum."""
+    if not converged:
         raise NotAchievedError("the fit did not converge: do not rely on it; try --float64, or a log of more problems")
 
 
@@ -81,7 +87,7 @@ def print_fit(console: "Console", record: "FitOutput") -> None:
 
     log = record.log
     console.print(
-        f"[bold]Model of {log.name}[/bold]: {log.num_problems:,} problems, {record.num_judged:,} judged traces"
+        f"[bold]Model of {escape(log.name)}[/bold]: {log.num_problems:,} problems, {record.num_judged:,} judged traces"
     )
     table = new_table("", "", "")
     table.show_header = False

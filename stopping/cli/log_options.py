@@ -42,6 +42,12 @@ class LogOptions:
     answers: Annotated[
         Literal["exact", "numeric"] | None, _log(help="When two answers are equal: as texts, or as numbers.")
     ] = None
+    reference_rule: Annotated[
+        str | None,
+        _log(
+            metavar="RULE", help="How the answer that counts is produced: single, majority@N, budget=TOKENS or logged."
+        ),
+    ] = None
     set_aside_incomplete: Annotated[
         bool, _log("--set-aside-incomplete", help="Leave out, and count, rows without a length.")
     ] = False
@@ -71,6 +77,7 @@ class LogOptions:
             answers=self.answers,
             cap_tokens=self.cap_tokens,
             where=where or None,
+            reference=self.reference_rule,
             set_aside_incomplete=self.set_aside_incomplete,
             **({"no_answer_values": tuple(self.no_answer)} if self.no_answer else {}),
         )

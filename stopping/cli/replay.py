@@ -3,6 +3,7 @@
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
+from rich.markup import escape
 
 from stopping.cli.log_options import LogOptions, LogPath
 from stopping.cli.options import NumOrders, OutputOptions, ProblemOptions, RuleImports, Seed
@@ -74,7 +75,7 @@ def print_run(console: "Console", record: "RunOutput", where: str) -> None:
     from stopping.cli.tables import new_table, note_few
     from stopping.traces.reports import plus_minus
 
-    console.print(f"[bold]{record.rule}[/bold] {where}", markup=True)
+    console.print(f"[bold]{escape(record.rule)}[/bold] {escape(where)}")
     table = new_table("", "mean ± error")
     for name, (title, unit) in FIGURES.items():
         table.add_row(title, plus_minus(record.figures[name], unit))

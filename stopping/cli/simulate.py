@@ -42,6 +42,7 @@ def simulate(
         raise ValueError("expected --num-replicas or --standard-error, not both")
     if standard_error is not None and not standard_error > 0:
         raise ValueError(f"--standard-error: expected a positive number, got {standard_error}")
+    from stopping.cli.fit import require_converged
     from stopping.cli.output import read_fit
     from stopping.cli.rules import import_module, parse
 
@@ -59,10 +60,12 @@ def simulate(
 
     if data is not None:
         with busy(console, "fitting"):
-            fitted, num_samples = stopping.fit(stopping.models.LengthCorrectness(), data).model, data.num_samples
+            fit = stopping.fit(stopping.models.LengthCorrectness(), data)
+        fitted, num_samples, converged = fit.model, data.num_samples, bool(fit.converged)
     else:
         assert saved is not None
-        fitted, num_samples = to_model(saved.model), saved.log.num_samples
+        fitted, num_samples, converged = to_model(saved.model), saved.log.num_samples, saved.converged
+    require_converged(converged)
     problem = problem_options.problem(fitted, num_samples)
     if num_replicas is None and standard_error is None:
         num_replicas = 2**16

@@ -19,6 +19,7 @@ import numpy as np
 LARGEST_RESULT = 99
 SMALLEST_TARGET = 10
 OPERATORS = "+-*/"
+_MOST_DRAWS = 10_000
 _TEXT = re.compile(r"[0-9+\-*/()]+")
 
 
@@ -51,8 +52,12 @@ class Difficulty:
 
 
 def draw_problem(random: np.random.Generator, difficulty: Difficulty, held_out: bool) -> Problem:
-    """A problem whose numbers are held out of training, or are not; its target is even over the distinct ones there are."""
-    while True:
+    """A problem whose numbers are held out of training, or are not; its target is even over the distinct ones there are.
+
+    Raises:
+        ValueError: many draws found none; with small numbers there may be none.
+    """
+    for _ in range(_MOST_DRAWS):
         size = 3 if random.random() < difficulty.three_number_prob else 4
         numbers = tuple(int(number) for number in random.integers(1, difficulty.largest_number, size, endpoint=True))
         if is_held_out(numbers) != held_out:
@@ -60,6 +65,8 @@ def draw_problem(random: np.random.Generator, difficulty: Difficulty, held_out: 
         targets = _targets(tuple(sorted(numbers))) if difficulty.solvable else _unreachable(tuple(sorted(numbers)))
         if len(targets):
             return Problem(numbers, int(random.choice(targets)))
+    part = "held out" if held_out else "for training"
+    raise ValueError(f"difficulty: {_MOST_DRAWS} draws gave no problem {part} of {difficulty}")
 
 
 def is_held_out(numbers: tuple[int, ...]) -> bool:

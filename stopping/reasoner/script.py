@@ -52,7 +52,7 @@ def draw_example(random: np.random.Generator, difficulty: Difficulty) -> Example
     """A problem from the training part with a thought and a true answer, at most `CONTEXT_TOKENS` long."""
     while True:
         problem = draw_problem(random, difficulty, held_out=False)
-        lines, solution = _thought(random, problem)
+        lines, solution = _thought(random, problem, difficulty.largest_number)
         tokens = encode(f"<bos>{problem.prompt}<think>")
         weights = [0.0] * len(tokens)
         start = len(tokens)
@@ -85,7 +85,7 @@ class _Line(NamedTuple):
     learned: bool = True
 
 
-def _thought(random: np.random.Generator, problem: Problem) -> tuple[list[_Line], str]:
+def _thought(random: np.random.Generator, problem: Problem, largest_number: int) -> tuple[list[_Line], str]:
     """The lines of one search, and the solution to answer with where none was found in time."""
     known = chains(tuple(sorted(problem.numbers)))
     hits = np.flatnonzero(known[:, -1, 3] == problem.target)
@@ -111,7 +111,7 @@ def _thought(random: np.random.Generator, problem: Problem) -> tuple[list[_Line]
         if attempt >= most or size > THOUGHT_TOKENS:
             break
         if attempt == slip_at:
-            text, claimed, truth = _slip(random, problem, known)
+            text, claimed, truth = _slip(random, problem, known, largest_number)
             write(_Line(f"{text} yes", learned=False))
             if random.random() < CHECK_PROB / (1 - DIRECT_PROB):
                 claim_due = attempt
@@ -151,19 +151,19 @@ def _num_more(random: np.random.Generator) -> int:
     return min(1 + int(random.exponential(3.5)), 10)
 
 
-def _slip(random: np.random.Generator, problem: Problem, known: np.ndarray) -> tuple[str, str, int]:
+def _slip(
+    random: np.random.Generator, problem: Problem, known: np.ndarray, largest_number: int
+) -> tuple[str, str, int]:
     """A false claim: its steps as written, its expression, and the expression's true value."""
     missed = known[known[:, -1, 3] != problem.target]
     if random.random() < 1 / 3:
         swapped = list(problem.numbers)
-        swapped[random.integers(len(swapped))] = int(random.integers(1, 16))
+        swapped[random.integers(len(swapped))] = int(random.integers(1, largest_number, endpoint=True))
         others = chains(tuple(sorted(swapped)))
         reached = others[others[:, -1, 3] == problem.target]
         if len(reached) and sorted(swapped) != sorted(problem.numbers):
             chain = random.choice(reached)
             return steps_text(chain), expression(chain), problem.target
-    if not len(missed):
-        missed = known
     chain = random.choice(missed)
     text, truth = steps_text(chain), int(chain[-1, 3])
     if random.random() < 1 / 2:

@@ -117,6 +117,14 @@ def _csv_line(path: Path, row: int) -> int | None:
         return None
 
 
+def _each_key_once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    record = dict(pairs)
+    if len(record) < len(pairs):
+        twice = next(key for index, (key, _) in enumerate(pairs) if key in dict(pairs[:index]))
+        raise ValueError(f"the key {twice!r} stands there twice")
+    return record
+
+
 def _read_json_lines(path: Path, wanted: Collection[str]) -> tuple[pa.Table, list[str], Source]:
     source = Source(path.name, lambda row: _json_line_number(path, row))
     names: dict[str, None] = {}  # an ordered set
@@ -132,7 +140,7 @@ def _read_json_lines(path: Path, wanted: Collection[str]) -> tuple[pa.Table, lis
     try:
         for num_rows, (line, content) in enumerate(_json_lines(path), start=1):
             try:
-                record = json.loads(content.decode())
+                record = json.loads(content.decode(), object_pairs_hook=_each_key_once)
             except (ValueError, RecursionError) as error:
                 raise _at_line(source, num_rows, line, "a JSON object", f"{content[:60]!r} ({error})") from error
             if type(record) is not dict:

@@ -8,6 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from stopping import policies
 from stopping.policies import Kind, Policy, SamplingObservation, bind
 from stopping.policies.namespace import NAMES, namespace
 from tests.helpers import ALL_POLICIES, OWN_POLICIES, name_of, needs, sampling_batches
@@ -15,6 +16,11 @@ from tests.helpers import ALL_POLICIES, OWN_POLICIES, name_of, needs, sampling_b
 NUM_ROWS = 4
 every_policy = pytest.mark.parametrize("policy", ALL_POLICIES + OWN_POLICIES, ids=name_of)
 quick = settings(max_examples=40, deadline=None, derandomize=True)
+
+
+def test_no_policy_is_left_out():
+    ours = {value for value in vars(policies).values() if isinstance(value, type) and hasattr(value, "signals")}
+    assert ours - {Policy} == {type(policy) for policy in ALL_POLICIES}
 
 
 def run_numpy(policy, stream):
