@@ -151,10 +151,12 @@ def sample(
     tokens, log_prob, entropy, log_close_prob = (
         np.reshape(part[:, :max_tokens], (num_problems, num_samples, max_tokens)) for part in drawn
     )
+    ends = tokens == EOS  # the end of a trace; a model may draw `<pad>` inside one
+    censored = ~np.any(ends, axis=-1)
     return Samples(
         tokens, log_prob, entropy, log_close_prob,
-        length_tokens=np.count_nonzero(tokens != PAD, axis=-1).astype(np.int32),
-        censored=~np.any(tokens == EOS, axis=-1),
+        length_tokens=np.where(censored, max_tokens, np.argmax(ends, axis=-1) + 1).astype(np.int32),
+        censored=censored,
         probes=probes,
     )  # fmt: skip
 
