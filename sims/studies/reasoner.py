@@ -40,7 +40,7 @@ class Study(NamedTuple):
 
 
 def run(log: TraceLog) -> Study:
-    """All five parts on a log of the reasoner's with checkpoints and token ids; what no trace speaks of is left out."""
+    """All parts on a log of the reasoner's with checkpoints and token ids; what no trace speaks of is left out."""
     rows: dict[str, Estimate] = {}
     figures: dict[str, Figure] = {}
     for part in (lengths, samples, forced_answers, drafting):

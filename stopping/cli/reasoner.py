@@ -40,7 +40,7 @@ def train(
     recipe = dataclasses.replace(RECIPES[name], seed=seed, num_steps=steps or RECIPES[name].num_steps)
     console = Console(highlight=False)
     last: list[Report] = []
-    with _progress(console, "loss -") as progress:
+    with _progress(console) as progress:
         task = progress.add_task("training", total=recipe.num_steps)
 
         def report(now: Report) -> None:
@@ -73,7 +73,7 @@ def record(
         raise ValueError(f"--out: expected a name ending in .parquet in a directory that is there, got {out}")
     plan = Plan(problems, samples, probed, with_signals, temperature=temperature, seed=seed)
     console = Console(highlight=False)
-    with _progress(console, "recording") as progress:
+    with _progress(console) as progress:
         task = progress.add_task("recording", total=problems)
         log = run(load_model(model), plan, out, lambda done: progress.advance(task, done))
     out.with_suffix(".md").write_text(card(log, plan), encoding="utf-8")
@@ -93,6 +93,6 @@ def gguf(
     Console(highlight=False).print(f"{out}: {out.stat().st_size:,} bytes")
 
 
-def _progress(console: Console, what: str) -> Progress:
+def _progress(console: Console) -> Progress:
     columns = TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn()
     return Progress(*columns, console=console, disable=not console.is_terminal)

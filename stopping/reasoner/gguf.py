@@ -28,7 +28,7 @@ _NAMES = {
 }
 
 
-def save_gguf(model: Llama, path: Path, name: str = "stopping reasoner") -> None:
+def save_gguf(model: Llama, path: Path) -> None:
     """Write the model, its vocabulary and its chat template to a `.gguf` file: matrices in float16, norms in float32.
 
     Raises:
@@ -38,7 +38,7 @@ def save_gguf(model: Llama, path: Path, name: str = "stopping reasoner") -> None
 
     config = model.config
     writer = gguf.GGUFWriter(path, "llama")
-    writer.add_name(name)
+    writer.add_name("stopping reasoner")
     writer.add_vocab_size(config.vocab_size)
     writer.add_context_length(config.max_position_embeddings)
     writer.add_embedding_length(config.hidden_size)

@@ -121,7 +121,7 @@ def record(model: Llama, plan: Plan, path: Path, report: Callable[[int], None] =
 
 
 def load_log() -> TraceLog:
-    """The shipped log: 4,000 problems x 16 traces of the target; how it came about is told in the card beside it."""
+    """The log kept beside the weights, once `stopping reasoner record` has put it there; until then `FileNotFoundError`."""
     return load(LOG)
 
 

@@ -114,7 +114,7 @@ def save_model(model: Llama, folder: Path, card: str) -> None:
             "chat_template": CHAT_TEMPLATE,
         },
     )
-    (folder / "README.md").write_text(card)
+    (folder / "README.md").write_text(card, encoding="utf-8")
 
 
 def named_tensors(model: Llama) -> dict[str, jax.Array]:
@@ -162,4 +162,4 @@ def _tokenizer() -> dict[str, Any]:
 
 
 def _write(path: Path, content: dict[str, Any]) -> None:
-    path.write_text(json.dumps(content, indent=2, ensure_ascii=False) + "\n")
+    path.write_text(json.dumps(content, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
