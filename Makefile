@@ -18,8 +18,8 @@ test: $(READY)
 	$(BIN)/mypy
 	$(BIN)/python -m pytest -q -n auto
 
-bench: $(READY)
-	$(BIN)/python -m pip install -q -c constraints.txt -e '.[dev,bench]'
+bench:
+	$(MAKE) $(VENV)/.ready-bench EXTRAS=bench
 	$(BIN)/python -m benchmarks
 
 fuzz: $(READY)

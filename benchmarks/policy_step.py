@@ -7,26 +7,10 @@ from typing import Any
 import numpy as np
 
 from benchmarks.harness import Report, rows_of, time_together
-from stopping.policies import (
-    FirstFinish,
-    FixedSamples,
-    Margin,
-    SamplingObservation,
-    TokenBudget,
-    UnanimousWindow,
-    VoteTable,
-    bind,
-    parameters,
-)
+from stopping.policies import SamplingObservation, bind, parameters
+from stopping.policies.examples import EXAMPLES
 
-POLICIES = (
-    FirstFinish(3),
-    FixedSamples(8),
-    Margin(3),
-    TokenBudget(4000),
-    UnanimousWindow(3),
-    VoteTable.adaptive_consistency(0.95, 16),
-)
+POLICIES = tuple({type(policy): policy for policy in EXAMPLES}.values())  # one of each, the last
 NUM_STEPS = 64
 
 

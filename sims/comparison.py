@@ -18,7 +18,8 @@ class Row:
     Attributes:
         policy: the rule.
         result: its outcomes.
-        against_reference: each component less the reference rule's, paired by problem.
+        against_reference: each component less the reference rule's, paired by problem. With unsupported problems it is, as
+            is the result, at least so much in `correct` and costs.
     """
 
     policy: Any
@@ -48,7 +49,8 @@ def compare(
 
     Raises:
         PolicyMismatch: if a policy needs a signal, an action or more traces than the problem has.
-        ValueError: if a trace's correctness is not known, or the log is too short for the reference rule.
+        ValueError: if a trace's correctness is not known, the log is too short for the reference rule, or `num_orders` is
+            not a whole number >= 1.
     """
     reference = reference_rule(problem, log) if reference is None else reference
     worlds = problem.worlds(log, num_orders=num_orders, seed=seed)
@@ -70,6 +72,9 @@ def reference_rule(problem: Any, log: TraceLog) -> Any:
 
     `single` is one sample, `majority@n` n of them, `budget=B` a budget; `logged` is all the traces a problem may get, or a
     single one where the log does not name answers and no vote can be taken.
+
+    Raises:
+        ValueError: for `majority@n` with n more than the samples of any problem in the log.
     """
     if not log.has_answers:
         return FixedSamples(1)
@@ -77,4 +82,8 @@ def reference_rule(problem: Any, log: TraceLog) -> Any:
     if name == "budget":
         return TokenBudget(int(number))
     count = {"single": 1, "majority": int(number or 1)}.get(name, problem.num_traces)
+    if name == "majority" and count > log.num_samples:
+        raise ValueError(
+            f"reference {log.reference}: expected at most the log's {log.num_samples} samples, got {count}"
+        )
     return FixedSamples(min(count, problem.num_traces))

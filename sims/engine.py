@@ -3,6 +3,12 @@
 Replica i has the key `fold_in(key, i)`, whatever block it falls in and whatever is computed beside it. Drawing and
 playing are two programs, so a replayed world meets the very program that a simulated one meets. Hence, on one backend
 and version, results are the same to the last bit for any chunk size, and replay of drawn worlds equals simulation.
+
+Between backends (CPU, GPU) less holds, by construction; no GPU has been measured yet. A log's worlds are integers, and so
+is all of play but prices: counts and answers are equal, except where a policy compares floats that agree within rounding;
+utility and seconds agree to the rounding of float32. Drawn worlds start from the same random bits, but their lengths and
+chances come from functions of float32 that may round differently: such results are samples of the same law, not the same
+sample, and the digest tells when the worlds are not the same.
 """
 
 from collections.abc import Iterator
@@ -57,9 +63,8 @@ def digest_block(worlds: Any, first: Any) -> Any:
 
     Two words by multiplying and shifting (the finaliser of MurmurHash3): to tell worlds apart, not against malice.
     """
-    leaves = [jnp.asarray(leaf).reshape(leaf.shape[0], -1) for leaf in jax.tree.leaves(worlds)]
-    words = [jax.lax.bitcast_convert_type(_word(leaf), jnp.uint32) for leaf in leaves]
-    columns = jnp.concatenate([*words, (first + jnp.arange(leaves[0].shape[0]))[:, None].astype(jnp.uint32)], axis=1)
+    words = [_words(jnp.asarray(leaf)) for leaf in jax.tree.leaves(worlds)]
+    columns = jnp.concatenate([*words, (first + jnp.arange(words[0].shape[0]))[:, None].astype(jnp.uint32)], axis=1)
 
     def mix(h: Any, column: Any) -> tuple[Any, None]:
         h = (h ^ column) * jnp.uint32(0x85EBCA6B)
@@ -71,8 +76,11 @@ def digest_block(worlds: Any, first: Any) -> Any:
     return hashes
 
 
-def _word(leaf: Any) -> Any:
-    return leaf.astype(jnp.int32) if leaf.dtype != jnp.float32 else leaf
+def _words(leaf: Any) -> Any:
+    """The bits of each world's values, as words of 32: one a value, two where it has 64 bits."""
+    if leaf.dtype.itemsize < 4:
+        leaf = leaf.astype(jnp.float32 if jnp.issubdtype(leaf.dtype, jnp.floating) else jnp.int32)
+    return jax.lax.bitcast_convert_type(leaf, jnp.uint32).reshape(leaf.shape[0], -1)
 
 
 def blocks_of(worlds: Any, size: int = BLOCK) -> Iterator[tuple[int, int, Any]]:

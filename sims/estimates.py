@@ -46,6 +46,38 @@ class Estimate:
         inflated = math.sqrt(count / (count - 1))  # a bootstrap's variance is too small by (n - 1) / n
         return cls(mean, float(values[resampled].mean(axis=1).std()) * inflated, count)
 
+    @classmethod
+    def ratio(cls, numerator: np.ndarray, denominator: np.ndarray) -> Self:
+        """Estimate a ratio of sums over independent units `[units]`, with the error of its linearisation (delta method).
+
+        Units with denominator 0 say nothing and are not counted; nan where no unit says anything.
+        """
+        counted = np.asarray(denominator) != 0
+        if not counted.any():
+            return cls(math.nan, math.nan, 0)
+        return cls.of(_linearised(np.asarray(numerator)[counted], np.asarray(denominator)[counted]))
+
+    @classmethod
+    def auc(cls, score: np.ndarray, positive: np.ndarray, negative: np.ndarray) -> Self:
+        """Estimate P(a positive's score exceeds a negative's), ties half, over all pairs; arrays are `[units, members]`.
+
+        References:
+            DeLong, DeLong and Clarke-Pearson, "Comparing the areas under two or more correlated receiver operating
+            characteristic curves" (1988); for members that depend on each other, Obuchowski, "Nonparametric analysis of
+            clustered ROC curve data" (1997).
+        """
+        if not (positive.any() and negative.any()):
+            return cls(math.nan, math.nan, 0)
+
+        def share_below(others: np.ndarray) -> np.ndarray:
+            ordered = np.sort(score[others])
+            below, not_above = (np.searchsorted(ordered, score, side) for side in ("left", "right"))
+            return (below + not_above) / (2 * len(ordered))
+
+        beaten = _linearised(np.sum(share_below(negative), axis=1, where=positive), positive.sum(axis=1))
+        beating = _linearised(np.sum(1 - share_below(positive), axis=1, where=negative), negative.sum(axis=1))
+        return cls.of(beaten + beating - beaten.mean())  # both have the mean asked for
+
     def interval(self, confidence: float = 0.95) -> tuple[float, float]:
         """Return the two-sided interval of a normal mean, of Student's t with few units."""
         tail = (1 + confidence) / 2
@@ -59,3 +91,10 @@ class Estimate:
 
     def __str__(self) -> str:
         return plus_minus(self)
+
+
+def _linearised(numerator: np.ndarray, denominator: np.ndarray) -> np.ndarray:
+    """Values of units whose mean is a ratio of sums, and varies as the ratio does to first order."""
+    ratio = numerator.sum() / denominator.sum()
+    values: np.ndarray = ratio + (numerator - ratio * denominator) / denominator.mean()
+    return values

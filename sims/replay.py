@@ -23,13 +23,17 @@ def replay(problem: Any, policy: Any, log: TraceLog, *, num_orders: int = 1, see
 
     Raises:
         PolicyMismatch: if the policy needs a signal, an action or more traces than the problem has.
-        ValueError: if a trace's correctness is not known.
+        ValueError: if a trace's correctness is not known, or `num_orders` is not a whole number >= 1.
     """
     return replay_worlds(problem, policy, problem.worlds(log, num_orders=num_orders, seed=seed))
 
 
 def replay_worlds(problem: Any, policy: Any, worlds: Any) -> Result:
-    """Play a policy through worlds with leading axes `[units, orders]`; average over the orders."""
+    """Play a policy through worlds with leading axes `[units, orders]`; average over the orders.
+
+    Raises:
+        PolicyMismatch: if the policy needs a signal, an action or more traces than the problem has.
+    """
     admit(problem, policy)
     num_units, num_orders = jax.tree.leaves(worlds)[0].shape[:2]
     flat = jax.tree.map(lambda leaf: np.asarray(leaf).reshape(-1, *leaf.shape[2:]), worlds)
@@ -38,8 +42,6 @@ def replay_worlds(problem: Any, policy: Any, worlds: Any) -> Result:
         digest.add(block, first, count)
         outcome = play_block(problem, pytree, block)
         parts.append({name: np.asarray(values, np.float64)[:count] for name, values in outcome._asdict().items()})
-    whole = {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
-    over_orders = lambda array: array.reshape(num_units, num_orders).mean(axis=1)  # noqa: E731
-    values = {name: over_orders(array) for name, array in whole.items()}
-    supported = {name: over_orders(array * (1 - whole["unsupported"])) for name, array in whole.items()}
-    return Result(values, str(digest), f"replay of {policy}", supported)
+    shape = (num_units, num_orders)
+    values = {name: np.concatenate([part[name] for part in parts]).reshape(shape).mean(axis=1) for name in parts[0]}
+    return Result(values, str(digest), f"replay of {policy}")

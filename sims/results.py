@@ -1,6 +1,6 @@
 """What a simulation or a replay gives: estimates, the values behind them, and which worlds they stand on."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any
 
@@ -15,18 +15,19 @@ LABELS = ("answer",)  # components that name something, and have no mean
 class Result:
     """Outcomes of one policy over many worlds.
 
+    Where the policy went past what a log holds, a unit is `unsupported`: it is counted with no answer, and with what it had
+    cost until then. So `correct` and all costs are lower bounds if there is any such unit; `at_most` gives the upper ones.
+
     Attributes:
         values: by component of the problem's outcome (`utility`, `correct`, `..._tokens`, ...), one value for each
             independent unit: a replica, or a problem of a log averaged over its orders; float64 `[units]`.
         digest: of the worlds: two results can be subtracted if theirs agree.
         title: what was run, for people.
-        supported: the same with 0 where the policy went past what the log holds; None where it never did.
     """
 
     values: dict[str, np.ndarray]
     digest: str
     title: str
-    supported: dict[str, np.ndarray] | None = None
 
     def __getattr__(self, name: str) -> Estimate:
         if name.startswith("_") or name not in self.values:
@@ -45,11 +46,16 @@ class Result:
         """Units in which the policy went past what the log holds (fractions of a unit where it has several orders)."""
         return float(self.values["unsupported"].sum())
 
-    def bounds(self, name: str, least: float, most: float) -> tuple[Estimate, Estimate]:
-        """Bound a component that lies in [least, most] by setting what is unsupported to either end."""
-        known = (self.supported or self.values)[name]
-        low, high = (Estimate.of(known + end * self.values["unsupported"]) for end in (least, most))
-        return low, high
+    def at_most(self, **more: float) -> "Result":
+        """Return the result of the components named alone, had so much come on top in every unsupported unit.
+
+        An answer adds 1 to `correct` and `utility`; n traces of a log with a cap, n times the cap to `total_tokens`.
+        """
+        unsupported = self.values["unsupported"]
+        values = {name: self.values[name] + most * unsupported for name, most in more.items()}
+        return replace(
+            self, values={**values, "unsupported": np.zeros_like(unsupported)}, title=f"{self.title}, at most"
+        )
 
     def summary(self) -> dict[str, Any]:
         """Return title and figures in plain numbers, as an artifact's evidence."""
@@ -62,11 +68,19 @@ class Result:
 def difference(a: Result, b: Result) -> dict[str, Estimate]:
     """Return the mean of a - b in each component, paired unit by unit.
 
+    Where a has unsupported units, the difference of `correct` and of each cost is a lower bound; where b has, an upper one.
+
     Raises:
-        ValueError: if the two do not stand on the same worlds.
+        ValueError: if the two do not stand on the same worlds, or both have unsupported units: the difference of two lower
+            bounds bounds nothing, that of one of them and the other's `at_most` does.
     """
     if a.digest != b.digest:
         raise ValueError(
             f"results: expected the same worlds, got {a.title!r} ({a.digest}) and {b.title!r} ({b.digest})"
+        )
+    if a.num_unsupported and b.num_unsupported:
+        raise ValueError(
+            f"results: expected one at least without unsupported units, got {a.title!r} ({a.num_unsupported:,.4g} of them) "
+            f"and {b.title!r} ({b.num_unsupported:,.4g}); bound one of them by at_most"
         )
     return {name: Estimate.of(a.values[name] - b.values[name]) for name in a.estimates if name in b.values}

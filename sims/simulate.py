@@ -11,6 +11,7 @@ from rich.progress import Progress
 from sims.engine import BLOCK, Digest, draw_block, play_block
 from sims.estimates import Estimate
 from sims.results import Result
+from stopping.policies.policy import whole_number
 from stopping.problems import admit, as_pytree
 
 MAX_REPLICAS = 2**24
@@ -43,20 +44,16 @@ def simulate(
 
     Raises:
         PolicyMismatch: if the policy needs a signal, an action or more traces than the problem has.
-        ValueError: unless exactly one of `num_replicas` and `standard_error` is given and positive.
+        ValueError: unless exactly one of `num_replicas` and `standard_error` is given and positive, and counts are whole.
         PrecisionNotReached: if the error is not reached with 2^24 worlds.
     """
     admit(problem, policy)
     if (num_replicas is None) == (standard_error is None):
         raise ValueError("expected either num_replicas or standard_error")
-    for name, value in (
-        ("num_replicas", num_replicas),
-        ("standard_error", standard_error),
-        ("chunk_blocks", chunk_blocks),
-    ):
-        if value is not None and not value > 0:
-            raise ValueError(f"{name}: expected a positive number, got {value!r}")
-    goal = MAX_REPLICAS if num_replicas is None else int(num_replicas)
+    if standard_error is not None and not standard_error > 0:
+        raise ValueError(f"standard_error: expected a positive number, got {standard_error!r}")
+    chunk_blocks = whole_number("chunk_blocks", chunk_blocks, 1)
+    goal = MAX_REPLICAS if num_replicas is None else whole_number("num_replicas", num_replicas, 1)
     title = f"simulation of {policy}"
     with Progress(disable=not progress, transient=True) as bar:
         task = bar.add_task("simulating", total=goal if num_replicas else None)
@@ -86,6 +83,11 @@ def simulate(
 
 
 def draw(key: Key[Array, ""], problem: Any, num_replicas: int) -> Any:
-    """Return the very worlds that `simulate` plays, stacked; `[replicas]`."""
+    """Return the very worlds that `simulate` plays, stacked; `[replicas]`.
+
+    Raises:
+        ValueError: if `num_replicas` is not a whole number >= 1, or the problem has no model.
+    """
+    num_replicas = whole_number("num_replicas", num_replicas, 1)
     blocks = [draw_block(problem, key, jnp.int32(first)) for first in range(0, num_replicas, BLOCK)]
     return jax.tree.map(lambda *leaves: np.concatenate([np.asarray(leaf) for leaf in leaves])[:num_replicas], *blocks)

@@ -7,35 +7,9 @@ import numpy as np
 import pytest
 from hypothesis import strategies as st
 
-from stopping.policies import (
-    FirstFinish,
-    FixedSamples,
-    Margin,
-    SamplingObservation,
-    TokenBudget,
-    UnanimousWindow,
-    VoteTable,
-)
+from stopping.policies import SamplingObservation, VoteTable
+from stopping.policies.policy import INT32_MAX
 from tests.stopping.policies.own_policies import RunningAgreement, WeightedVotes
-
-INT32_MAX = 2**31 - 1
-
-ALL_POLICIES = (
-    FirstFinish(),
-    FirstFinish(3),
-    FixedSamples(1),
-    FixedSamples(16),
-    Margin(1),
-    Margin(3),
-    TokenBudget(1),
-    TokenBudget(4096),
-    TokenBudget(INT32_MAX),
-    UnanimousWindow(1),
-    UnanimousWindow(3),
-    VoteTable(np.array([2])),
-    VoteTable.adaptive_consistency(0.95, 40),
-    VoteTable.cannot_be_caught(9),
-)
 
 # A user's own, defined outside the package: a float score with a memory, and a float table.
 OWN_POLICIES = (

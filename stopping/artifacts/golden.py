@@ -1,7 +1,8 @@
 """Golden lines: observation streams and the decisions they must give, in any runtime and language.
 
 They are kept away from ties: where a policy has a `score` (its margin over the threshold), a stream ends before the
-first step with |score| <= 1e-5, where float32 and float64 may differ.
+first step with |score| <= 1e-5, where float32 and float64 may differ. The bound is absolute, for a margin is on a scale
+on which 1e-5 is a tie (see `Policy`): of a margin alone, 1e-5 max(1, |score|) is the same bound.
 """
 
 import json

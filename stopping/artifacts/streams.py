@@ -9,12 +9,12 @@ from typing import Any
 
 import numpy as np
 
-from stopping.policies import Kind, SamplingObservation, bind
+from stopping.policies import NO_ANSWER, Kind, SamplingObservation, bind
 
 Stream = list[SamplingObservation]
 
 _MAX_VOTES = 128  # of the runner-up
-_NOTHING_YET = SamplingObservation(0, 0, 0, -1, 0, 0, 0, 0)
+_NOTHING_YET = SamplingObservation(0, 0, 0, NO_ANSWER, 0, 0, 0, 0)
 _LARGEST = SamplingObservation(*[2**14] * 6, *[2**27] * 2)
 
 
@@ -44,8 +44,8 @@ def episode(rng: np.random.Generator, num_traces: int, law: list[float], answere
     votes: dict[int, int] = {}
     stream = []
     for num_ended, length in enumerate(lengths.tolist(), start=1):
-        answer = int(rng.choice(len(law), p=law)) if rng.random() < answered else -1
-        if answer >= 0:
+        answer = int(rng.choice(len(law), p=law)) if rng.random() < answered else NO_ANSWER
+        if answer != NO_ANSWER:
             votes[answer] = votes.get(answer, 0) + 1
         leader, runner_up = sorted([*votes.values(), 0, 0], reverse=True)[:2]
         num_running = num_traces - num_ended

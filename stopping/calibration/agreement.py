@@ -4,9 +4,9 @@ from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Float
+from jaxtyping import Array, Bool, Float
 
-from stopping.calibration.ascent import ascend
+from stopping.calibration.ascent import Ascent, ascend
 from stopping.calibration.statistics import Statistics
 from stopping.models import Answers
 
@@ -15,10 +15,15 @@ ENDLESS = 0  # stands for infinitely many
 
 
 class AnswersFit(NamedTuple):
-    """The law and the standard error of the log of its concentration (`+ discount`); `[]` each."""
+    """The law; standard errors of its discount and of the log of its concentration (`+ discount`); `[]` each.
+
+    `converged` says whether the search for it ended. Standard errors take the number of kinds as known.
+    """
 
     answers: Answers
+    discount_error: Float[Array, ""]
     log_concentration_error: Float[Array, ""]
+    converged: Bool[Array, ""]
 
 
 def fit_answers(data: Statistics) -> AnswersFit:
@@ -37,14 +42,19 @@ def fit_answers(data: Statistics) -> AnswersFit:
     def log_likelihood(point: Array, num_kinds: Array) -> Array:
         return law(point, num_kinds).log_likelihood(data.more_kinds, data.more_wrong, data.more_copies)
 
-    def climb(num_kinds: Array) -> tuple[Array, Array, Array]:
+    def climb(num_kinds: Array) -> tuple[Array, Ascent]:
         def log_posterior(point: Array) -> Array:
             return log_likelihood(point, num_kinds) - 0.5 * (point[0] / 2) ** 2 - 0.5 * ((point[1] + 1) / 2) ** 2
 
-        point, error = ascend(log_posterior, jnp.array([0.0, -1.0], dtype))
-        return log_likelihood(point, num_kinds), point, error
+        found = ascend(log_posterior, jnp.array([0.0, -1.0], dtype))
+        return log_likelihood(found.point, num_kinds), found
 
     kinds = jnp.concatenate([jnp.array([ENDLESS]), jnp.arange(1, MAX_KINDS + 1)]).astype(dtype)
-    value, point, error = jax.vmap(climb)(kinds)
+    value, found = jax.vmap(climb)(kinds)
     most = jnp.argmax(value)
-    return AnswersFit(law(point[most], kinds[most]), error[most, 0])
+    best = jax.tree.map(lambda values: values[most], found)
+    answers = law(best.point, kinds[most])
+    endless = answers.discount * (1 - answers.discount) * best.standard_error[1]
+    finite = -answers.discount * best.standard_error[0]
+    discount_error = jnp.where(kinds[most] == ENDLESS, endless, finite)
+    return AnswersFit(answers, discount_error, best.standard_error[0], best.converged)

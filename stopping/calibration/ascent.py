@@ -1,30 +1,48 @@
 """Newton's method for a smooth function of a few unbounded parameters."""
 
 from collections.abc import Callable
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Float
+from jaxtyping import Array, Bool, Float
 
 NUM_STEPS = 40
+SMALL_STEP = 0.02  # in standard errors
 
 
-def ascend(objective: Callable[[Array], Array], start: Float[Array, " parameters"]) -> tuple[Array, Array]:
-    """Climb from `start`; return the maximum and the standard errors there (from the curvature before the last step).
+class Ascent(NamedTuple):
+    """The maximum.
+
+    Attributes:
+        point: where it is; `[parameters]`.
+        standard_error: from the curvature there; `[parameters]`.
+        converged: that Newton would move no parameter by more than a fiftieth of its standard error; `[]`.
+    """
+
+    point: Float[Array, " parameters"]
+    standard_error: Float[Array, " parameters"]
+    converged: Bool[Array, ""]
+
+
+def ascend(objective: Callable[[Array], Array], start: Float[Array, " parameters"]) -> Ascent:
+    """Climb from `start`.
 
     Negative curvature is turned round; steps move no parameter by more than 1 and are halved until they climb.
     """
 
-    def step(carry: tuple[Array, Array], _: None) -> tuple[tuple[Array, Array], None]:
-        point = carry[0]
+    def step(carry: Ascent, _: None) -> tuple[Ascent, None]:
+        point = carry.point
         gradient, hessian = jax.grad(objective)(point), jax.hessian(objective)(point)
         values, vectors = jnp.linalg.eigh(-hessian)
+        error = jnp.sqrt(jnp.sum(vectors**2 / jnp.maximum(values, 1e-6), axis=1))
         move = vectors @ ((vectors.T @ gradient) / jnp.maximum(jnp.abs(values), 1e-3))
+        converged = jnp.all(values > 0) & jnp.all(jnp.abs(move) < SMALL_STEP * error)
         move = move / jnp.maximum(jnp.max(jnp.abs(move)), 1)  # as a whole: parameter by parameter it might go down
         candidates = point + move * jnp.append(0.5 ** jnp.arange(6), 0)[:, None]
         heights = jax.vmap(objective)(candidates)
         rounding = 8 * jnp.finfo(heights.dtype).eps * jnp.max(jnp.abs(heights))
         longest = jnp.argmax(heights >= jnp.max(heights) - rounding)  # of those that rounding cannot tell apart
-        return (candidates[longest], jnp.sqrt(jnp.sum(vectors**2 / jnp.maximum(values, 1e-6), axis=1))), None
+        return Ascent(candidates[longest], error, converged), None
 
-    return jax.lax.scan(step, (start, jnp.zeros_like(start)), None, length=NUM_STEPS)[0]
+    return jax.lax.scan(step, Ascent(start, jnp.zeros_like(start), jnp.array(False)), None, length=NUM_STEPS)[0]

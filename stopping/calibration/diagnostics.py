@@ -3,11 +3,14 @@
 from typing import NamedTuple
 
 import numpy as np
-from scipy.special import ndtr
+from scipy.special import log_ndtr, ndtr, roots_hermitenorm
 from scipy.stats import kstest
 
 from stopping.models import LengthCorrectness
+from stopping.models.normal_tails import upper_tail
 from stopping.traces import TraceLog
+
+NUM_EFFECT_NODES = 16
 
 
 class Diagnostics(NamedTuple):
@@ -31,29 +34,39 @@ class Diagnostics(NamedTuple):
 def diagnose(model: LengthCorrectness, log: TraceLog) -> Diagnostics:
     """Rank each complete trace of the log under the model of its own problem without it.
 
-    The effect's law given the other traces follows by taking the trace's own precision out; without censoring this is
-    exact. Wrong traces are ranked below the cap, where alone they can be complete; so are right ones.
+    The effect's law given the other traces follows by taking the trace's own pull and precision out, one Newton step;
+    without a cap this is exact. Wrong traces are ranked below the cap, where alone they can be complete; right ones in
+    their law truncated there.
     """
     judged = log.present & log.correct_known
     right = judged & log.correct
     wrong = judged & ~right & ~log.censored
+    log_cap = np.log(float(model.cap_tokens))
     effect, effect_scale = (
         np.broadcast_to(np.asarray(values, float)[:, None], log.present.shape)
         for values in (model.effect, model.effect_scale)
     )
-    pit = {}
-    for name, mask, shift, scale in (
-        ("right", right, 0.0, model.scale_right),
-        ("wrong", wrong, model.shift, model.scale_wrong),
-    ):
-        y, width = np.log(np.maximum(log.length_tokens[mask], 1)), float(scale)
-        precision, own = effect_scale[mask] ** -2.0, width**-2.0
+    log_length = np.log(np.maximum(log.length_tokens, 1))
+
+    def others(mask: np.ndarray, pull: np.ndarray, own: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        precision = effect_scale[mask] ** -2.0
         rest = np.maximum(precision - own, 1e-6 * precision)
-        centre = (precision * effect[mask] - own * (y - float(shift))) / rest
-        spread = np.sqrt(1 / rest + width**2)
-        cap = ndtr((np.log(float(model.cap_tokens)) - centre - float(shift)) / spread)
-        pit[name] = np.clip(ndtr((y - centre - float(shift)) / spread) / np.maximum(cap, 1e-12), 0, 1)
-    tests = {name: kstest(values, "uniform") if values.size else (np.nan, np.nan) for name, values in pit.items()}
-    return Diagnostics(
-        pit["right"], pit["wrong"], *(float(tests[n][0]) for n in pit), *(float(tests[n][1]) for n in pit)
-    )  # fmt: skip
+        return effect[mask] - pull / rest, rest**-0.5
+
+    scale, y = float(model.scale_right), log_length[right]
+    below = upper_tail((effect[right] - log_cap) / scale)
+    hazard, bend = np.asarray(below.hazard, float), np.asarray(below.bend, float)
+    centre, spread = others(right, (y - effect[right]) / scale**2 + hazard / scale, (1 - bend) / scale**2)
+    z, weight = roots_hermitenorm(NUM_EFFECT_NODES)
+    at = centre[:, None] + spread[:, None] * z
+    rank = np.exp(log_ndtr((y[:, None] - at) / scale) - log_ndtr((log_cap - at) / scale))
+    pit_right = np.clip(rank, 0, 1) @ (weight / weight.sum())
+
+    scale, y = float(model.scale_wrong), log_length[wrong] - float(model.shift)
+    centre, spread = others(wrong, (y - effect[wrong]) / scale**2, np.full(y.shape, scale**-2.0))
+    width = np.hypot(spread, scale)
+    cap = ndtr((log_cap - float(model.shift) - centre) / width)
+    pit_wrong = np.clip(ndtr((y - centre) / width) / np.maximum(cap, 1e-12), 0, 1)
+    tests = [kstest(values, "uniform") if values.size else (np.nan, np.nan) for values in (pit_right, pit_wrong)]
+    (ks_right, p_value_right), (ks_wrong, p_value_wrong) = ((float(ks), float(p)) for ks, p in tests)
+    return Diagnostics(pit_right, pit_wrong, ks_right, ks_wrong, p_value_right, p_value_wrong)

@@ -20,12 +20,13 @@ class Fit:
         population: the same with a single entry: a problem not seen yet.
         standard_errors: of what all problems share: `shift`, `scale_right`, `scale_wrong`, `logit_loop_prob`; of the law of
             the problems' effects, `centre`, `slope` (by share of wrong traces) and `spread`; of that of the chances,
-            `logit_mean_chance` and `log_concentration_chance`; and `log_concentration_answers`.
+            `logit_mean_chance` and `log_concentration_chance`; `no_answer_prob`; and of the law of wrong answers
+            `discount_answers` and `log_concentration_answers`.
         diagnostics: how well lengths agree with the model.
         num_problems, num_traces: what it was fitted on.
         num_unjudged: traces of unknown correctness, which were left out.
         num_steps: of the search for the lengths' maximum.
-        converged: False when the last step of the search was still large: distrust the fit.
+        converged: False when the last step of a search, for lengths, chances or answers, was still large: distrust the fit.
     """
 
     model: Any

@@ -15,7 +15,7 @@ from stopping.calibration.diagnostics import diagnose
 from stopping.calibration.fit import Fit, fit_all, require_judged
 from stopping.calibration.length_likelihood import share_wrong
 from stopping.calibration.lengths import LengthFit, fit_lengths
-from stopping.calibration.statistics import Statistics, stack, statistics
+from stopping.calibration.statistics import Statistics, cap_of, stack, statistics
 from stopping.calibration.success import SuccessFit, fit_success
 from stopping.models import LengthCorrectness
 from stopping.traces import TraceLog
@@ -52,7 +52,9 @@ def _assemble(estimates: Estimates, part: Statistics, log: TraceLog) -> Fit:
     success, lengths, answers = estimates
     num_problems = part.num_right.shape[0]
     num_not_right = part.num_wrong + part.num_censored.sum(axis=1)
-    num_wrong = float(part.num_wrong.sum())
+    num_wrong = max(float(part.num_wrong.sum()), 1.0)
+    silent = float(part.num_silent) / num_wrong
+    towards_half = (silent * num_wrong + 0.5) / (num_wrong + 1)  # or none in a few would be without error
     shared = lengths.shared
 
     def build(alpha: Array, beta: Array, effect: Array, effect_scale: Array) -> LengthCorrectness:
@@ -61,9 +63,9 @@ def _assemble(estimates: Estimates, part: Statistics, log: TraceLog) -> Fit:
             shift=shared.shift,
             scale_right=float(np.exp(shared.log_scale_right)),
             scale_wrong=float(np.exp(shared.log_scale_wrong)),
-            loop_prob=float(expit(shared.logit_loop)) if np.isfinite(_cap(log)) else 0.0,  # nothing was cut: nothing loops
-            no_answer_prob=float(part.num_silent) / max(num_wrong, 1.0),
-            cap_tokens=_cap(log),
+            loop_prob=float(expit(shared.logit_loop)) if np.isfinite(cap_of(log)) else 0.0,  # nothing was cut: nothing loops
+            no_answer_prob=silent,
+            cap_tokens=cap_of(log),
             answers=answers.answers,
         )  # fmt: skip
 
@@ -81,6 +83,8 @@ def _assemble(estimates: Estimates, part: Statistics, log: TraceLog) -> Fit:
         "spread": lengths.shared_error.log_spread * np.exp(shared.log_spread),
         "logit_mean_chance": success.logit_mean_error,
         "log_concentration_chance": success.log_concentration_error,
+        "no_answer_prob": np.sqrt(towards_half * (1 - towards_half) / num_wrong),
+        "discount_answers": answers.discount_error,
         "log_concentration_answers": answers.log_concentration_error,
     }
     share = np.asarray(share_wrong(part))
@@ -96,12 +100,5 @@ def _assemble(estimates: Estimates, part: Statistics, log: TraceLog) -> Fit:
         num_traces=log.num_traces - unjudged,
         num_unjudged=unjudged,
         num_steps=int(lengths.num_steps),
-        converged=bool(lengths.converged),
+        converged=bool(lengths.converged & success.converged & answers.converged),
     )
-
-
-def _cap(log: TraceLog) -> float:
-    """The log's cap; where it states none, the longest censored trace; infinity where none is censored."""
-    if log.cap_tokens is not None:
-        return float(log.cap_tokens)
-    return float(np.max(log.length_tokens, where=log.censored, initial=0)) or np.inf

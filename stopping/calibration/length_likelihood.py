@@ -2,15 +2,19 @@
 
 For each problem q the log-lengths y are a + scale_right z when right and a + shift + scale_wrong z when wrong. A wrong
 trace loops with probability `loop`, and then reaches any cap (a mixture cure model: Boag, Maximum Likelihood Estimates
-of the Proportion of Patients Cured, 1949); at the cap it is censored. The effects are a ~ Normal(centre + slope x_q,
-spread) with x_q the problem's share of wrong traces: without the slope, that hard problems are long would pass for a
-shift (Mundlak, On the Pooling of Time Series and Cross Section Data, 1978). The objective is the likelihood with every
-a integrated out by Laplace's approximation (exact without censoring),
+of the Proportion of Patients Cured, 1949); at the cap it is censored. Right traces end below the cap: their law is the
+normal one truncated there (Cohen, Estimating the Mean and Variance of Normal Populations from Singly Truncated and Doubly
+Truncated Samples, 1950). The effects are a ~ Normal(centre + slope x_q, spread) with x_q the problem's share of wrong
+traces: without the slope, that hard problems are long would pass for a shift (Mundlak, On the Pooling of Time Series and
+Cross Section Data, 1978). The objective is the likelihood with every a integrated out by Laplace's approximation (exact
+without a cap),
 
     F(a, theta) = sum_q  log p(y_q | a_q, theta) + log p(a_q | theta) - log(P_q) / 2
 
 with P_q the curvature in a_q. In P_q the share of censored traces that would have ended is taken as known, as in EM:
 that keeps it positive. The derivatives of F are complete: they include those of P_q, and of that share.
+
+Where most traces reach the cap, to loop and to be long can hardly be told apart, and the prior decides.
 
 Weak priors keep a data set with an empty class finite; they are listed in `PRIOR_MEAN` and `PRIOR_SCALE`.
 """
@@ -20,10 +24,10 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jax.scipy.special import log_ndtr
 from jaxtyping import Array, Float
 
 from stopping.calibration.statistics import Statistics
+from stopping.models.normal_tails import UpperTail, upper_tail
 
 
 class Shared(NamedTuple):
@@ -75,9 +79,9 @@ def objective(effect: Float[Array, " problems"], shared: Shared, data: Statistic
     at = _terms(effect, shared, data)
     log_loop, log_end = jax.nn.log_sigmoid(shared.logit_loop), jax.nn.log_sigmoid(-shared.logit_loop)
     per_problem = (
-        -data.num_right * shared.log_scale_right - 0.5 * at.square_right
+        -data.num_right * (shared.log_scale_right + at.below.log_mass) - 0.5 * at.square_right
         + data.num_wrong * (log_end - shared.log_scale_wrong) - 0.5 * at.square_wrong
-        + jnp.sum(data.num_censored * jnp.logaddexp(log_loop, log_end + at.log_above), axis=1)
+        + jnp.sum(data.num_censored * jnp.logaddexp(log_loop, log_end + at.above.log_mass), axis=1)
         - shared.log_spread - 0.5 * at.deviation**2 * at.prior
         - 0.5 * jnp.log(at.curvature)
     )  # fmt: skip
@@ -101,11 +105,10 @@ class _Terms(NamedTuple):
     right: Array  # parts of the curvature by source
     wrong: Array
     prior: Array
-    root: Array  # 1 / scale_wrong
-    z: Array
-    log_above: Array  # of the normal law, and its hazard with two derivatives
-    hazard: Array
-    bend: Array
+    root_right: Array  # 1 / scale
+    root: Array
+    below: UpperTail  # of right traces, at how far the effect is above the cap: the mass below the cap
+    above: UpperTail  # of wrong traces, at the points of censoring
     share: Array  # of the censored traces that would have ended, had there been no cap
 
     @property
@@ -119,25 +122,23 @@ def _terms(effect: Array, shared: Shared, data: Statistics) -> _Terms:
         jnp.exp(-2 * log) for log in (shared.log_scale_right, shared.log_scale_wrong, shared.log_spread)
     )
     residual_right, residual_wrong = data.mean_right - effect, data.mean_wrong - effect - shared.shift
-    z = (data.censoring_point - effect[:, None] - shared.shift) * jnp.exp(-shared.log_scale_wrong)
-    log_above = log_ndtr(-z)
-    hazard = jnp.exp(-0.5 * z * z - 0.5 * np.log(2 * np.pi) - log_above)  # stable in both tails
-    bend = hazard * (hazard - z)
-    share = jax.nn.sigmoid(log_above - shared.logit_loop)
+    root_right, root = jnp.exp(-shared.log_scale_right), jnp.exp(-shared.log_scale_wrong)
+    below = upper_tail((effect - data.truncation_point) * root_right)
+    above = upper_tail((data.censoring_point - effect[:, None] - shared.shift) * root)
+    share = jax.nn.sigmoid(above.log_mass - shared.logit_loop)
     return _Terms(
         residual_right=residual_right,
         residual_wrong=residual_wrong,
         deviation=effect - shared.centre - shared.slope * share_wrong(data),
         square_right=(data.scatter_right + data.num_right * residual_right**2) * precision_right,
         square_wrong=(data.scatter_wrong + data.num_wrong * residual_wrong**2) * precision_wrong,
-        right=data.num_right * precision_right,
-        wrong=(data.num_wrong + jnp.sum(data.num_censored * share * bend, axis=1)) * precision_wrong,
+        right=data.num_right * (1 - below.bend) * precision_right,
+        wrong=(data.num_wrong + jnp.sum(data.num_censored * share * above.bend, axis=1)) * precision_wrong,
         prior=jnp.broadcast_to(precision, effect.shape),
-        root=jnp.exp(-shared.log_scale_wrong),
-        z=z,
-        log_above=log_above,
-        hazard=hazard,
-        bend=bend,
+        root_right=root_right,
+        root=root,
+        below=below,
+        above=above,
         share=share,
     )
 
@@ -145,41 +146,46 @@ def _terms(effect: Array, shared: Shared, data: Statistics) -> _Terms:
 def derivatives(effect: Float[Array, " problems"], shared: Shared, data: Statistics) -> Derivatives:
     """Gradient and Hessian of the objective, in closed form: automatic ones take many times as long to compile."""
     at, x = _terms(effect, shared, data), share_wrong(data)
+    below, above = at.below, at.above
     zero = jnp.zeros_like(effect)
     tail = lambda values: jnp.sum(data.num_censored * values, axis=1)  # noqa: E731
     prior_mean, prior_scale = (jnp.asarray(values, effect.dtype) for values in (PRIOR_MEAN, PRIOR_SCALE))
 
     doubt = at.share * (1 - at.share)
-    pulls = at.share * at.hazard  # minus the log-likelihood's derivative by z, and the derivative of that
-    gives = at.share * at.bend - doubt * at.hazard**2
-    pull_right, pull_wrong = at.right * at.residual_right, data.num_wrong * at.root**2 * at.residual_wrong
-    pull_tail, pull_prior = at.root * tail(pulls), at.prior * at.deviation
+    pulls = at.share * above.hazard  # minus the log-likelihood's derivative by z, and the derivative of that
+    gives = at.share * above.bend - doubt * above.hazard**2
+    precision_right = data.num_right * at.root_right**2
+    pull_right, pull_wrong = precision_right * at.residual_right, data.num_wrong * at.root**2 * at.residual_wrong
+    pull_cap, pull_tail = data.num_right * at.root_right * below.hazard, at.root * tail(pulls)
+    pull_prior = at.prior * at.deviation
     loop = jax.nn.sigmoid(shared.logit_loop)
     num_wrong = data.num_wrong + jnp.sum(data.num_censored, axis=1)
 
     slope_of = [zero] * 8
     slope_of[SHIFT] = pull_wrong + pull_tail
-    slope_of[RIGHT] = at.square_right - data.num_right
-    slope_of[WRONG] = at.square_wrong - data.num_wrong + tail(pulls * at.z)
+    slope_of[RIGHT] = at.square_right - data.num_right * (1 + below.z * below.hazard)
+    slope_of[WRONG] = at.square_wrong - data.num_wrong + tail(pulls * above.z)
     slope_of[CENTRE], slope_of[SLOPE] = pull_prior, x * pull_prior
     slope_of[SPREAD] = pull_prior * at.deviation - 1
     slope_of[LOOP] = tail(1 - at.share) - loop * num_wrong
-    slope_of[EFFECT] = pull_right + slope_of[SHIFT] - pull_prior
+    slope_of[EFFECT] = pull_right + pull_cap + slope_of[SHIFT] - pull_prior
 
     by_shift = data.num_wrong * at.root**2 + at.root**2 * tail(gives)
-    by_shift_and_scale = 2 * pull_wrong + at.root * tail(pulls + at.z * gives)
-    by_shift_and_loop = at.root * tail(doubt * at.hazard)
+    by_shift_and_scale = 2 * pull_wrong + at.root * tail(pulls + above.z * gives)
+    by_right = below.z * below.bend + below.hazard  # the derivative of z hazard
+    by_shift_and_loop = at.root * tail(doubt * above.hazard)
     bends_of = {
         (SHIFT, SHIFT): by_shift, (SHIFT, WRONG): by_shift_and_scale, (SHIFT, LOOP): by_shift_and_loop,
-        (RIGHT, RIGHT): 2 * at.square_right,
-        (WRONG, WRONG): 2 * at.square_wrong + tail(at.z * (pulls + at.z * gives)),
-        (WRONG, LOOP): tail(doubt * at.hazard * at.z),
+        (RIGHT, RIGHT): 2 * at.square_right - data.num_right * below.z * by_right,
+        (WRONG, WRONG): 2 * at.square_wrong + tail(above.z * (pulls + above.z * gives)),
+        (WRONG, LOOP): tail(doubt * above.hazard * above.z),
         (CENTRE, CENTRE): at.prior, (CENTRE, SLOPE): x * at.prior, (CENTRE, SPREAD): 2 * pull_prior,
         (SLOPE, SLOPE): x * x * at.prior, (SLOPE, SPREAD): 2 * x * pull_prior,
         (SPREAD, SPREAD): 2 * pull_prior * at.deviation,
         (LOOP, LOOP): loop * (1 - loop) * num_wrong - tail(doubt),
         (EFFECT, EFFECT): at.right + by_shift + at.prior,
-        (SHIFT, EFFECT): by_shift, (RIGHT, EFFECT): 2 * pull_right, (WRONG, EFFECT): by_shift_and_scale,
+        (RIGHT, EFFECT): 2 * pull_right + data.num_right * at.root_right * by_right,
+        (SHIFT, EFFECT): by_shift, (WRONG, EFFECT): by_shift_and_scale,
         (CENTRE, EFFECT): -at.prior, (SLOPE, EFFECT): -x * at.prior, (SPREAD, EFFECT): -2 * pull_prior,
         (LOOP, EFFECT): by_shift_and_loop,
     }  # fmt: skip
@@ -214,32 +220,33 @@ def _curvature_derivatives(
 ) -> tuple[dict[int, Array], dict[tuple[int, int], Array]]:
     """P's first and second derivatives over P, by place, where they are not zero; `[problems]` each.
 
-    A censored trace adds k(z, logit_loop) / scale_wrong^2 with k = share * bend.
+    A censored trace adds k(z, logit_loop) / scale_wrong^2 with k = share * bend; a right one (1 - bend) / scale_right^2.
     """
-    h, b = at.hazard, at.bend
+    h, b, z, twist = at.above.hazard, at.above.bend, at.above.z, at.above.twist
     tail = lambda values: at.root**2 * jnp.sum(data.num_censored * values, axis=1)  # noqa: E731
-    twist = b * (2 * h - at.z) - h  # the derivative of bend
     skew = doubt * (1 - 2 * at.share)
     k_z, k_loop = at.share * twist - doubt * h * b, -doubt * b
-    k_zz = (
-        skew * h * h * b - doubt * (b * b + 2 * h * twist) + at.share * (twist * (2 * h - at.z) + 2 * b * (b - 1))
-    )  # fmt: skip
+    k_zz = skew * h * h * b - doubt * (b * b + 2 * h * twist) + at.share * at.above.warp
     k_z_loop, k_loop_loop = skew * h * b - doubt * twist, skew * b
+    below, precision_right = at.below, data.num_right * at.root_right**2
+    bends, warps = precision_right * below.twist, precision_right * below.warp
 
     first: dict[int, Array] = {}
-    first[SHIFT] = first[EFFECT] = -at.root * tail(k_z)
-    first[RIGHT], first[SPREAD] = -2 * at.right, -2 * at.prior
-    first[WRONG] = -2 * at.wrong - tail(at.z * k_z)
+    first[SHIFT] = -at.root * tail(k_z)
+    first[EFFECT] = first[SHIFT] - at.root_right * bends
+    first[RIGHT], first[SPREAD] = -2 * at.right + below.z * bends, -2 * at.prior
+    first[WRONG] = -2 * at.wrong - tail(z * k_z)
     first[LOOP] = tail(k_loop)
     by_shift, by_shift_and_loop = at.root**2 * tail(k_zz), -at.root * tail(k_z_loop)
-    by_shift_and_scale = at.root * tail(3 * k_z + at.z * k_zz)
+    by_shift_and_scale = at.root * tail(3 * k_z + z * k_zz)
     second = {
-        (SHIFT, SHIFT): by_shift, (SHIFT, EFFECT): by_shift, (EFFECT, EFFECT): by_shift,
+        (SHIFT, SHIFT): by_shift, (SHIFT, EFFECT): by_shift, (EFFECT, EFFECT): by_shift - at.root_right**2 * warps,
         (SHIFT, WRONG): by_shift_and_scale, (WRONG, EFFECT): by_shift_and_scale,
         (SHIFT, LOOP): by_shift_and_loop, (LOOP, EFFECT): by_shift_and_loop,
-        (RIGHT, RIGHT): 4 * at.right, (SPREAD, SPREAD): 4 * at.prior,
-        (WRONG, WRONG): 4 * at.wrong + tail(at.z * (5 * k_z + at.z * k_zz)),
-        (WRONG, LOOP): -tail(2 * k_loop + at.z * k_z_loop),
+        (RIGHT, RIGHT): 4 * at.right - below.z * (5 * bends + below.z * warps), (SPREAD, SPREAD): 4 * at.prior,
+        (RIGHT, EFFECT): at.root_right * (3 * bends + below.z * warps),
+        (WRONG, WRONG): 4 * at.wrong + tail(z * (5 * k_z + z * k_zz)),
+        (WRONG, LOOP): -tail(2 * k_loop + z * k_z_loop),
         (LOOP, LOOP): tail(k_loop_loop),
     }  # fmt: skip
     over = 1 / at.curvature

@@ -13,6 +13,8 @@ from jaxtyping import Array, Float
 
 from stopping.traces import TraceLog
 
+NO_CAP = 100.0  # log tokens, and as good as infinity, which would make derivatives NaN
+
 
 class Statistics(NamedTuple):
     """Sufficient statistics of one data set; a problem without traces adds nothing. Lengths are in log tokens.
@@ -23,6 +25,7 @@ class Statistics(NamedTuple):
         num_right, num_wrong: complete traces; `[problems]`.
         mean_right, mean_wrong: of their lengths, 0 for none.
         scatter_right, scatter_wrong: sums of squared deviations from these means.
+        truncation_point: right traces end below it, the cap; `NO_CAP` without one; `[problems]`.
         num_censored: `[problems, points]`, at `censoring_point` `[problems, points]`.
         more_right, more_not_right, more_traces: problems with more than i of these, i = 0, 1, ...; `[steps]`.
         num_silent: complete wrong traces without an answer; `[]`.
@@ -35,6 +38,7 @@ class Statistics(NamedTuple):
     mean_wrong: Float[Array, " problems"]
     scatter_right: Float[Array, " problems"]
     scatter_wrong: Float[Array, " problems"]
+    truncation_point: Float[Array, " problems"]
     num_censored: Float[Array, "problems points"]
     censoring_point: Float[Array, "problems points"]
     more_right: Float[Array, " steps"]
@@ -65,11 +69,13 @@ def statistics(log: TraceLog, *, pooled: bool = False) -> Statistics:
     num_right, mean_right, scatter_right = _moments(length, in_right)
     num_wrong, mean_wrong, scatter_wrong = _moments(length, in_wrong)
     num_censored, censoring_point = _censoring(length, in_censored)
+    truncation_point: Any = np.full(num_right.shape, min(np.log(cap_of(log)), NO_CAP))
     num_samples = log.num_samples
     most = right.size if pooled else num_samples
     sizes = _group_sizes(np.where(wrong & log.answered & (log.answer >= 0), log.answer, -1))
     return Statistics(
-        num_right, num_wrong, mean_right, mean_wrong, scatter_right, scatter_wrong, num_censored, censoring_point,
+        num_right, num_wrong, mean_right, mean_wrong, scatter_right, scatter_wrong,
+        truncation_point, num_censored, censoring_point,
         more_right=_more_than(0, most, in_right.sum(axis=1)),
         more_not_right=_more_than(0, most, (in_wrong | in_censored).sum(axis=1)),
         more_traces=_more_than(0, most, (in_right | in_wrong | in_censored).sum(axis=1)),
@@ -78,6 +84,13 @@ def statistics(log: TraceLog, *, pooled: bool = False) -> Statistics:
         more_wrong=_more_than(1, num_samples, sizes.sum(axis=1)),
         more_copies=_more_than(1, num_samples, sizes.reshape(-1)),
     )  # fmt: skip
+
+
+def cap_of(log: TraceLog) -> float:
+    """Return the log's cap; where it states none, the longest trace if any is censored, and infinity if none is."""
+    if log.cap_tokens is not None:
+        return float(log.cap_tokens)
+    return float(np.max(log.length_tokens, where=log.present, initial=1)) if log.censored.any() else np.inf
 
 
 def stack(parts: Sequence[Statistics]) -> Statistics:

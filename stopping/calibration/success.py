@@ -5,29 +5,38 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Float
+from jaxtyping import Array, Bool, Float
 
 from stopping.calibration.ascent import ascend
 from stopping.calibration.statistics import Statistics
 
 
 class SuccessFit(NamedTuple):
-    """The Beta law over problems, as its mean's logit and the log of alpha + beta; `[]` each, with standard errors."""
+    """The Beta law over problems, as its mean's logit and the log of alpha + beta; `[]` each, with standard errors.
+
+    `converged` says whether the search for it ended.
+    """
 
     logit_mean: Float[Array, ""]
     log_concentration: Float[Array, ""]
     logit_mean_error: Float[Array, ""]
     log_concentration_error: Float[Array, ""]
+    converged: Bool[Array, ""]
 
     @property
     def alpha(self) -> Float[Array, ""]:
         """First parameter of the Beta law."""
-        return jax.nn.sigmoid(self.logit_mean) * jnp.exp(self.log_concentration)
+        return _shapes(self.logit_mean, self.log_concentration)[0]
 
     @property
     def beta(self) -> Float[Array, ""]:
         """Second parameter of the Beta law."""
-        return jax.nn.sigmoid(-self.logit_mean) * jnp.exp(self.log_concentration)
+        return _shapes(self.logit_mean, self.log_concentration)[1]
+
+
+def _shapes(logit_mean: Array, log_concentration: Array) -> tuple[Array, Array]:
+    total = jnp.exp(log_concentration)
+    return jax.nn.sigmoid(logit_mean) * total, jax.nn.sigmoid(-logit_mean) * total
 
 
 def fit_success(data: Statistics) -> SuccessFit:
@@ -39,16 +48,16 @@ def fit_success(data: Statistics) -> SuccessFit:
     """
 
     def log_posterior(point: Array) -> Array:
-        fit = SuccessFit(point[0], point[1], *point)
+        alpha, beta = _shapes(point[0], point[1])
         terms = [
             jnp.sum(count * jnp.log(parameter + jnp.arange(count.shape[0])))
             for count, parameter in (
-                (data.more_right, fit.alpha),
-                (data.more_not_right, fit.beta),
-                (-data.more_traces, fit.alpha + fit.beta),
+                (data.more_right, alpha),
+                (data.more_not_right, beta),
+                (-data.more_traces, alpha + beta),
             )
         ]
         return sum(terms) - 0.5 * (point[0] / 2) ** 2 - 0.5 * ((point[1] - np.log(2)) / 1.5) ** 2
 
-    best, error = ascend(log_posterior, jnp.array([0.0, np.log(2)], data.more_right.dtype))
-    return SuccessFit(*best, *error)
+    best, error, converged = ascend(log_posterior, jnp.array([0.0, np.log(2)], data.more_right.dtype))
+    return SuccessFit(best[0], best[1], error[0], error[1], converged)

@@ -6,7 +6,7 @@ import typer
 from rich.markup import escape
 
 from stopping.cli.log_options import LogOptions, LogPath
-from stopping.cli.options import NumOrders, OutputOptions, Plot, ProblemOptions, RuleImports, Seed, busy, plot_file
+from stopping.cli.options import ImportOptions, NumOrders, OutputOptions, Plot, ProblemOptions, Seed, busy, plot_file
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -19,6 +19,7 @@ def compare(
     log_options: LogOptions,
     problem_options: ProblemOptions,
     output: OutputOptions,
+    imports: ImportOptions,
     rule: Annotated[
         list[str],
         typer.Option(
@@ -34,7 +35,6 @@ def compare(
             show_default=False,
         ),
     ] = None,
-    rule_import: RuleImports = [],  # noqa: B006
     num_orders: NumOrders = 1,
     seed: Seed = 0,
     plot: Plot = None,
@@ -42,10 +42,9 @@ def compare(
     """Compare rules on one log: accuracy and tokens with errors, and paired differences to a reference rule."""
     console = output.console()
     plot_file(plot)
-    from stopping.cli.rules import default_rules, distinct, import_module, name_of, parse
+    from stopping.cli.rules import default_rules, distinct, name_of, parse
 
-    for module in rule_import:
-        import_module(module)
+    imports.load()
     named = [(parse(text), text) for text in ([reference] if reference else []) + rule]
     data = log_options.load(log)
 
@@ -108,8 +107,9 @@ def print_comparison(console: "Console", record: "CompareOutput") -> None:
     table = new_table("rule", *columns, *(["unsupported"] if some_unsupported else []))
     units = {"correct": 0.01, "total_tokens": unit, "latency_tokens": unit}
     for index, rule in enumerate(record.rules):
-        own = [plus_minus(rule.figures[name], unit) for name, unit in units.items()]
-        change = [plus_minus(rule.against_reference[name], unit, signed=True) for name, unit in units.items()]
+        least = "≥ " if rule.unsupported_share else ""
+        own = [least + plus_minus(rule.figures[name], unit) for name, unit in units.items()]
+        change = [least + plus_minus(rule.against_reference[name], unit, signed=True) for name, unit in units.items()]
         if narrow:
             cells = [f"{a}\n{b}" for a, b in zip(own, change, strict=True)] if index else own
         else:
@@ -126,5 +126,9 @@ def print_comparison(console: "Console", record: "CompareOutput") -> None:
     thousands = "; k: thousands" if unit > 1 else ""
     console.print(f"Tokens are those of all traces of a problem; latency, those until its answer{thousands}.")
     if some_unsupported:
-        console.print("Unsupported: problems in which a rule asked for more than the log holds.", style="yellow")
+        console.print(
+            "Unsupported: problems in which a rule asked for more than the log holds. They count without an answer, and with "
+            "what the rule had cost until then: ≥.",
+            style="yellow",
+        )
     note_few(console, log.num_problems)

@@ -7,7 +7,7 @@ import typer
 from rich.markup import escape
 
 from stopping.cli.log_options import LogOptions
-from stopping.cli.options import OutputOptions, RuleImports
+from stopping.cli.options import ImportOptions, OutputOptions
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -25,14 +25,14 @@ def inspect(
     ],
     log_options: LogOptions,
     output: OutputOptions,
-    rule_import: RuleImports = [],  # noqa: B006
+    imports: ImportOptions,
 ) -> None:
     """Say what a log is enough for, what a saved policy does and promises, or what a model says. Needs no JAX."""
     console = output.console()
     if not path.exists():
         raise FileNotFoundError(f"no such file or directory: {path}")
     if path.is_dir():
-        record = _policy(console, path, rule_import)
+        record = _policy(console, path, imports)
     elif path.suffix.lower() == ".json":
         record = _model(console, path)
     else:
@@ -64,18 +64,14 @@ def print_report(console: "Console", report: "Report") -> None:
         console.print(f"Note: {note}", markup=False)
 
 
-def _policy(console: "Console", path: Path, modules: list[str]) -> "InspectOutput":
+def _policy(console: "Console", path: Path, imports: ImportOptions) -> "InspectOutput":
     from rich.markdown import Markdown
 
     from stopping.artifacts import load
     from stopping.artifacts.card import card
     from stopping.cli.output import InspectOutput
 
-    if modules:
-        from stopping.cli.rules import import_module
-
-        for module in modules:
-            import_module(module)
+    imports.load()
     artifact = load(path)
     console.print(Markdown(card(artifact.document, artifact.policy)))
     backends = "NumPy and plain Python" if artifact.document.plain_python else "NumPy"

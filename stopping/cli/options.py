@@ -4,7 +4,7 @@ import functools
 import inspect
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import MISSING, dataclass, fields, is_dataclass
+from dataclasses import MISSING, dataclass, field, fields, is_dataclass
 from pathlib import Path
 from typing import Annotated, Any, get_type_hints
 
@@ -17,12 +17,6 @@ NumOrders = Annotated[
     typer.Option(metavar="N", min=1, help="Average over so many random orders of a problem's samples; 1: as logged."),
 ]
 Plot = Annotated[Path | None, typer.Option(metavar="FILE", help="Draw accuracy against tokens: .png, .pdf or .svg.")]
-RuleImports = Annotated[
-    list[str],
-    typer.Option(
-        "--import", metavar="MODULE", help="Import your module first: a saved policy may be of a class in it."
-    ),
-]
 
 
 def flat(command: Callable[..., None]) -> Callable[..., None]:
@@ -107,6 +101,29 @@ class OutputOptions:
         if self.json is not None:
             text = output.model_dump_json(indent=2) + "\n"
             typer.echo(text, nl=False) if self.json == Path("-") else self.json.write_text(text, encoding="utf-8")
+
+
+@dataclass(frozen=True)
+class ImportOptions:
+    """Modules of the user's, in which policies are defined."""
+
+    rule_import: Annotated[
+        list[str],
+        typer.Option(
+            "--import", metavar="MODULE", help="Import your module first: a saved policy may be of a class in it."
+        ),
+    ] = field(default_factory=list)
+
+    def load(self) -> None:
+        """Import them.
+
+        Raises:
+            ValueError: naming one that cannot be imported.
+        """
+        from stopping.cli.rules import import_module
+
+        for module in self.rule_import:
+            import_module(module)
 
 
 _problem = functools.partial(typer.Option, rich_help_panel="Problem")

@@ -171,7 +171,11 @@ class FitOutput(Output):
 
 
 class RunOutput(Output):
-    """`stopping simulate` and `stopping replay`: what one rule did; `worlds` tells sets of worlds apart."""
+    """`stopping simulate` and `stopping replay`: what one rule did; `worlds` tells sets of worlds apart.
+
+    Where the rule asked for more than the log holds (`num_unsupported`), there is no answer and what it had cost until
+    then: accuracy and costs are lower bounds, and `accuracy_bounds` are those of accuracy.
+    """
 
     command: Literal["simulate", "replay"]
     source: str
@@ -187,7 +191,8 @@ class RunOutput(Output):
 class ComparedRule(Record):
     """One rule: its figures, the same less the reference rule's (paired), and the share it could not be followed in.
 
-    `accuracy_bounds`, where that share is not zero: had the rule been wrong, or right, there.
+    Where that share is not zero, figures and differences of accuracy and costs are lower bounds, as in `RunOutput`;
+    `accuracy_bounds`: had the rule been wrong, or right, there.
     """
 
     rule: str
@@ -223,7 +228,6 @@ class DemoOutput(Output):
 
     command: Literal["demo"] = "demo"
     log: LogSummary
-    drawn: bool
     split: tuple[Count, Count, Count]
     problem: Problem
     adaptive: bool
@@ -239,10 +243,11 @@ class DemoOutput(Output):
 
 
 class StudyOutput(Output):
-    """`stopping study`: its table."""
+    """`stopping study`: its tables, as one."""
 
     command: Literal["study"] = "study"
     study: str
+    log: LogSummary
     rows: Figures
 
 
@@ -261,8 +266,7 @@ def accuracy_bounds(result: "Result") -> tuple[Figure, Figure] | None:
     """Return the accuracy if every unsupported unit were wrong, and if it were right; None where there is none."""
     if not result.num_unsupported:
         return None
-    least, most = result.bounds("correct", 0.0, 1.0)
-    return Figure.of(least), Figure.of(most)
+    return Figure.of(result.correct), Figure.of(result.at_most(correct=1.0).correct)
 
 
 def read_fit(path: Path) -> FitOutput:

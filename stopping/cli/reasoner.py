@@ -55,7 +55,9 @@ def train(
 @reasoner.command()
 @guarded
 def record(
-    out: Annotated[Path, typer.Option(metavar="FILE", help="Where the log goes: .parquet; its card beside it, .md.")],
+    out: Annotated[
+        Path, typer.Option(metavar="DIR", help="Where the log goes, traces.parquet, and its card, README.md.")
+    ],
     model: ModelPath = "target",
     problems: Annotated[int, typer.Option(metavar="N", min=5, help="Problems.")] = 4000,
     samples: Annotated[int, typer.Option(metavar="N", min=1, help="Traces a problem.")] = 16,
@@ -66,17 +68,16 @@ def record(
 ) -> None:
     """Sample traces of held-out problems, check them, force answers on the way, and write the log."""
     from stopping.reasoner import Plan, load_model
-    from stopping.reasoner.recording import card
+    from stopping.reasoner.recording import LOG, card
     from stopping.reasoner.recording import record as run
 
-    if out.suffix != ".parquet" or not out.absolute().parent.is_dir():
-        raise ValueError(f"--out: expected a name ending in .parquet in a directory that is there, got {out}")
+    out.mkdir(parents=True, exist_ok=True)
     plan = Plan(problems, samples, probed, with_signals, temperature=temperature, seed=seed)
     console = Console(highlight=False)
     with _progress(console) as progress:
         task = progress.add_task("recording", total=problems)
-        log = run(load_model(model), plan, out, lambda done: progress.advance(task, done))
-    out.with_suffix(".md").write_text(card(log, plan), encoding="utf-8")
+        log = run(load_model(model), plan, out / LOG.name, lambda done: progress.advance(task, done))
+    (out / "README.md").write_text(card(log, plan), encoding="utf-8")
     console.print(f"{out}: {log}", markup=False)
 
 

@@ -6,7 +6,7 @@ import typer
 from rich.markup import escape
 
 from stopping.cli.log_options import LogOptions, LogPath
-from stopping.cli.options import NumOrders, OutputOptions, ProblemOptions, RuleImports, Seed
+from stopping.cli.options import ImportOptions, NumOrders, OutputOptions, ProblemOptions, Seed
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -30,16 +30,15 @@ def replay(
     log_options: LogOptions,
     problem_options: ProblemOptions,
     output: OutputOptions,
-    rule_import: RuleImports = [],  # noqa: B006  (typer's way; never changed)
+    imports: ImportOptions,
     num_orders: NumOrders = 1,
     seed: Seed = 0,
 ) -> None:
     """Follow one rule through a log: accuracy, tokens and latency, with errors by problem."""
     console = output.console()
-    from stopping.cli.rules import import_module, parse
+    from stopping.cli.rules import parse
 
-    for module in rule_import:
-        import_module(module)
+    imports.load()
     policy = parse(rule)
     data = log_options.load(log)
 
@@ -78,13 +77,15 @@ def print_run(console: "Console", record: "RunOutput", where: str) -> None:
     console.print(f"[bold]{escape(record.rule)}[/bold] {escape(where)}")
     table = new_table("", "mean ± error")
     for name, (title, unit) in FIGURES.items():
-        table.add_row(title, plus_minus(record.figures[name], unit))
+        least = "≥ " if record.num_unsupported and name != "utility" else ""
+        table.add_row(title, least + plus_minus(record.figures[name], unit))
     console.print(table)
     if record.accuracy_bounds is not None:
         least, most = (plus_minus(bound, 0.01) for bound in record.accuracy_bounds)
         console.print(
             f"The rule asked for more than the log holds in {record.num_unsupported:,.4g} of {record.num_units:,} "
-            f"problems: accuracy lies between {least} % and {most} %.",
+            f"problems. They count without an answer, and with what it had cost until then: accuracy lies between {least} % "
+            f"and {most} %.",
             style="yellow",
         )
     note_few(console, record.num_units)

@@ -7,7 +7,7 @@ import typer
 
 from stopping.cli.exits import NotAchievedError
 from stopping.cli.log_options import LogOptions
-from stopping.cli.options import OutputOptions, ProblemOptions, RuleImports, Seed, busy
+from stopping.cli.options import ImportOptions, OutputOptions, ProblemOptions, Seed, busy
 from stopping.cli.replay import RuleText, print_run, record_of
 
 
@@ -16,6 +16,7 @@ def simulate(
     log_options: LogOptions,
     problem_options: ProblemOptions,
     output: OutputOptions,
+    imports: ImportOptions,
     log: Annotated[
         Path | None, typer.Argument(metavar="[LOG]", help="A log to fit a model on first.", show_default=False)
     ] = None,
@@ -31,7 +32,6 @@ def simulate(
     standard_error: Annotated[
         float | None, typer.Option(metavar="E", help="Draw until the utility's standard error is below E.")
     ] = None,
-    rule_import: RuleImports = [],  # noqa: B006
     seed: Seed = 0,
 ) -> None:
     """Follow one rule through problems drawn from a model: fitted on LOG now, or read with --model."""
@@ -44,10 +44,9 @@ def simulate(
         raise ValueError(f"--standard-error: expected a positive number, got {standard_error}")
     from stopping.cli.fit import require_converged
     from stopping.cli.output import read_fit
-    from stopping.cli.rules import import_module, parse
+    from stopping.cli.rules import parse
 
-    for module in rule_import:
-        import_module(module)
+    imports.load()
     policy = parse(rule)
     data = None if log is None else log_options.load(log)
     saved = None if model is None else read_fit(model)

@@ -28,7 +28,10 @@ from stopping.models import LengthCorrectness
 
 NUM_NODES = 48  # equal weights: error 1e-6 of accuracies, 3e-6 of lengths, for scales from .3 to .6 and n <= 16
 NUM_NODES_CAPPED = 64
-NUM_EFFECT_NODES = 5
+NUM_EFFECT_NODES = 5  # without a cap: accuracies exact, lengths to 3e-5 for an effect_scale up to 1
+EFFECT_NODES_CAPPED = (
+    12  # for each scale of lengths that the effect's spans: error 2e-5 up to a ratio of 2.5, 1e-4 at 5
+)
 BATCH = 4096  # problems at once: beyond, the intermediates leave the cache
 
 
@@ -79,7 +82,8 @@ def _over_problems(model: LengthCorrectness, num_traces: Sequence[int], integrat
     if float(model.loop_prob) > 0 and not np.isfinite(float(model.cap_tokens)):
         raise ValueError("model: traces that loop never end without a cap; expected cap_tokens or loop_prob = 0")
     chance, chance_weight = model.chance_nodes(max(counts))
-    z, z_weight = roots_hermitenorm(NUM_EFFECT_NODES)
+    capped = bool(np.isfinite(float(model.cap_tokens)))
+    z, z_weight = roots_hermitenorm(_num_effect_nodes(model) if capped else NUM_EFFECT_NODES)
     effect = np.asarray(model.effect)[:, None] + np.asarray(model.effect_scale)[:, None] * z
     shape = (model.num_problems, chance.shape[1], z.size)
     mean = np.broadcast_to(effect[:, None, :], shape)
@@ -92,8 +96,14 @@ def _over_problems(model: LengthCorrectness, num_traces: Sequence[int], integrat
         *(np.full(shape, v) for v in shared),
     )
     flat = Points(*(jnp.asarray(column.reshape(-1), float) for column in columns))
-    curve = evaluate(integrate, flat, counts, bool(np.isfinite(model.cap_tokens)), *tables)
+    curve = evaluate(integrate, flat, counts, capped, *tables)
     return Curve(*(np.einsum("qnj,qnjc->qc", weight, np.asarray(v, float).reshape(*shape, -1)) for v in curve))
+
+
+def _num_effect_nodes(model: LengthCorrectness) -> int:
+    """A power of two, so that like models share one compiled program; from 8 to 64."""
+    ratio = float(jnp.max(model.effect_scale) / jnp.minimum(model.scale_right, model.scale_wrong))
+    return 2 ** int(np.clip(np.ceil(np.log2(max(EFFECT_NODES_CAPPED * ratio, 1))), 3, 6))
 
 
 @partial(jax.jit, static_argnames=("integrate", "counts", "capped"))
@@ -156,12 +166,14 @@ def _integral(integrand: Callable[[_Law], Sequence[Array]], point: Points, cappe
 
 def _law(y: Array, point: Points, capped: bool) -> _Law:
     p, q, silent = point.chance, 1 - point.chance, point.no_answer_prob
-    right_density, right_below, right_above = _normal(y, point.mean_right, point.scale_right)
+    right_density, _, right_above = _normal(y, point.mean_right, point.scale_right)
     wrong_density, wrong_above = _wrong(y, point)
     right, wrong = p * right_density, q * wrong_density
     if capped:  # right traces end below the cap: theirs is the law below it
-        by_cap = jnp.maximum(_normal(point.log_cap, point.mean_right, point.scale_right)[1], 1e-30)
-        right_above, right = 1 - right_below / by_cap, right / by_cap
+        log_by_cap = _log_below(point.log_cap, point)
+        right_above = -jnp.expm1(jnp.minimum(_log_below(y, point) - log_by_cap, 0))
+        z = (y - point.mean_right) / point.scale_right
+        right = p * jnp.exp(-0.5 * z * z - log_by_cap) / (point.scale_right * np.sqrt(2 * np.pi))
     return _Law(
         tokens=jnp.exp(y),
         running=p * right_above + q * wrong_above,
@@ -221,6 +233,16 @@ def majority(point: Points, counts: tuple[int, ...], capped: bool, leads: Array)
     return Curve(*(jnp.stack(column, axis=-1) for column in zip(*rows, strict=True)))
 
 
+def _log_below(y: Array, point: Points) -> Array:
+    """Log-mass of the right traces' normal law below y: exact where the mass itself is no number any more."""
+    z = (y - point.mean_right) / point.scale_right
+    if z.dtype == jnp.float64:
+        return jax.scipy.special.log_ndtr(z)
+    tail = _mills(z)
+    kernel = -0.5 * z * z - 0.5 * np.log(2 * np.pi)
+    return jnp.where(z < 0, kernel + jnp.log(tail), jnp.log1p(-jnp.exp(kernel) * tail))
+
+
 def _wrong(y: Array, point: Points) -> tuple[Array, Array]:
     density, _, above = _normal(y, point.mean_wrong, point.scale_wrong)
     return (1 - point.loop_prob) * density, point.loop_prob + (1 - point.loop_prob) * above
@@ -241,16 +263,20 @@ def _votes(n: int, right: Array, wrong: Array) -> Float[Array, "right wrong poin
 def _normal(y: Array, mean: Array, scale: Array) -> tuple[Array, Array, Array]:
     """Density at y of Normal(mean, scale), and the mass below and above.
 
-    In float32 the smaller mass is the density times Mills' ratio, a polynomial in t = 1 / (1 + .3 |z|) fitted to
-    `scipy.special.erfcx` (relative error 4e-9, below rounding): half the cost of `erfc`, for it shares the exponential.
+    In float32 the smaller mass is the density times Mills' ratio: half the cost of `erfc`, for it shares the exponential.
     """
     z = (y - mean) / scale
     kernel = jnp.exp(-0.5 * z * z) / np.sqrt(2 * np.pi)
     if kernel.dtype == jnp.float64:
         return kernel / scale, *(0.5 * jax.scipy.special.erfc(sign * z / np.sqrt(2)) for sign in (-1, 1))
-    t = 1 / (1 + 0.3 * jnp.abs(z))
-    tail = kernel * t * jnp.polyval(jnp.array(_MILLS, kernel.dtype), t, unroll=len(_MILLS))
+    tail = kernel * _mills(z)
     return kernel / scale, jnp.where(z < 0, tail, 1 - tail), jnp.where(z < 0, 1 - tail, tail)
+
+
+def _mills(z: Array) -> Array:
+    """Mills' ratio at |z|, a polynomial in t = 1 / (1 + .3 |z|) fitted to `scipy.special.erfcx`: relative error 4e-9."""
+    t = 1 / (1 + 0.3 * jnp.abs(z))
+    return t * jnp.polyval(jnp.array(_MILLS, z.dtype), t, unroll=len(_MILLS))
 
 
 _MILLS = (

@@ -12,8 +12,7 @@ Reference: Pitman, Exchangeable and Partially Exchangeable Random Partitions (19
 sizes) and proposition 9 (the sequential construction).
 """
 
-from functools import lru_cache, partial
-from math import lgamma
+from functools import partial
 
 import equinox as eqx
 import jax
@@ -22,9 +21,13 @@ import jax.random as jr
 import numpy as np
 from jaxtyping import Array, Bool, Float, Int, Key
 
+from stopping.models.checks import require
 from stopping.policies import NO_ANSWER
 
-MAX_VOTES = 40  # 37,338 partitions
+MAX_VOTES = 64
+
+
+LAWS = "discount in [0, 1) and concentration > -discount, or discount < 0 and concentration a multiple of -discount"
 
 
 class Answers(eqx.Module):
@@ -33,6 +36,9 @@ class Answers(eqx.Module):
     Attributes:
         discount: below 1.
         concentration: above -discount.
+
+    Raises:
+        ValueError: for parameters outside the law's range; not inside a compiled function, which knows no values.
     """
 
     discount: Float[Array, "..."]
@@ -40,6 +46,7 @@ class Answers(eqx.Module):
 
     def __init__(self, discount: float | Array = 0.0, concentration: float | Array = 1.0) -> None:
         self.discount, self.concentration = jnp.asarray(discount, float), jnp.asarray(concentration, float)
+        require(_is_law, LAWS, discount=self.discount, concentration=self.concentration)
 
     def draw(
         self, key: Key[Array, ""], right: Bool[Array, " traces"], answered: Bool[Array, " traces"]
@@ -71,34 +78,49 @@ class Answers(eqx.Module):
 
         Ties are broken at random, as by arrival when arrival says nothing of correctness. With no votes at all: 0.
 
+        Kinds join by size. Let P_s(n, k, t) be the chance that n wrong answers are of k kinds, t of them with s copies and
+        none with more; its sum over t is P_{s+1}(n, k, 0), and
+
+            P_s(n, k, t) = P_s(n - s, k - 1, t - 1) n! V(n, k) / ((n - s)! V(n - s, k - 1)) w(s) / (s! t)
+
+        A right answer of s votes leads with the sum of P_s(n, k, t) / (t + 1) over k and t. Nothing is subtracted: in single
+        precision the error is below 5e-6.
+
+        Source: the Gibbs form V(n, k) w(n_1) .. w(n_k) of the law, Gnedin and Pitman, Exchangeable Gibbs Partitions and
+        Stirling Triangles (2005); here V(n, k) is the product of concentration + i discount, 0 < i < k, over that of
+        concentration + i, 0 < i < n, and w(s) the product of i - discount, 0 < i < s.
+
         Raises:
-            ValueError: beyond 40 traces, where the partitions summed over become too many.
+            ValueError: beyond 64 traces, where the multinomials of `majority_curve` leave single precision.
         """
         if max_traces > MAX_VOTES:
             raise ValueError(f"max_traces: expected at most {MAX_VOTES}, got {max_traces}; simulate instead")
-        columns = [self._leads_against(num_wrong, max_traces) for num_wrong in range(max_traces + 1)]
-        return jnp.stack(columns, axis=1)
+        count = np.arange(max_traces + 1)
+        size, times = np.argwhere(np.outer(count, count) <= max_traces)[count.size :].T
+        new_kind, copies = self._joining(max_traces)
 
-    def _leads_against(self, num_wrong: int, max_traces: int) -> Float[Array, " right"]:
-        right = np.arange(max_traces + 1)
-        if num_wrong == 0:
-            return jnp.asarray(right > 0, float)
-        blocks, log_ways = _partitions(num_wrong)
-        largest = blocks.max(axis=1)
-        num_largest = (blocks == largest[:, None]).sum(axis=1)
-        weight = np.where(right[:, None] == largest, 1.0 / (num_largest + 1.0), right[:, None] > largest)
-        return jnp.asarray(weight, float) @ jnp.exp(jnp.asarray(log_ways, float) + self._log_prob(blocks))
+        def join(tables: tuple[Array, Array], block: tuple) -> tuple[tuple[Array, Array], Array]:
+            below, last = tables  # `[wrong, kinds]` each: P_s summed over the t so far, and P_s at the latest t
+            factor, size, times = block
+            joined = jnp.roll(last, (size, 1), (0, 1)) * factor[:, None] * new_kind / jnp.maximum(times, 1)
+            last = jnp.where(times == 0, below, joined)
+            return (jnp.where(times == 0, below, below + last), last), jnp.sum(last, axis=1) / (times + 1)
 
-    def _log_prob(self, blocks: np.ndarray) -> Float[Array, " partitions"]:
-        """Log-probability of one partition with these block sizes `[partitions, blocks]` (0 for no block)."""
-        num_wrong, num_kinds = int(blocks[0].sum()), (blocks > 0).sum(axis=1)
-        steps = np.arange(1, num_wrong)
-        new_kinds, totals, copies = self._log_factors(num_wrong)
-        return (
-            (steps < num_kinds[:, None]) @ new_kinds
-            - jnp.sum(totals)
-            + jnp.sum((steps < blocks[:, :, None]) @ copies, axis=1)
-        )
+        nobody = jnp.zeros((count.size, count.size), new_kind.dtype).at[0, 0].set(1)
+        _, shares = jax.lax.scan(join, (nobody, nobody), (copies[size - 1], size, times))
+        return jnp.zeros_like(nobody).at[size].add(shares)
+
+    def _joining(self, most: int) -> tuple[Float[Array, " kinds"], Float[Array, "size wrong"]]:
+        """The factors by which a kind of 1 .. `most` copies joins: of the kinds, and of its size and the answers, with it.
+
+        Their product is n! V(n, k) / ((n - s)! V(n - s, k - 1)) w(s) / s! of `leads`; 0 where there are too few answers.
+        """
+        i = jnp.arange(1, most, dtype=float)
+        new_kind = jnp.concatenate([jnp.arange(2.0), jnp.maximum(self.concentration + i * self.discount, 0)])
+        answer = jnp.concatenate([jnp.arange(2.0), (i + 1) / (self.concentration + i)])
+        copy = jnp.concatenate([jnp.ones(1), (i - self.discount) / (i + 1)])[:most]
+        size, wrong = np.ogrid[1 : most + 1, : most + 1]
+        return new_kind[: most + 1], jnp.cumprod(copy[:, None] * answer[np.maximum(wrong - size + 1, 0)], axis=0)
 
     def _log_factors(self, num_wrong: int) -> tuple[Array, Array, Array]:
         """Logs of concentration + i discount, concentration + i and i - discount, i = 1 .. num_wrong - 1."""
@@ -140,21 +162,7 @@ class Answers(eqx.Module):
         return jnp.sum(more_kinds * new_kinds - more_wrong * totals + more_copies * copies)
 
 
-@lru_cache
-def _partitions(total: int) -> tuple[np.ndarray, np.ndarray]:
-    """All partitions of `total` into block sizes `[partitions, blocks]`, and the log-number of ways to form each."""
-
-    def parts(rest: int, largest: int) -> list[list[int]]:
-        if rest == 0:
-            return [[]]
-        return [[size, *tail] for size in range(min(rest, largest), 0, -1) for tail in parts(rest - size, size)]
-
-    listed = parts(total, total)
-    blocks = np.array([[*sizes, *[0] * (total - len(sizes))] for sizes in listed])
-    log_ways = [
-        lgamma(total + 1)
-        - sum(lgamma(size + 1) for size in sizes)
-        - sum(lgamma(sizes.count(size) + 1) for size in set(sizes))
-        for sizes in listed
-    ]
-    return blocks, np.array(log_ways)
+def _is_law(discount: np.ndarray, concentration: np.ndarray) -> np.ndarray:
+    endless = (discount >= 0) & (discount < 1) & (concentration > -discount)
+    num_kinds = -concentration / np.where(discount < 0, discount, np.inf)
+    return endless | (num_kinds > 0.5) & (np.abs(num_kinds - np.round(num_kinds)) < 1e-3 * num_kinds)

@@ -17,19 +17,20 @@ that pools problems takes differences between problems for a use of length withi
 Reference: the normal-length model behind First Finish Search (Agarwal et al., arXiv 2505.18149), made per problem.
 """
 
-from typing import NamedTuple, Self
+from collections.abc import Callable
+from typing import Any, NamedTuple, Self
 
 import equinox as eqx
 import jax
 import jax.numpy as jnp
 import jax.random as jr
 import numpy as np
-from jax.scipy.special import betaln, logsumexp, ndtr, ndtri
-from jax.scipy.stats import norm
+from jax.scipy.special import betaln, logsumexp, xlog1py
 from jaxtyping import Array, Bool, Float, Int, Key
-from scipy.special import roots_hermitenorm
 
 from stopping.models.answers import Answers
+from stopping.models.checks import require
+from stopping.models.normal_tails import UpperTail, quantile_below, upper_tail
 
 
 class Traces(NamedTuple):
@@ -62,6 +63,9 @@ class LengthCorrectness(eqx.Module):
         no_answer_prob: that a wrong trace which ended by itself gave no answer.
         cap_tokens: traces are cut here; infinity for no cap.
         answers: the law of wrong answers.
+
+    Raises:
+        ValueError: for a parameter outside its range; not inside a compiled function, which knows no values.
     """
 
     alpha: Float[Array, " problems"]
@@ -97,6 +101,19 @@ class LengthCorrectness(eqx.Module):
             jnp.asarray(value, float) for value in shared
         )
         self.answers = Answers() if answers is None else answers
+        ranges: dict[str, tuple[Callable[[np.ndarray], Any], tuple[str, ...]]] = {
+            "a positive number": (
+                lambda value: (value > 0) & np.isfinite(value),
+                ("alpha", "beta", "scale_right", "scale_wrong"),
+            ),
+            "a number": (np.isfinite, ("effect", "shift")),
+            "0 or more": (lambda value: (value >= 0) & np.isfinite(value), ("effect_scale",)),
+            "a probability": (lambda value: (value >= 0) & (value <= 1), ("loop_prob", "no_answer_prob")),
+            "1 token or more, infinity for no cap": (lambda value: value >= 1, ("cap_tokens",)),
+        }
+        for expected, (holds, names) in ranges.items():
+            for name in names:
+                require(holds, expected, **{name: getattr(self, name)})
 
     @property
     def num_problems(self) -> int:
@@ -117,9 +134,9 @@ class LengthCorrectness(eqx.Module):
         right = jr.uniform(key_right, (num_traces,)) < chance
         mean = effect + jnp.where(right, 0.0, self.shift)
         scale = jnp.where(right, self.scale_right, self.scale_wrong)
-        below_cap = jnp.where(right, ndtr((jnp.log(self.cap_tokens) - effect) / self.scale_right), 1.0)
+        limit = jnp.where(right, (jnp.log(self.cap_tokens) - effect) / self.scale_right, jnp.inf)
         uniform = jr.uniform(key_length, (num_traces,), minval=jnp.finfo(mean.dtype).tiny)
-        length = jnp.round(jnp.exp(mean + scale * ndtri(uniform * below_cap)))
+        length = jnp.round(jnp.exp(mean + scale * quantile_below(limit, uniform, 1 - uniform)))
         loops = ~right & (jr.uniform(key_loop, (num_traces,)) < self.loop_prob)
         length = jnp.where(loops, MAX_TOKENS, length)
         censored = loops | (~right & (length >= self.cap_tokens))
@@ -135,44 +152,87 @@ class LengthCorrectness(eqx.Module):
 
         Bayes' rule over which group of equal answers is the right one, if any. A candidate's likelihood is that of so many
         right traces (Beta-binomial), of the partition of the others (`Answers`), and of the lengths, the problem's effect
-        integrated out by Gauss-Hermite quadrature. 0 for a trace without an answer.
+        integrated out. 0 for a trace without an answer.
         """
         num_traces = length_tokens.shape[0]
         index = jnp.arange(num_traces)
-        group = (answer[:, None] == index) & (answer[:, None] >= 0)  # [traces, candidates]
-        size = jnp.sum(group, axis=0)
+        group = (answer == index[:, None]) & (answer >= 0)  # [candidates, traces]
+        size = jnp.sum(group, axis=1)
         alpha, beta = self.alpha[problem], self.beta[problem]
         num_answers, num_kinds = jnp.sum(size), jnp.sum(size > 0)
 
         def votes(num_right: Array, own_kinds: int) -> Array:
             counts = betaln(alpha + num_right, beta + num_traces - num_right)
             num_wrong = num_answers - num_right
-            return counts + self.answers.log_block_weights(num_kinds - own_kinds, num_wrong, num_traces)
+            silence = xlog1py(num_wrong, -self.no_answer_prob)
+            return counts + silence + self.answers.log_block_weights(num_kinds - own_kinds, num_wrong, num_traces)
 
         copies = self.answers.log_copies(size, num_traces)
-        z, weight = (jnp.asarray(values, alpha.dtype) for values in roots_hermitenorm(NUM_EFFECT_NODES))
-        effect = self.effect[problem] + self.effect_scale[problem] * z
-        if_right, if_wrong = self._log_length_laws(effect, length_tokens, answer)  # [traces, nodes]
-        swap = jnp.where(group[:, :, None], (if_right - if_wrong)[:, None, :], 0.0).sum(axis=0)
-        lengths = logsumexp(if_wrong.sum(axis=0) + jnp.concatenate([swap, 0 * swap[:1]]) + jnp.log(weight), axis=1)
-        candidates = votes(size, 1) + jnp.sum(copies) - copies
+        candidates = jnp.where(size > 0, votes(size, 1) + jnp.sum(copies) - copies, -jnp.inf)
         none = votes(jnp.zeros_like(num_answers), 0) + jnp.sum(copies)
-        log_posterior = jnp.concatenate([jnp.where(size > 0, candidates, -jnp.inf), none[None]]) + lengths
+        right = jnp.concatenate([group, jnp.zeros((1, num_traces), bool)])
+        log_lengths = self._log_lengths(
+            problem, length_tokens, right, (answer < 0) & (length_tokens >= self.cap_tokens)
+        )
+        log_posterior = jnp.append(candidates, none) + log_lengths
         return jnp.where(answer >= 0, jax.nn.softmax(log_posterior)[jnp.maximum(answer, 0)], 0.0)
 
-    def _log_length_laws(self, effect: Array, length_tokens: Array, answer: Array) -> tuple[Array, Array]:
-        """Log-density of each trace's log-length if it is right and if it is wrong; `[traces, nodes]`."""
-        y, log_cap = jnp.log(length_tokens.astype(effect.dtype))[:, None], jnp.log(self.cap_tokens)
-        right = norm.logpdf(y, effect, self.scale_right) - norm.logcdf(log_cap, effect, self.scale_right)
-        mean = effect + self.shift
-        ends = jnp.log1p(-self.loop_prob)
-        wrong = ends + norm.logpdf(y, mean, self.scale_wrong)
-        above = ends + norm.logsf(log_cap, mean, self.scale_wrong)
-        cut = jnp.logaddexp(jnp.log(self.loop_prob), above)
-        answered, silent = jnp.log1p(-self.no_answer_prob), jnp.log(self.no_answer_prob)
-        is_cut = (answer < 0) & (length_tokens >= self.cap_tokens)
-        wrong += jnp.where(answer >= 0, answered, jnp.maximum(silent, IMPOSSIBLE))[:, None]
-        return right, jnp.where(is_cut[:, None], cut, wrong)
+    def _log_lengths(
+        self,
+        problem: Int[Array, ""],
+        length_tokens: Int[Array, " traces"],
+        right: Bool[Array, "candidates traces"],
+        cut: Bool[Array, " traces"],
+    ) -> Float[Array, " candidates"]:
+        """Log-density of the lengths for each way to be right, the problem's effect integrated out.
+
+        With many traces the effect's law given them is far narrower than its prior, and differs by candidate: each has
+        nodes of its own, equally spaced about the mode (Laplace's approximation places them; Newton finds it). Without a
+        cap the integrand is normal, and the sum exact to rounding; with one the error is below 1e-6.
+        """
+        y = jnp.log(length_tokens.astype(self.effect.dtype)) - self.effect[problem]
+        log_cap = jnp.log(self.cap_tokens) - self.effect[problem]
+        log_scale = jnp.log(jnp.maximum(self.effect_scale[problem], SMALLEST_SCALE))
+        scale_right, scale_wrong, precision = self.scale_right, self.scale_wrong, jnp.exp(-2 * log_scale)
+        log_loop, log_end = jnp.log(self.loop_prob), jnp.log1p(-self.loop_prob)
+        num_right, mean_right, scatter_right = _moments(y, right)
+        num_wrong, mean_wrong, scatter_wrong = _moments(y - self.shift, ~right & ~cut)
+        num_cut = jnp.sum(cut)
+
+        def tails(effect: Array) -> tuple[UpperTail, UpperTail]:  # below the cap for right traces, above for those cut
+            at_cap = (log_cap - self.shift - effect) / scale_wrong
+            return upper_tail((effect - log_cap) / scale_right), upper_tail(at_cap)
+
+        def newton(_: int, carry: tuple[Array, Array]) -> tuple[Array, Array]:
+            effect = carry[0]
+            below, above = tails(effect)
+            share = jax.nn.sigmoid(above.log_mass + log_end - log_loop)  # of those cut, not looping
+            pull = (
+                num_right * ((mean_right - effect) / scale_right + below.hazard) / scale_right
+                + (num_wrong * (mean_wrong - effect) / scale_wrong + num_cut * share * above.hazard) / scale_wrong
+                - precision * effect
+            )
+            curvature = (
+                num_right * (1 - below.bend) / scale_right**2
+                + (num_wrong + num_cut * share * above.bend) / scale_wrong**2
+                + precision
+            )
+            return effect + jnp.clip(pull / curvature, -1, 1), curvature
+
+        start = jnp.zeros_like(mean_right)
+        mode, curvature = jax.lax.fori_loop(0, NUM_NEWTON_STEPS, newton, (start, start))
+        nodes = jnp.linspace(-EFFECT_REACH, EFFECT_REACH, NUM_EFFECT_NODES, dtype=y.dtype)
+        effect = mode + nodes[:, None] * curvature**-0.5  # [nodes, candidates]
+        below, above = tails(effect)
+        log_density = (
+            -(scatter_right + num_right * (mean_right - effect) ** 2) / (2 * scale_right**2)
+            - (scatter_wrong + num_wrong * (mean_wrong - effect) ** 2) / (2 * scale_wrong**2)
+            - num_right * (jnp.log(scale_right) + below.log_mass)
+            - num_wrong * jnp.log(scale_wrong) + xlog1py(num_wrong, -self.loop_prob)
+            + num_cut * jnp.logaddexp(log_loop, log_end + above.log_mass)
+            - precision * effect**2 / 2
+        )  # fmt: skip
+        return logsumexp(log_density, axis=0) - 0.5 * jnp.log(curvature)
 
     def chance_nodes(
         self, degree: int
@@ -201,6 +261,13 @@ class LengthCorrectness(eqx.Module):
         return nodes[inverse], vectors[inverse, 0] ** 2
 
 
-NUM_EFFECT_NODES = 16
-IMPOSSIBLE = -80.0  # a log-probability that no sum of others makes up for
+def _moments(values: Float[Array, " traces"], mask: Bool[Array, "candidates traces"]) -> tuple[Array, Array, Array]:
+    count = jnp.sum(mask, axis=1).astype(values.dtype)
+    mean = jnp.sum(jnp.where(mask, values, 0), axis=1) / jnp.maximum(count, 1)
+    return count, mean, jnp.sum(jnp.where(mask, (values - mean[:, None]) ** 2, 0), axis=1)
+
+
+NUM_EFFECT_NODES, EFFECT_REACH = 24, 7.0  # standard deviations to each side
+NUM_NEWTON_STEPS = 8
+SMALLEST_SCALE = 1e-6  # of an effect known exactly
 MAX_TOKENS = 2.0**24  # whole numbers up to here are exact in float32

@@ -33,7 +33,7 @@ class Policy(Protocol):
 Class = TypeVar("Class", bound=type)
 
 _registry: dict[str, type] = {}
-_INT32_MAX = 2**31 - 1  # observations are int32, and array backends refuse to mix them with larger numbers
+INT32_MAX = 2**31 - 1  # observations are int32, and array backends refuse to mix them with larger numbers
 
 
 @dataclass_transform(frozen_default=True)
@@ -121,14 +121,14 @@ def at_least(policy: Any, name: str, least: int) -> None:
     object.__setattr__(policy, name, whole_number(f"{type(policy).__name__}.{name}", getattr(policy, name), least))
 
 
-def whole_number(name: str, value: Any, least: int) -> int:
-    """Return the number as an int.
+def whole_number(name: str, value: Any, least: int, most: int = INT32_MAX) -> int:
+    """Return the number, Python's or NumPy's, as an int.
 
     Raises:
-        ValueError: naming it, if it is not whole, below `least` or beyond int32.
+        ValueError: naming it, if it is not whole, below `least` or above `most`.
     """
-    if isinstance(value, bool) or not isinstance(value, int | np.integer) or not least <= value <= _INT32_MAX:
-        raise ValueError(f"{name}: expected a whole number >= {least} (int32), got {value!r}")
+    if isinstance(value, bool) or not isinstance(value, int | np.integer) or not least <= value <= most:
+        raise ValueError(f"{name}: expected a whole number >= {least} and <= {most:,}, got {value!r}")
     return int(value)
 
 

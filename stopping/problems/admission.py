@@ -7,15 +7,21 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from stopping.policies import Kind, bind
 from stopping.policies.policy import parameters, with_parameters
+
+PROBE_STEPS, PROBE_ROWS = 4, 64
 
 
 class PolicyMismatch(ValueError):
-    """A policy asks for a signal, an action or a number of traces that the problem does not have."""
+    """A policy asks for a signal, an action or a number of traces that the problem does not have, or it did not declare."""
 
 
 def admit(problem: Any, policy: Any) -> None:
     """Refuse a policy that the problem cannot run.
+
+    What it declares is compared with what there is. What it does is then tried on a few random observations, on NumPy: it
+    finds there the signals it declares and no others, and may ask for the actions it declares and no others.
 
     Raises:
         PolicyMismatch: naming the policy, what it asks for and what there is.
@@ -29,6 +35,29 @@ def admit(problem: Any, policy: Any) -> None:
     asked, offered = getattr(policy, "max_traces", 0), getattr(problem, "num_traces", 0)
     if asked > offered:
         raise PolicyMismatch(f"{name} launches up to {asked} traces; {type(problem).__name__} offers {offered}")
+    bound, rng, kinds = bind(policy, "numpy"), np.random.default_rng(0), set[int]()
+    state = bound.init((PROBE_ROWS,))
+    with np.errstate(all="ignore"):  # signals drawn one by one need not go together
+        for _ in range(PROBE_STEPS):
+            state, action = bound.step(state, _Declared(policy, rng, max(offered, 1)))
+            kinds |= set(np.ravel(action.kind).tolist())
+    if undeclared := sorted(kinds - set(policy.kinds)):
+        shown = ", ".join(Kind(kind).name if kind in set(Kind) else str(kind) for kind in undeclared)
+        raise PolicyMismatch(f"{name} asks for {shown}; its kinds are {', '.join(kind.name for kind in policy.kinds)}")
+
+
+class _Declared:
+    """An observation of the signals that a policy declares: random counts, labels below `num_labels`."""
+
+    def __init__(self, policy: Any, rng: np.random.Generator, num_labels: int) -> None:
+        self._policy = policy
+        for signal in policy.signals:
+            most = 2**14 if signal.endswith("_tokens") else num_labels
+            setattr(self, signal, rng.integers(0, most, PROBE_ROWS, np.int32))
+
+    def __getattr__(self, signal: str) -> Any:
+        name, declared = type(self._policy).__name__, ", ".join(self._policy.signals) or "none"
+        raise PolicyMismatch(f"{name} reads {signal}; its signals are {declared}")
 
 
 def as_pytree(policy: Any) -> Any:

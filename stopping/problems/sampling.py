@@ -13,6 +13,12 @@ because we stopped: a stop is put off while there is none and traces run, or may
 traces itself has had its number of them).
 
     utility = [the answer is right] - price_per_token * tokens of all traces - price_per_second * seconds of latency
+
+Where a policy goes past what a log holds, play ends: what came until then is a lower bound on what would have come.
+
+Tokens are counted in int32, so all the traces of a world have fewer than 2^30 together. A log with more is refused, and so is
+a model whose cap allows more. Without a cap, a model in which traces loop is refused, and lengths are drawn up to
+(2^30 - 1) / num_traces, and 2^24: millions of tokens.
 """
 
 from typing import Any, ClassVar, NamedTuple
@@ -25,6 +31,7 @@ from jaxtyping import Array, Bool, Float, Int, Key
 
 from stopping.models import LengthCorrectness
 from stopping.policies import NO_ANSWER, Action, Kind, Return, SamplingObservation, bind
+from stopping.policies.policy import whole_number
 from stopping.problems.sampling_events import NEVER, Clock, Run, SamplingWorld
 from stopping.traces import TraceLog, from_columns
 
@@ -40,7 +47,8 @@ class SamplingOutcome(NamedTuple):
         latency_seconds: the same in seconds.
         num_launched: traces started.
         answer: the index of the first trace with the answer returned; `NO_ANSWER` if no trace gave one.
-        unsupported: the policy went past what the log holds; the other fields then tell what was there until then.
+        unsupported: the policy went past what the log holds. Costs are then those until there, the least they can be, and
+            there is no answer, so `correct` is at its least too; `utility` is that of both.
     """
 
     utility: Float[Array, ""]
@@ -64,6 +72,10 @@ class Sampling(eqx.Module):
         seconds_per_token: of one trace's decoding.
         lag_tokens: between a stop and its effect.
         decision_interval_tokens: ticks between decision points besides the ends of traces; None for none.
+
+    Raises:
+        ValueError: naming the argument, if a count is not a whole number, a price is negative or not finite, or the model's
+            traces may have 2^30 tokens together.
     """
 
     model: LengthCorrectness | None
@@ -90,28 +102,20 @@ class Sampling(eqx.Module):
         lag_tokens: int = 0,
         decision_interval_tokens: int | None = None,
     ) -> None:
-        wave_size = num_traces if wave_size is None else wave_size
-        for name, value in (("num_traces", num_traces), ("wave_size", wave_size)):
-            if not isinstance(value, int | np.integer) or value < 1:
-                raise ValueError(f"{name}: expected a whole number >= 1, got {value!r}")
-        if decision_interval_tokens is not None and not (
-            isinstance(decision_interval_tokens, int) and decision_interval_tokens > 0
-        ):
-            raise ValueError(
-                f"decision_interval_tokens: expected a whole number >= 1, got {decision_interval_tokens!r}"
-            )
-        prices = {
-            "price_per_token": price_per_token, "price_per_second": price_per_second,
-            "seconds_per_token": seconds_per_token, "lag_tokens": lag_tokens,
-        }  # fmt: skip
-        for name, number in prices.items():
+        most = int(NEVER) - 1  # of ticks
+        num_traces = whole_number("num_traces", num_traces, 1, most)
+        wave_size = num_traces if wave_size is None else whole_number("wave_size", wave_size, 1)
+        if decision_interval_tokens is not None:
+            decision_interval_tokens = whole_number("decision_interval_tokens", decision_interval_tokens, 1, most)
+        prices = (price_per_token, price_per_second, seconds_per_token)
+        for name, number in zip(("price_per_token", "price_per_second", "seconds_per_token"), prices, strict=True):
             if not np.isfinite(number) or number < 0:
                 raise ValueError(f"{name}: expected a number >= 0, got {number!r}")
-        self.model, self.num_traces, self.wave_size = model, int(num_traces), min(int(wave_size), int(num_traces))
-        self.price_per_token = jnp.asarray(price_per_token, float)
-        self.price_per_second = jnp.asarray(price_per_second, float)
-        self.seconds_per_token = jnp.asarray(seconds_per_token, float)
-        self.lag_tokens = jnp.asarray(lag_tokens, jnp.int32)
+        if model is not None:
+            _check_lengths(model, num_traces)
+        self.model, self.num_traces, self.wave_size = model, num_traces, min(wave_size, num_traces)
+        self.price_per_token, self.price_per_second, self.seconds_per_token = (jnp.asarray(x, float) for x in prices)
+        self.lag_tokens = jnp.asarray(whole_number("lag_tokens", lag_tokens, 0, most), jnp.int32)
         self.decision_interval_tokens = decision_interval_tokens
 
     def draw(self, key: Key[Array, ""]) -> SamplingWorld:
@@ -123,17 +127,17 @@ class Sampling(eqx.Module):
         if self.model is None:
             raise ValueError("model: expected a model to draw worlds from, got None; replay needs none")
         problem, traces = self.model.draw(key, self.num_traces)
+        length = jnp.minimum(traces.length_tokens, (NEVER - 1) // self.num_traces)
         logged = jnp.ones(self.num_traces, bool)
-        return SamplingWorld(traces.length_tokens, traces.right, traces.answer, logged, problem)
+        return SamplingWorld(length, traces.right, traces.answer, logged, problem.astype(jnp.int32))
 
     def play(self, world: SamplingWorld, policy: Any) -> SamplingOutcome:
         """Run the policy through a world.
 
         The events do not hang on a policy that launches nothing: they are then laid out once, and the policy watches.
         """
-        launches = Kind.LAUNCH in policy.kinds
-        clock = Clock(world, self.wave_size, self.decision_interval_tokens, launches)
-        if self.decision_interval_tokens is None and not launches:
+        clock = Clock(world, self.wave_size, self.decision_interval_tokens, policy.kinds)
+        if self.decision_interval_tokens is None and Kind.LAUNCH not in policy.kinds:
             return self._watch(clock, policy)
         return self._direct(clock, policy)
 
@@ -161,15 +165,14 @@ class Sampling(eqx.Module):
         There are at most `num_traces` + 1 decision points: one before the first trace starts, one whenever one ends.
         """
         bound = bind(policy, "jax")
-        wait = Action(jnp.int8(Kind.CONTINUE.value), jnp.int32(0))
-        endings = ((Return.LEADER.value, False), (Return.LATEST.value, False), (Return.LEADER.value, True))
+        endings = ((Kind.STOP, Return.LEADER), (Kind.STOP, Return.LATEST), (Kind.CONTINUE, Return.LEADER))
 
         def event(run: Run, _: None) -> tuple[Run, tuple]:
-            may_stop = clock.decide(run, wait._replace(kind=jnp.int8(Kind.STOP.value))).asked
-            waited = clock.decide(run, wait)
-            rows = [self._facts(clock, run, amount, unasked & waited.beyond) for amount, unasked in endings]
+            if_kind = {kind: clock.decide(run, Action(kind.value, 0)) for kind in (Kind.STOP, Kind.CONTINUE)}
+            rows = [self._facts(clock, run, amount.value, if_kind[kind].beyond) for kind, amount in endings]
             table = jax.tree.map(lambda *values: jnp.stack(values), *rows)
-            return clock.advance(waited.run), (clock.observe(run), may_stop, waited.done, table)
+            stopped, waited = if_kind.values()
+            return clock.advance(waited.run), (clock.observe(run), stopped.asked, waited.done, table)
 
         num_events = clock.index.shape[0] + 1
         _, (observations, may_stop, must_stop, tables) = jax.lax.scan(event, clock.start(), None, length=num_events)
@@ -178,7 +181,7 @@ class Sampling(eqx.Module):
             policy_state, done, row = at
             number, observation, may_stop, must_stop = event
             policy_state, action = bound.step(policy_state, observation)
-            asked = may_stop & (action.kind == Kind.STOP.value)
+            asked = may_stop & clock.is_asked(Kind.STOP, action)
             ending = jnp.where(asked, jnp.where(action.amount == Return.LATEST.value, 1, 0), 2)
             row = jnp.where(done, row, number * len(endings) + ending)
             return (policy_state, done | asked | must_stop, row), None
@@ -189,16 +192,16 @@ class Sampling(eqx.Module):
         facts = {name: table.reshape(-1).at[row].get(mode="promise_in_bounds") for name, table in tables.items()}
         return self._priced(**facts)
 
-    def _facts(self, clock: Clock, run: Run, amount: Any, beyond: Any) -> dict[str, Array]:
+    def _facts(self, clock: Clock, run: Run, amount: Any, unsupported: Any) -> dict[str, Array]:
         """What a run that ends here has come to, before prices."""
-        answer = clock.answer(run, amount)
+        answer = jnp.where(unsupported, NO_ANSWER, clock.answer(run, amount))
         return {
             "correct": (answer != NO_ANSWER) & clock.world.right[answer],
             "total_tokens": clock.spent(run, run.elapsed + self.lag_tokens),
             "latency_tokens": run.elapsed,
             "num_launched": run.num_launched,
             "answer": answer,
-            "unsupported": beyond | clock.unnamed(run),
+            "unsupported": unsupported,
         }
 
     def _priced(self, correct: Array, total_tokens: Array, latency_tokens: Array, **rest: Array) -> SamplingOutcome:
@@ -254,15 +257,13 @@ class Sampling(eqx.Module):
             A world with leading axes `[problems, orders]`; past a problem's samples `logged` is False.
 
         Raises:
-            ValueError: if a trace's correctness is not known, or lengths would overflow 32 bits.
+            ValueError: if a trace's correctness is not known, the traces of a problem have 2^30 tokens or more together, or
+                `num_orders` is not a whole number >= 1.
         """
+        num_orders = whole_number("num_orders", num_orders, 1)
         if not log.correct_known[log.present].all():
             unknown = int((log.present & ~log.correct_known).sum())
             raise ValueError(f"log: expected known correctness, got {unknown} traces without; see stopping.check(log)")
-        if int(log.length_tokens.max()) * self.num_traces >= NEVER:
-            raise ValueError(
-                f"log: expected under {NEVER // self.num_traces} tokens a trace, got {log.length_tokens.max()}"
-            )
         num_problems, num_samples = log.present.shape
         shape = (num_problems, num_orders, num_samples)
         if num_orders == 1:
@@ -282,7 +283,10 @@ class Sampling(eqx.Module):
         same = (answer[..., :, None] == answer[..., None, :]) & (answer[..., :, None] >= 0)
         canonical = np.where(answer >= 0, np.argmax(same, axis=-1), answer)
         problem = np.broadcast_to(np.arange(num_problems, dtype=np.int32)[:, None], shape[:2])
-        fields = (ordered(log.length_tokens), ordered(log.correct), canonical.astype(np.int32), logged, problem)
+        length = ordered(log.length_tokens)
+        if (most := int(length.sum(axis=-1, dtype=np.int64).max())) >= NEVER:
+            raise ValueError(f"log: expected fewer than {NEVER:,} tokens in all traces of a problem, got {most:,}")
+        fields = (length, ordered(log.correct), canonical.astype(np.int32), logged, problem)
         return SamplingWorld(*(jnp.asarray(field) for field in fields))
 
     def log(self, world: SamplingWorld) -> TraceLog:
@@ -301,3 +305,14 @@ class Sampling(eqx.Module):
             },
             cap_tokens=cap,
         )
+
+
+def _check_lengths(model: LengthCorrectness, num_traces: int) -> None:
+    """Refuse a model whose traces may have 2^30 tokens together, other than by an unheard-of length."""
+    cap = float(model.cap_tokens)
+    if np.isfinite(cap) and cap * num_traces >= NEVER:
+        raise ValueError(
+            f"num_traces: expected fewer than {NEVER:,} tokens in all, got {num_traces:,} traces of up to {cap:,.0f}"
+        )
+    if np.isinf(cap) and float(model.loop_prob) > 0:
+        raise ValueError("model: traces that loop never end without a cap; expected cap_tokens or loop_prob = 0")

@@ -1,7 +1,7 @@
 """A tiny reasoner of the project's own: its task, its texts, its training, its traces.
 
 It plays Countdown by searching aloud, and makes the mistakes that stopping rules live on: long searches, answers that change,
-checks that fail, votes that help. Its weights come with the package; `stopping reasoner record` makes a log of its traces.
+checks that fail, votes that help. Its weights and a log of its traces come with the package.
 """
 
 from stopping.reasoner.countdown import Difficulty, Problem, draw_problem, is_right, vote_key

@@ -20,7 +20,8 @@ LARGEST_RESULT = 99
 SMALLEST_TARGET = 10
 OPERATORS = "+-*/"
 _MOST_DRAWS = 10_000
-_TEXT = re.compile(r"[0-9+\-*/()]+")
+_MOST = np.iinfo(np.int8).max  # a number of a problem: steps are kept in bytes
+_TEXT = re.compile(r"[0-9+\-*/()]{1,512}")  # what the model's context holds, and a tree shallow enough to recurse into
 
 
 @dataclasses.dataclass(frozen=True)
@@ -42,13 +43,19 @@ class Difficulty:
 
     Attributes:
         three_number_prob: Share of problems with three numbers; the others have four and are much harder.
-        largest_number: Numbers are drawn from 1 to this.
+        largest_number: Numbers are drawn from 1 to this; at most 127.
         solvable: False draws targets that no expression reaches, to study when to give up.
     """
 
     three_number_prob: float = 0.6
     largest_number: int = 15
     solvable: bool = True
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.three_number_prob <= 1:
+            raise ValueError(f"three_number_prob: expected 0 to 1, got {self.three_number_prob}")
+        if not 1 <= self.largest_number <= _MOST:
+            raise ValueError(f"largest_number: expected 1 to {_MOST}, got {self.largest_number}")
 
 
 def draw_problem(random: np.random.Generator, difficulty: Difficulty, held_out: bool) -> Problem:

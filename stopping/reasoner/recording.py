@@ -20,7 +20,7 @@ import pyarrow.parquet
 from stopping.reasoner.countdown import Difficulty, Problem, draw_problem, is_right, vote_key
 from stopping.reasoner.llama import Llama
 from stopping.reasoner.sampling import Samples, sample
-from stopping.reasoner.vocabulary import CLOSE_THINK, EOS, decode, encode
+from stopping.reasoner.vocabulary import CLOSE_THINK, EOS, YES, decode, encode
 from stopping.reasoner.weights import SHIPPED
 from stopping.traces import TraceLog, from_columns, load, save, split, with_checkpoints
 
@@ -30,7 +30,10 @@ NUM_THREADS = 2  # batches sampled at once: one alone leaves cores idle in its s
 SPLIT = {"fit": 0.3, "certify": 0.5, "test": 0.2}
 PROTOCOL = "</think> appended, the answer decoded greedily until <eos>; the probe costs the closing tag and the answer"
 TOKEN_SIGNALS = ("token_id", "log_prob", "entropy", "log_close_prob")
-CHECKPOINT_SIGNALS = ("log_close_prob", "mean_entropy", "answer_mean_log_prob", "answer_least_log_prob")
+CHECKPOINT_SIGNALS = (
+    *("log_close_prob", "mean_entropy", "mean_log_prob", "num_candidates"),
+    *("answer_mean_log_prob", "answer_least_log_prob"),
+)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -91,7 +94,7 @@ def record(model: Llama, plan: Plan, path: Path, report: Callable[[int], None] =
         for batch, samples in zip(batches, pool.map(draw, batches), strict=True):
             for row, index in enumerate(batch):
                 rows += _traces(problems[index], samples, row, plan.detail(index))
-            probes += _checkpoints([problems[index] for index in batch], samples)
+            probes += _checkpoints([problems[index] for index in batch], samples, plan.probe_every_tokens)
             report(len(batch))
 
     order = {problem.prompt: index for index, problem in enumerate(problems)}
@@ -121,7 +124,7 @@ def record(model: Llama, plan: Plan, path: Path, report: Callable[[int], None] =
 
 
 def load_log() -> TraceLog:
-    """The log kept beside the weights, once `stopping reasoner record` has put it there; until then `FileNotFoundError`."""
+    """The log shipped beside the weights: 4,000 problems of 16 traces, as its card (`README.md`, there too) describes."""
     return load(LOG)
 
 
@@ -163,8 +166,9 @@ def card(log: TraceLog, plan: Plan) -> str:
 - `answer` is a vote key: reordered sums and products of one expression share it. An answer that is no expression is none.
 - `length_tokens` counts what was generated, `</think>` and `<eos>` included; `thought_tokens` what came before `</think>`.
 - `split` (fit .3, certify .5, test .2) is `stopping.split(log, (.3, .5, .2), seed=0)`.
-- Checkpoint signals: `log_close_prob` (the model's own log-probability of closing its thought there), `mean_entropy` (of the last
-  32 tokens, nats), `answer_mean_log_prob` and `answer_least_log_prob` (of the forced answer's tokens).
+- Checkpoint signals: `log_close_prob` (the model's own log-probability of closing its thought there), `mean_entropy` and
+  `mean_log_prob` (of the last {plan.probe_every_tokens} tokens, nats), `num_candidates` (lines so far that the model called a
+  success, ` yes`), `answer_mean_log_prob` and `answer_least_log_prob` (of the forced answer's tokens).
 - A checker could tell right answers apart at once; voting is studied as if there were none.
 """
 
@@ -243,11 +247,11 @@ def _traces(problem: Problem, samples: Samples, row: int, detail: str) -> list[d
     return made
 
 
-def _checkpoints(problems: list[Problem], samples: Samples) -> list[dict[str, Any]]:
+def _checkpoints(problems: list[Problem], samples: Samples, every_tokens: int) -> list[dict[str, Any]]:
     made = []
     for probes in samples.probes:
         position = probes.position_tokens
-        window = slice(max(position - 32, 0), position)
+        window = slice(max(position - every_tokens, 0), position)
         for row, number, tokens, mean, least in zip(*probes[1:], strict=True):
             ended = np.flatnonzero(tokens == EOS)
             length = int(ended[0]) if len(ended) else len(tokens)
@@ -262,6 +266,8 @@ def _checkpoints(problems: list[Problem], samples: Samples) -> list[dict[str, An
                     "probe_cost_tokens": length + 1 + len(ended),
                     "log_close_prob": _short(samples.log_close_prob[row, number, position]),
                     "mean_entropy": _short(np.mean(samples.entropy[row, number, window])) if position else None,
+                    "mean_log_prob": _short(np.mean(samples.log_prob[row, number, window])) if position else None,
+                    "num_candidates": float(np.count_nonzero(samples.tokens[row, number, :position] == YES)),
                     "answer_mean_log_prob": _short(mean),
                     "answer_least_log_prob": _short(least),
                 }

@@ -11,7 +11,8 @@ the answer decoded greedily, and the trace goes on as if nothing had happened.
 
 import math
 from collections.abc import Sequence
-from typing import NamedTuple
+from types import ModuleType
+from typing import Any, NamedTuple
 
 import equinox as eqx
 import jax
@@ -151,14 +152,18 @@ def sample(
     tokens, log_prob, entropy, log_close_prob = (
         np.reshape(part[:, :max_tokens], (num_problems, num_samples, max_tokens)) for part in drawn
     )
-    ends = tokens == EOS  # the end of a trace; a model may draw `<pad>` inside one
-    censored = ~np.any(ends, axis=-1)
     return Samples(
         tokens, log_prob, entropy, log_close_prob,
-        length_tokens=np.where(censored, max_tokens, np.argmax(ends, axis=-1) + 1).astype(np.int32),
-        censored=censored,
+        length_tokens=_lengths(np, tokens).astype(np.int32),
+        censored=~np.any(tokens == EOS, axis=-1),
         probes=probes,
     )  # fmt: skip
+
+
+def _lengths(xp: ModuleType, tokens: Any) -> Any:
+    """Tokens up to the end token, or all; a model may draw `<pad>` before its end."""
+    ends = tokens == EOS
+    return xp.where(xp.any(ends, axis=-1), xp.argmax(ends, axis=-1) + 1, tokens.shape[-1])
 
 
 def _row_keys(key: PRNGKeyArray, problem_index: Array, num_samples: int) -> PRNGKeyArray:
@@ -260,5 +265,5 @@ def _forced(
         return (index_and_answer[0] < ANSWER_TOKENS) & ~jnp.all(index_and_answer[1].done)
 
     _, answer = jax.lax.while_loop(unfinished, step, (jnp.asarray(0), empty))
-    count = jnp.maximum(jnp.sum(answer.tokens != PAD, axis=-1), 1)
-    return answer.tokens, jnp.sum(answer.log_probs, axis=-1) / count, jnp.min(answer.log_probs, axis=-1)
+    mean = jnp.sum(answer.log_probs, axis=-1) / _lengths(jnp, answer.tokens)
+    return answer.tokens, mean, jnp.min(answer.log_probs, axis=-1)

@@ -31,7 +31,8 @@ class Recipe:
 
     Attributes:
         config: Sizes.
-        peak_learning_rate: Held for the first 30 % of the steps after a warm-up of 100, then falling linearly to 2 %.
+        peak_learning_rate: Held for the first 30 % of the steps after a warm-up of 100 (of a tenth, of fewer than a
+            thousand), then falling linearly to 2 %.
         num_steps: Batches of about `BATCH_TOKENS` tokens.
         difficulty: Of the problems in the texts.
         seed: Of the weights and of the texts.
@@ -136,13 +137,14 @@ def _loss(model: Llama, batch: Batch) -> Float[Array, ""]:
 
 def _optimiser(recipe: Recipe) -> optax.GradientTransformation:
     peak, steps = recipe.peak_learning_rate, recipe.num_steps
+    risen, falling = min(100, steps // 10), int(0.3 * steps)
     schedule = optax.join_schedules(
         [
-            optax.linear_schedule(0.0, peak, 100),
+            optax.linear_schedule(0.0, peak, risen),
             optax.constant_schedule(peak),
-            optax.linear_schedule(peak, 0.02 * peak, steps - int(0.3 * steps)),
+            optax.linear_schedule(peak, 0.02 * peak, steps - falling),
         ],
-        [100, int(0.3 * steps)],
+        [risen, falling],
     )
 
     def decayed(model: Llama) -> Llama:

@@ -13,7 +13,7 @@ ID = {token: index for index, token in enumerate(TOKENS)}
 PAD, BOS, EOS, OPEN_THINK, CLOSE_THINK = range(5)
 CONTROLS = TOKENS[:5]
 WORDS = TOKENS[5:11]
-NEWLINE = ID["\n"]
+YES, NEWLINE = ID[" yes"], ID["\n"]
 
 _BY_LENGTH = sorted(TOKENS, key=len, reverse=True)
 

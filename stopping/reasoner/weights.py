@@ -47,14 +47,18 @@ def load_model(which: Name | str | Path) -> Llama:
 
     Raises:
         FileNotFoundError: there is no such directory, or a file is missing in it.
-        ValueError: the model has another layout: more or fewer tensors, or other shapes, than `config.json` says.
+        ValueError: `config.json` lacks a key, or the model has another layout: more or fewer tensors, or other shapes,
+            than it says.
     """
     folder = SHIPPED / which if which in NAMES else Path(which)
     said = json.loads((folder / "config.json").read_text())
-    config = LlamaConfig(
-        **{name: said[name] for name in LlamaConfig._fields if name != "rope_theta"},
-        rope_theta=float(said["rope_parameters"]["rope_theta"]),
-    )
+    try:
+        config = LlamaConfig(
+            **{name: said[name] for name in LlamaConfig._fields if name != "rope_theta"},
+            rope_theta=float(said["rope_parameters"]["rope_theta"]),
+        )
+    except KeyError as missing:
+        raise ValueError(f"{folder.name}/config.json: expected the key {missing}, got {', '.join(said)}") from None
     tensors = load_file(folder / "model.safetensors")
     blank = jax.eval_shape(lambda: named_tensors(initialise(jax.random.key(0), config)))
     expected = {name: tensor.shape for name, tensor in blank.items()}

@@ -88,12 +88,21 @@ def test_other_prices_on_the_same_worlds_may_be_compared():
 
 
 def test_components_are_attributes_and_bounds_count_what_is_unsupported():
-    values = {"correct": np.array([1.0, 0.0, 1.0, 0.0]), "unsupported": np.array([0.0, 0.0, 1.0, 0.0])}
-    result = Result(values, "w", "t", {"correct": np.array([1.0, 0.0, 0.0, 0.0])})
-    assert result.correct.mean == 0.5
+    values = {"correct": np.array([1.0, 0.0, 0.0, 0.0]), "unsupported": np.array([0.0, 0.0, 1.0, 0.0])}
+    result = Result(values, "w", "t")
     assert result.num_unsupported == 1
-    low, high = result.bounds("correct", 0, 1)
-    assert (low.mean, high.mean) == (0.25, 0.5)
+    assert (result.correct.mean, result.at_most(correct=1).correct.mean) == (0.25, 0.5)
     with pytest.raises(AttributeError, match="no component 'utility'; it has correct, unsupported"):
         _ = result.utility
-    assert result.summary()["figures"]["correct"]["mean"] == 0.5
+    assert result.summary()["figures"]["correct"]["mean"] == 0.25
+
+
+def test_of_two_results_one_may_have_unsupported_units_in_a_difference():
+    known = Result({"correct": np.array([1.0, 1.0]), "unsupported": np.zeros(2)}, "w", "known")
+    half = Result({"correct": np.array([1.0, 0.0]), "unsupported": np.array([0.0, 1.0])}, "w", "half")
+    assert difference(half, known)["correct"].mean == -0.5  # at least
+    assert difference(half.at_most(correct=1), known)["correct"].mean == 0  # at most
+    with pytest.raises(ValueError, match=r"without unsupported units, got 'half' \(1 of them\) and 'half' .* at_most"):
+        difference(half, half)
+    assert difference(half, half.at_most(correct=1))["correct"].mean == -0.5
+    assert "total_tokens" not in difference(half.at_most(correct=1), known)

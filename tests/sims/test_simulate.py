@@ -116,6 +116,9 @@ def test_one_program_for_all_values_of_a_rule():
         {},
         {"num_replicas": 10, "standard_error": 0.1},
         {"num_replicas": 0},
+        {"num_replicas": 2.7},
+        {"num_replicas": True},
+        {"num_replicas": 5, "chunk_blocks": 1.5},
         {"standard_error": -1.0},
         {"num_replicas": 5, "chunk_blocks": 0},
     ],
@@ -123,6 +126,43 @@ def test_one_program_for_all_values_of_a_rule():
 def test_bad_arguments(arguments):
     with pytest.raises(ValueError, match=r"num_replicas|standard_error|chunk_blocks"):
         sims.simulate(jax.random.key(0), PROBLEM, Margin(1), **arguments)
+
+
+def test_counts_may_be_numpys():
+    drawn = sims.draw(jax.random.key(0), PROBLEM, np.int64(5))
+    assert drawn.problem.shape == (5,)
+    assert sims.simulate(jax.random.key(0), PROBLEM, Margin(1), num_replicas=np.int32(5)).utility.num_independent == 5
+    for bad in (0, 2.5, True):
+        with pytest.raises(ValueError, match="num_replicas: expected a whole number >= 1"):
+            sims.draw(jax.random.key(0), PROBLEM, bad)
+
+
+@pytest.mark.parametrize("settings", [{}, {"decision_interval_tokens": 500}], ids=str)
+def test_double_precision_simulates_too(settings):
+    with jax.enable_x64(True):
+        model = LengthCorrectness(2.0, 1.0, loop_prob=0.1, cap_tokens=8000.0)
+        problem, key = Sampling(model, 4, price_per_token=1e-5, **settings), jax.random.key(0)
+        for rule in (Margin(2), FixedSamples(3)):
+            log = problem.log(sims.draw(key, problem, 50))
+            assert same(sims.replay(problem, rule, log), sims.simulate(key, problem, rule, num_replicas=50))
+
+
+def test_no_total_overflows():
+    """As many and as long traces as are allowed, one after the other: their sum is what it is."""
+
+    def played(model, num_traces):
+        problem = Sampling(model, num_traces, wave_size=1)
+        outcome = problem.play(problem.draw(jax.random.key(0)), FixedSamples(num_traces))
+        return int(outcome.total_tokens), int(outcome.latency_tokens)
+
+    model = LengthCorrectness(1e-3, 1e3, loop_prob=1.0, cap_tokens=2.0**22)
+    assert played(model, 255) == (255 * 2**22, 255 * 2**22)
+    with pytest.raises(ValueError, match="num_traces: expected fewer than 1,073,741,824 tokens in all, got 256 traces"):
+        Sampling(model, 256)
+    with pytest.raises(ValueError, match="model: traces that loop never end without a cap"):
+        Sampling(LengthCorrectness(loop_prob=0.1), 2)
+    huge = LengthCorrectness(effect=30.0)  # no cap, and lengths beyond all bounds
+    assert played(huge, 160) == ((2**30 - 1) // 160 * 160, (2**30 - 1) // 160 * 160)
 
 
 def test_a_policy_the_problem_lacks_signals_for_is_refused_before_anything_is_drawn():

@@ -25,7 +25,8 @@ import safetensors.numpy
 from stopping import artifacts
 from stopping.artifacts.streams import episode
 from stopping.policies import SamplingObservation, bind
-from tests.helpers import ALL_POLICIES, BIG, OWN_POLICIES
+from stopping.policies.examples import EXAMPLES
+from tests.helpers import BIG, OWN_POLICIES
 
 POLICY, GOLDEN, WEIGHTS, CARD, CHECKSUMS = NAMES = (
     "policy.json",
@@ -34,7 +35,7 @@ POLICY, GOLDEN, WEIGHTS, CARD, CHECKSUMS = NAMES = (
     "README.md",
     "SHA256SUMS",
 )
-POLICIES = (*ALL_POLICIES, *OWN_POLICIES, BIG)
+POLICIES = (*EXAMPLES, *OWN_POLICIES, BIG)
 Contents = dict[str, bytes | str]  # a file's bytes, or "link", "directory", "pipe"
 
 

@@ -25,7 +25,8 @@ from stopping.policies import (
     bind,
     parameters,
 )
-from tests.helpers import ALL_POLICIES, BIG, OWN_POLICIES, name_of, needs
+from stopping.policies.examples import EXAMPLES
+from tests.helpers import BIG, OWN_POLICIES, name_of, needs
 from tests.stopping.artifacts.own_policies import FLOAT_POLICY, Head, HeadObservation
 from tests.stopping.policies.own_policies import RunningAgreement
 
@@ -33,7 +34,7 @@ ROOT = Path(stopping.__file__).parents[1]
 CREATED = "2026-01-31T12:00:00Z"
 
 
-@pytest.mark.parametrize("policy", (*ALL_POLICIES, *OWN_POLICIES, BIG), ids=name_of)
+@pytest.mark.parametrize("policy", (*EXAMPLES, *OWN_POLICIES, BIG), ids=name_of)
 def test_round_trip(policy, tmp_path):
     directory = artifacts.save(policy, tmp_path / "policy")
     loaded = artifacts.load(directory)
@@ -47,7 +48,7 @@ def test_round_trip(policy, tmp_path):
     assert loaded.document.signals == list(policy.signals)
 
 
-@pytest.mark.parametrize("policy", ALL_POLICIES + OWN_POLICIES, ids=name_of)
+@pytest.mark.parametrize("policy", EXAMPLES + OWN_POLICIES, ids=name_of)
 def test_golden_lines_show_every_kind_that_can_occur(policy, tmp_path):
     lines = (artifacts.save(policy, tmp_path / "policy") / "golden.jsonl").read_text().splitlines()
     kinds = {kind for line in lines for kind, _ in json.loads(line)["decisions"]}

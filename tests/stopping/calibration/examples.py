@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import jax.random as jr
 import numpy as np
 
-from stopping.calibration.statistics import Statistics
+from stopping.calibration.statistics import NO_CAP, Statistics
 from stopping.models import LengthCorrectness
 from stopping.problems import Sampling
 from stopping.traces import TraceLog
@@ -24,7 +24,7 @@ def drawn_logs(
 
 
 def made_up(seed: int, num_problems: int, num_points: int) -> Statistics:
-    """Statistics of lengths at random, in the present precision; without censored traces for `num_points` 0."""
+    """Statistics of lengths at random, in the present precision; without a cap for `num_points` 0."""
     rng = np.random.default_rng(seed)
 
     def counts(*shape: int) -> np.ndarray:
@@ -37,6 +37,7 @@ def made_up(seed: int, num_problems: int, num_points: int) -> Statistics:
         "mean_wrong": rng.normal(8.3, 0.7, num_problems),
         "scatter_right": rng.gamma(2.0, 0.3, num_problems),
         "scatter_wrong": rng.gamma(2.0, 0.3, num_problems),
+        "truncation_point": rng.normal(8.8, 0.5, num_problems) if num_points else np.full(num_problems, NO_CAP),
         "num_censored": counts(num_problems, num_points) if num_points else np.zeros((num_problems, 1)),
         "censoring_point": rng.normal(8.8, 0.5, (num_problems, max(num_points, 1))),
     }

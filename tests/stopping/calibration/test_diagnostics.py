@@ -14,6 +14,8 @@ CUT = LengthCorrectness(
     1.5, 1.5, 8.0, 0.4, shift=0.4, scale_right=0.3, scale_wrong=0.5, loop_prob=0.2, cap_tokens=12_000.0
 )
 
+TIGHT = LengthCorrectness(2.0, 1.5, 8.0, 0.4, shift=0.3, scale_right=0.5, scale_wrong=0.5, cap_tokens=3500.0)
+
 
 def test_uniform_on_the_model_s_own_logs() -> None:
     log = drawn_logs(PLAIN, 0, 1, 400, 8)[0]
@@ -30,6 +32,13 @@ def test_uniform_with_censoring() -> None:
     found = fit(LengthCorrectness(), log).diagnostics
     assert found.pit_wrong.size == (~log.correct & ~log.censored).sum()
     assert found.p_value_right > 1e-3 and found.p_value_wrong > 1e-3
+
+
+def test_uniform_with_a_cap_at_the_median() -> None:
+    """Where most right traces feel the cap: in the plain law, not the truncated one, ranks would pile up below .6."""
+    log = drawn_logs(TIGHT, 1, 1, 400, 8)[0]
+    found = fit(LengthCorrectness(), log, float64=True)
+    assert found.diagnostics.p_value_right > 1e-3 and found.diagnostics.p_value_wrong > 1e-3
 
 
 def test_not_uniform_where_lengths_are_not_log_normal() -> None:

@@ -68,7 +68,7 @@ def log_prior(values: tuple[float, ...]) -> float:
     )
 
 
-def test_without_censoring_it_is_the_marginal_likelihood() -> None:
+def test_without_a_cap_it_is_the_marginal_likelihood() -> None:
     """Lengths of a problem are jointly normal with the effect as common term; the best effects integrate it out."""
     rng = np.random.default_rng(3)
     right = [rng.random(4) < 0.5 for _ in range(5)] + [np.ones(3, bool), np.zeros(2, bool)]
@@ -110,13 +110,14 @@ def test_without_censoring_it_is_the_marginal_likelihood() -> None:
     np.testing.assert_allclose(gaps, gaps[0], atol=1e-8)
 
 
-def test_with_censoring_laplace_is_close() -> None:
+def test_with_a_cap_laplace_is_close() -> None:
     """One problem, three complete traces and two cut ones: the integral over the effect, up to the same constant."""
     one_problem = jax.jit(derivatives)
     with jax.enable_x64(True):
         data = made_up(0, 1, 1)._replace(
             num_right=jnp.array([2.0]), num_wrong=jnp.array([1.0]), num_censored=jnp.array([[2.0]]),
             mean_right=jnp.array([8.0]), mean_wrong=jnp.array([8.4]), censoring_point=jnp.array([[9.0]]),
+            truncation_point=jnp.array([9.0]),
             scatter_right=jnp.array([0.1]), scatter_wrong=jnp.array([0.0]),
         )  # fmt: skip
         gaps = []
@@ -126,7 +127,8 @@ def test_with_censoring_laplace_is_close() -> None:
 
             def likelihood(a: float) -> float:
                 cut = (1 - end) + end * norm.sf(9.0, a + shift, scale_wrong)  # noqa: B023
-                two = norm.pdf(8.0, a, scale_right) ** 2 * np.exp(-0.1 / (2 * scale_right**2))  # noqa: B023
+                one = norm.pdf(8.0, a, scale_right) / norm.cdf(9.0, a, scale_right)  # noqa: B023
+                two = one**2 * np.exp(-0.1 / (2 * scale_right**2))  # noqa: B023
                 return two * end * norm.pdf(8.4, a + shift, scale_wrong) * cut**2 * norm.pdf(a, mean, np.exp(spread))  # noqa: B023
 
             mean, shared = centre + slope * 0.6, shared_at(values)

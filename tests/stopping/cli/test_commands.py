@@ -109,9 +109,13 @@ def test_what_a_log_does_not_hold_is_shown(log, tmp_path):
         "--reference",
         f"FixedSamples({NUM_SAMPLES})",
     ]
-    assert "100.0%" in run("compare", log, *asked, "--json", out).stdout
+    shown = run("compare", log, *asked, "--json", out).stdout
+    assert "100.0%" in shown and "≥ 0" in shown and "without an answer" in shown
     rule = written("compare", out)["rules"][1]
     assert rule["unsupported_share"] == 1 and [bound["mean"] for bound in rule["accuracy_bounds"]] == [0, 1]
+    followed = run("replay", log, *asked[:4]).stdout
+    assert f"in {NUM_PROBLEMS} of {NUM_PROBLEMS} problems" in " ".join(followed.split())
+    assert followed.count("≥") == 5 and "between 0 % and 100 %" in " ".join(followed.split())
 
 
 def test_few_problems_are_bootstrapped_and_said_so(tmp_path):
@@ -213,6 +217,7 @@ def test_ones_own_rule_and_its_artifact(log, tmp_path, monkeypatch):
         (["compare", "{log}", "--rule", "Nothing"], "rule 'Nothing'"),
         (["compare", "{log}", "--reference", "Nothing"], "rule 'Nothing'"),
         (["compare", "{log}", "--import", "no_such_module"], "--import: cannot import 'no_such_module'"),
+        (["compare", "{log}", "--reference-rule", "majority@99"], "reference majority@99: expected at most the log's"),
         (["compare", "{log}", "--plot", "picture.txt"], "--plot: expected a name ending in .png"),
         (["compare", "{log}", "--plot", "no/where.png"], "--plot: no such directory"),
         (["compare", "{log}", "--json", "no/where.json"], "--json: no such directory"),

@@ -7,9 +7,10 @@ import pytest
 from stopping.artifacts import save
 from stopping.cli.rules import default_rules, name_of, parse
 from stopping.policies import FirstFinish, FixedSamples, Margin, UnanimousWindow, VoteTable
+from stopping.policies.examples import EXAMPLES
 from stopping.traces import from_columns
 from tests import helpers
-from tests.helpers import ALL_POLICIES, OWN_POLICIES
+from tests.helpers import OWN_POLICIES
 
 OWN = Path(__file__).with_name("own_rules.py")
 
@@ -30,7 +31,7 @@ def test_rules_by_name(text, policy):
 
 
 @pytest.mark.parametrize(
-    "policy", (*ALL_POLICIES, *OWN_POLICIES, VoteTable.adaptive_consistency(0.8, 5)), ids=helpers.name_of
+    "policy", (*EXAMPLES, *OWN_POLICIES, VoteTable.adaptive_consistency(0.8, 5)), ids=helpers.name_of
 )
 def test_a_name_gives_the_policy_back(policy):
     assert parse(name_of(policy)) == policy

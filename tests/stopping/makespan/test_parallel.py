@@ -215,6 +215,17 @@ def test_first_finish_against_simulation(model: LengthCorrectness) -> None:
         assert_within_errors(result.total_tokens, curve.total_tokens.mean())
 
 
+def test_first_finish_against_simulation_far_beyond_the_cap() -> None:
+    """Effects up to 13 scales and more above the cap: right traces end just below it."""
+    law: dict[str, Any] = dict(shift=0.3, scale_right=0.2, scale_wrong=0.3, loop_prob=0.1, cap_tokens=1500.0)
+    model = LengthCorrectness(2.0, 1.5, 8.5, 1.0, **law)
+    curve = first_finish_curve(model, (4,))
+    played = sims.simulate(jr.key(2), Sampling(model, 4), FirstFinish(1), num_replicas=NUM_REPLICAS)
+    for result in (played, sims.first_finish(jr.key(3), model, 4, num_replicas=NUM_REPLICAS)):
+        assert_within_errors(result.correct, curve.accuracy.mean())
+    assert_within_errors(played.latency_tokens, curve.latency_tokens.mean())
+
+
 @pytest.mark.parametrize("model", MODELS.values(), ids=MODELS)
 def test_majority_against_simulation(model: LengthCorrectness) -> None:
     n = 6
@@ -264,6 +275,28 @@ def test_problems_are_averaged_one_by_one() -> None:
         for index in range(model.num_problems):
             for all_of_them, alone in zip(together, curve(model.problem(index), (2, 5)), strict=True):
                 np.testing.assert_allclose(all_of_them[index], alone[0], rtol=1e-5)
+
+
+@pytest.mark.parametrize(("effect_scale", "scale", "error"), [(0.5, 0.4, 2e-5), (0.5, 0.2, 2e-5), (1.0, 0.2, 1e-4)])
+@pytest.mark.parametrize("cap_tokens", [1500.0, 3000.0, 12_000.0])
+def test_with_a_cap_the_effect_is_integrated_out(
+    effect_scale: float, scale: float, error: float, cap_tokens: float
+) -> None:
+    """Against the mean over a dense grid of problems whose effects are known: at the far end most traces reach the cap."""
+    z = np.linspace(-6.5, 6.5, 521)
+    law: dict[str, Any] = dict(
+        shift=0.4, scale_right=scale, scale_wrong=scale + 0.1, loop_prob=0.05, cap_tokens=cap_tokens
+    )
+    with jax.enable_x64(True):
+        dense = first_finish_curve(LengthCorrectness(2.0, 1.5, 8.0 + effect_scale * z, 0.0, **law), (1, 8))
+        curve = first_finish_curve(LengthCorrectness(2.0, 1.5, 8.0, effect_scale, **law), (1, 8))
+    weight = np.exp(-z * z / 2) / np.exp(-z * z / 2).sum()
+    np.testing.assert_allclose(curve.accuracy[0], weight @ dense.accuracy, atol=error)
+    for ours, exact in zip(curve[1:], dense[1:], strict=True):
+        np.testing.assert_allclose(ours[0], weight @ exact, rtol=error)
+    single = first_finish_curve(LengthCorrectness(2.0, 1.5, 8.0, effect_scale, **law), (1, 8))
+    for one, other in zip(single, curve, strict=True):
+        np.testing.assert_allclose(one, other, rtol=1e-4)
 
 
 def test_batches_change_nothing(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,6 +1,8 @@
 """The law of wrong answers against its definition: every set partition, seated one by one."""
 
 from collections.abc import Iterator
+from fractions import Fraction
+from math import factorial, prod
 
 import jax
 import jax.numpy as jnp
@@ -9,7 +11,9 @@ import numpy as np
 import pytest
 from scipy.stats import chisquare
 
-from stopping.models import Answers
+from stopping.makespan import majority_curve
+from stopping.models import Answers, LengthCorrectness
+from stopping.models.answers import MAX_VOTES
 from stopping.policies import NO_ANSWER
 
 # discount, concentration: infinitely many kinds, and 3 or 5 of them
@@ -24,6 +28,15 @@ def set_partitions(size: int) -> Iterator[list[int]]:
     for labels in set_partitions(size - 1):
         for label in [*sorted(set(labels)), size - 1]:
             yield [*labels, label]
+
+
+def partitions(total: int, largest: int) -> Iterator[list[int]]:
+    """All ways to write `total` as a sum of sizes, from the largest down."""
+    if total == 0:
+        yield []
+    for size in range(min(total, largest), 0, -1):
+        for rest in partitions(total - size, size):
+            yield [size, *rest]
 
 
 def seating_prob(labels: list[int], discount: float, concentration: float) -> float:
@@ -43,6 +56,13 @@ def block_sizes(labels: list[int]) -> list[int]:
     return [labels.count(label) for label in sorted(set(labels))]
 
 
+def log_prob(answers: Answers, blocks: np.ndarray) -> jax.Array:
+    """Of each row of block sizes, 0 for no block."""
+    num_kinds, num_wrong = jnp.asarray((blocks > 0).sum(axis=-1)), jnp.asarray(blocks.sum(axis=-1))
+    copies = answers.log_copies(jnp.asarray(blocks), 8)
+    return answers.log_block_weights(num_kinds, num_wrong, 8) + copies.sum(axis=-1)
+
+
 @pytest.mark.parametrize("law", LAWS)
 @pytest.mark.parametrize("num_wrong", range(1, 8))
 def test_partitions_have_the_sequential_rule_s_probability_and_sum_to_one(
@@ -51,7 +71,7 @@ def test_partitions_have_the_sequential_rule_s_probability_and_sum_to_one(
     labels = list(set_partitions(num_wrong))
     blocks = np.array([sizes + [0] * (num_wrong - len(sizes)) for sizes in map(block_sizes, labels)])
     with jax.enable_x64(True):
-        ours = np.exp(Answers(*law)._log_prob(blocks))
+        ours = np.exp(log_prob(Answers(*law), blocks))
     expected = [seating_prob(each, *law) for each in labels]
     np.testing.assert_allclose(ours, expected, rtol=1e-10, atol=1e-14)
     assert ours.sum() == pytest.approx(1, rel=1e-10)
@@ -74,15 +94,78 @@ def test_leads_against_every_set_partition(law: tuple[float, float]) -> None:
 
 
 @pytest.mark.parametrize("law", LAWS)
+def test_leads_against_every_partition_in_fractions(law: tuple[float, float]) -> None:
+    most = 12
+    discount, concentration = map(Fraction, law)
+    expected = np.zeros((most + 1, most + 1))
+    expected[1:, 0] = 1
+    for num_wrong in range(1, most + 1):
+        column = [Fraction(0)] * (most + 1)
+        for sizes in partitions(num_wrong, num_wrong):
+            ways = Fraction(factorial(num_wrong), prod(factorial(size) for size in sizes))
+            ways /= prod(factorial(sizes.count(size)) for size in set(sizes))
+            kinds = prod(max(concentration + i * discount, Fraction(0)) for i in range(1, len(sizes)))
+            copies = prod(i - discount for size in sizes for i in range(1, size))
+            prob = ways * kinds * copies / prod(concentration + i for i in range(1, num_wrong))
+            column[sizes[0]] += prob / (sizes.count(sizes[0]) + 1)
+            for right in range(sizes[0] + 1, most + 1):
+                column[right] += prob
+        expected[:, num_wrong] = [float(each) for each in column]
+    single = np.asarray(Answers(*law).leads(most))
+    with jax.enable_x64(True):
+        double = np.asarray(Answers(*law).leads(most))
+    assert single.dtype == np.float32
+    assert np.abs(single - expected).max() < 1e-6
+    np.testing.assert_allclose(double, expected, rtol=1e-12, atol=1e-15)
+
+
+@pytest.mark.parametrize("law", [*LAWS, (0.0, 1e-3), (0.0, 1e3), (0.99, -0.98), (0.29, 44.0), (-1000.0, 3000.0)])
+def test_leads_in_single_precision_at_the_limit(law: tuple[float, float]) -> None:
+    """Rounding alone: 4e-6 over 300 random laws."""
+    rounded = tuple(float(np.float32(number)) for number in law)
+    single = np.asarray(Answers(*rounded).leads(MAX_VOTES))
+    with jax.enable_x64(True):
+        double = np.asarray(Answers(*rounded).leads(MAX_VOTES))
+        few = np.asarray(Answers(*rounded).leads(9))
+    assert single.dtype == np.float32 and double.dtype == np.float64
+    assert np.abs(single - double).max() < 5e-6
+    np.testing.assert_allclose(double[:10, :10], few, rtol=1e-13)  # whatever the table's size
+    beyond = np.tril(np.ones(double.shape, bool), -1)
+    np.testing.assert_allclose(double[beyond], 1, rtol=1e-7)  # 8e-9 where 0.3 and 1.5 are rounded: no longer five kinds
+    assert (double[0] == 0).all() and (np.diff(double, axis=0) > -1e-7).all()
+
+
+@pytest.mark.parametrize("law", LAWS[:4])
+def test_leads_have_the_slopes_of_their_differences(law: tuple[float, float]) -> None:
+    total = lambda law: Answers(law[0], law[1]).leads(6).sum()  # noqa: E731
+    single = jax.grad(total)(jnp.asarray(law))
+    with jax.enable_x64(True):
+        at, step = jnp.asarray(law), 1e-6
+        differences = [(total(at.at[i].add(step)) - total(at.at[i].add(-step))) / (2 * step) for i in range(2)]
+        np.testing.assert_allclose(jax.grad(total)(at), differences, rtol=1e-7)
+    np.testing.assert_allclose(single, differences, rtol=1e-5)
+
+
+def test_leads_refuse_more_than_the_limit() -> None:
+    with pytest.raises(ValueError, match=f"max_traces: expected at most {MAX_VOTES}, got {MAX_VOTES + 1}"):
+        Answers().leads(MAX_VOTES + 1)
+
+
+def test_majority_curve_holds_at_the_limit() -> None:
+    model = LengthCorrectness(2.0, 1.5, 7.5, 0.5, no_answer_prob=0.1, answers=Answers(0.3, 0.8))
+    single = majority_curve(model, (MAX_VOTES,)).accuracy
+    with jax.enable_x64(True):
+        double = majority_curve(model, (MAX_VOTES,)).accuracy
+    assert np.abs(single - double).max() < 2e-6
+
+
+@pytest.mark.parametrize("law", LAWS)
 def test_the_parts_of_a_partition_s_probability_add_up(law: tuple[float, float]) -> None:
     with jax.enable_x64(True):
         answers = Answers(*law)
         for labels in set_partitions(6):
             sizes = np.array(block_sizes(labels))
-            whole = answers._log_prob(sizes[None])[0]
-            parts = answers.log_block_weights(jnp.asarray(sizes.size), jnp.asarray(6), 8)
-            parts += answers.log_copies(jnp.asarray(sizes), 8).sum()
-            np.testing.assert_allclose(parts, whole, rtol=1e-10)
+            whole = log_prob(answers, sizes)
             steps = np.arange(1, 9)
             counted = answers.log_likelihood(
                 jnp.asarray(sizes.size > steps, float),

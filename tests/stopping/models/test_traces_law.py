@@ -1,11 +1,13 @@
 """`LengthCorrectness`: draws against closed forms, and the posterior of correctness against Bayes' rule."""
 
+import equinox as eqx
 import jax
 import jax.numpy as jnp
 import jax.random as jr
 import numpy as np
 import pytest
 from scipy.integrate import quad
+from scipy.special import betaln, logsumexp
 from scipy.stats import beta, norm
 
 from sims import Estimate
@@ -20,8 +22,10 @@ CUT = LengthCorrectness(
 )  # fmt: skip
 
 
-def drawn(model: LengthCorrectness, num_traces: int, seed: int = 0) -> tuple[np.ndarray, Traces]:
-    keys = jr.split(jr.key(seed), NUM_WORLDS)
+def drawn(
+    model: LengthCorrectness, num_traces: int, seed: int = 0, num_worlds: int = NUM_WORLDS
+) -> tuple[np.ndarray, Traces]:
+    keys = jr.split(jr.key(seed), num_worlds)
     problem, traces = jax.jit(jax.vmap(lambda key: model.draw(key, num_traces)))(keys)
     return np.asarray(problem), Traces(*(np.asarray(values) for values in traces))
 
@@ -96,7 +100,71 @@ def test_one_trace_is_bayes_rule(length: int, answered: bool) -> None:
     right = quad(right_density, 4, 12, epsabs=1e-13)[0]
     wrong = norm.pdf(y, 8.0 + weight["shift"], np.hypot(scales[0], scales[2]))
     wrong *= (1 - weight["loop_prob"]) * (1 - weight["no_answer_prob"])
-    np.testing.assert_allclose(ours, right / (right + wrong), rtol=2e-4)  # 16 nodes for the effect
+    np.testing.assert_allclose(ours, right / (right + wrong), rtol=1e-6)
+
+
+WIDE = LengthCorrectness(3.0, 1.0, 8.0, 1.0, shift=0.3, scale_right=0.3, scale_wrong=0.5, answers=Answers(0.2, 1.0))
+WIDE_CUT = eqx.tree_at(
+    lambda m: (m.loop_prob, m.no_answer_prob, m.cap_tokens), WIDE, tuple(map(jnp.float32, (0.1, 0.1, 4000.0)))
+)
+
+
+@pytest.mark.parametrize("model", [WIDE, WIDE_CUT], ids=["free", "cut"])
+@pytest.mark.parametrize("num_traces", [4, 64])
+def test_many_traces_know_the_effect_well(model: LengthCorrectness, num_traces: int) -> None:
+    """The lengths' part of Bayes' rule against a dense grid of effects: the law of the effect narrows as 1 / sqrt(n)."""
+    problem, traces = drawn(model, num_traces, seed=2, num_worlds=40)
+    posterior = jax.jit(jax.vmap(model.right_probs))(problem, traces.length_tokens, traces.answer)
+    law = {name: float(np.asarray(getattr(model, name)).reshape(-1)[0]) for name in LAW}
+    with np.errstate(divide="ignore"):
+        for world in range(40):
+            length, answer = traces.length_tokens[world], traces.answer[world]
+            exact = dense_posterior(model, law, np.asarray(length), np.asarray(answer))
+            np.testing.assert_allclose(posterior[world], exact, atol=2e-4)  # single precision: sums of 64 logs
+
+
+LAW = (
+    "alpha", "beta", "effect", "effect_scale", "shift", "scale_right", "scale_wrong", "loop_prob", "no_answer_prob",
+    "cap_tokens",
+)  # fmt: skip
+
+
+def dense_posterior(
+    model: LengthCorrectness, law: dict[str, float], length: np.ndarray, answer: np.ndarray
+) -> np.ndarray:
+    """P(each trace is right), from the definition: trace by trace on 4,001 effects, in double precision."""
+    effect = law["effect"] + law["effect_scale"] * np.linspace(-7, 7, 4001)[:, None]
+    y, log_cap, mean = np.log(length), np.log(law["cap_tokens"]), effect + law["shift"]
+    if_right = norm.logpdf(y, effect, law["scale_right"]) - norm.logcdf(log_cap, effect, law["scale_right"])
+    end, silent = 1 - law["loop_prob"], law["no_answer_prob"]
+    if_wrong = np.log(end) + norm.logpdf(y, mean, law["scale_wrong"])
+    if_wrong = if_wrong + np.where(answer >= 0, np.log1p(-silent), np.log(silent))
+    if_cut = np.log(law["loop_prob"] + end * norm.sf(log_cap, mean, law["scale_wrong"]))
+    if_wrong = np.where((answer < 0) & (length >= law["cap_tokens"]), if_cut, if_wrong)
+    prior = norm.logpdf(effect[:, 0], law["effect"], law["effect_scale"])
+    labels, sizes = np.unique(answer[answer >= 0], return_counts=True)
+    scores = []
+    for label in (*labels, None):
+        right = answer == label if label is not None else np.zeros(answer.shape, bool)
+        others = [int(size) for other, size in zip(labels, sizes, strict=True) if other != label]
+        lengths = logsumexp(np.where(right, if_right, if_wrong).sum(axis=1) + prior)
+        votes = betaln(law["alpha"] + right.sum(), law["beta"] + (~right).sum())
+        scores.append(lengths + votes + log_partition(model, others))
+    weight = np.exp(np.array(scores) - logsumexp(scores))
+    worth = dict(zip(labels.tolist(), weight, strict=False))
+    return np.array([worth.get(int(label), 0.0) for label in answer])
+
+
+def log_partition(model: LengthCorrectness, sizes: list[int]) -> float:
+    """Pitman's law of block sizes, block by block and customer by customer."""
+    discount, concentration = float(model.answers.discount), float(model.answers.concentration)
+    total, seated = 0.0, 0
+    for kinds, size in enumerate(sizes):
+        for copies in range(size):
+            weight = concentration + discount * kinds if copies == 0 else copies - discount
+            total += np.log(weight / (seated + concentration)) if seated else 0.0
+            seated += 1
+    return total
 
 
 @pytest.mark.parametrize("model", [FREE, CUT], ids=["free", "cut"])

@@ -106,3 +106,49 @@ class LaunchesPairs:
     def step(self, xp, state, observation):
         enough = observation.num_launched >= self.max_traces
         return state, Action(xp.where(enough, int(Kind.STOP), int(Kind.LAUNCH)), xp.where(enough, 0, 2))
+
+
+@policy(signals=("num_answers",), kinds=(Kind.CONTINUE, Kind.STOP))
+class Peeks:
+    """Reads a signal it does not declare."""
+
+    def init(self, xp, batch_shape):
+        return ()
+
+    def step(self, xp, state, observation):
+        return state, Action(observation.total_tokens >= 1, 0)
+
+
+@policy(signals=("num_running",), kinds=(Kind.CONTINUE, Kind.STOP))
+class LaunchesUndeclared:
+    """Launches traces without saying so."""
+
+    num_traces: int
+
+    def init(self, xp, batch_shape):
+        return ()
+
+    def step(self, xp, state, observation):
+        return state, Action(xp.where(observation.num_running >= 0, int(Kind.LAUNCH), 0), self.num_traces)
+
+
+@policy(signals=("num_running",), kinds=(Kind.CONTINUE, Kind.LAUNCH))
+class LaunchesOne:
+    """Launches one trace more whenever it is asked."""
+
+    def init(self, xp, batch_shape):
+        return ()
+
+    def step(self, xp, state, observation):
+        return state, Action(xp.where(observation.num_running > 0, 0, int(Kind.LAUNCH)), 1)
+
+
+@policy(signals=("num_running",), kinds=(Kind.CONTINUE, Kind.LAUNCH))
+class StopsUndeclared:
+    """Launches one trace whenever nothing runs, and stops without saying so."""
+
+    def init(self, xp, batch_shape):
+        return ()
+
+    def step(self, xp, state, observation):
+        return state, Action(xp.where(observation.num_running > 0, int(Kind.STOP), int(Kind.LAUNCH)), 1)

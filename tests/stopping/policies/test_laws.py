@@ -10,17 +10,18 @@ from hypothesis import strategies as st
 
 from stopping import policies
 from stopping.policies import Kind, Policy, SamplingObservation, bind
+from stopping.policies.examples import EXAMPLES
 from stopping.policies.namespace import NAMES, namespace
-from tests.helpers import ALL_POLICIES, OWN_POLICIES, name_of, needs, sampling_batches
+from tests.helpers import OWN_POLICIES, name_of, needs, sampling_batches
 
 NUM_ROWS = 4
-every_policy = pytest.mark.parametrize("policy", ALL_POLICIES + OWN_POLICIES, ids=name_of)
+every_policy = pytest.mark.parametrize("policy", EXAMPLES + OWN_POLICIES, ids=name_of)
 quick = settings(max_examples=40, deadline=None, derandomize=True)
 
 
 def test_no_policy_is_left_out():
     ours = {value for value in vars(policies).values() if isinstance(value, type) and hasattr(value, "signals")}
-    assert ours - {Policy} == {type(policy) for policy in ALL_POLICIES}
+    assert ours - {Policy} == {type(policy) for policy in EXAMPLES}
 
 
 def run_numpy(policy, stream):
@@ -249,13 +250,13 @@ def test_is_a_frozen_value(policy):
     name, value = next(iter(parameters(policy).items()))
     with pytest.raises(AttributeError):
         setattr(policy, name, value)
-    if isinstance(value, np.ndarray) and policy in ALL_POLICIES:
+    if isinstance(value, np.ndarray) and policy in EXAMPLES:
         with pytest.raises(ValueError, match="read-only"):
             value[0] = 7
 
 
 def test_policies_differ_by_value():
-    assert len({*ALL_POLICIES, *OWN_POLICIES}) == len(ALL_POLICIES + OWN_POLICIES)
+    assert len({*EXAMPLES, *OWN_POLICIES}) == len(EXAMPLES + OWN_POLICIES)
     one, also_one = type(OWN_POLICIES[0])(0.5, memory=1), type(OWN_POLICIES[0])(np.float64(0.5), memory=1.0)
     assert one == also_one
     assert hash(one) == hash(also_one)

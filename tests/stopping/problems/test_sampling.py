@@ -28,7 +28,15 @@ from stopping.policies import (
 from stopping.problems import PolicyMismatch, Sampling, SamplingWorld, admit, as_pytree, stack
 from stopping.traces import answers, from_columns
 from stopping.traces.answers import NOT_LOGGED
-from tests.stopping.policies.own_policies import LaunchesPairs, ReadsTemperature, Restarts
+from tests.stopping.policies.own_policies import (
+    LaunchesOne,
+    LaunchesPairs,
+    LaunchesUndeclared,
+    Peeks,
+    ReadsTemperature,
+    Restarts,
+    StopsUndeclared,
+)
 
 
 def world(lengths, answers, right, num_logged=None) -> SamplingWorld:
@@ -116,7 +124,10 @@ def test_past_the_log_a_unit_is_unsupported():
     assert play(Sampling(None, 4), FixedSamples(2), short)["unsupported"] == 0
     assert play(Sampling(None, 4), FixedSamples(3), short)["unsupported"] == 1
     assert play(Sampling(None, 4, wave_size=1), FirstFinish(1), short)["unsupported"] == 0
-    assert play(Sampling(None, 4, wave_size=1), Margin(2), short)["unsupported"] == 1
+    beyond = play(Sampling(None, 4, wave_size=1, lag_tokens=9), Margin(2), short)
+    assert beyond["unsupported"] == 1
+    assert (beyond["total_tokens"], beyond["latency_tokens"], beyond["num_launched"]) == (80, 80, 2)  # until then
+    assert (beyond["answer"], beyond["correct"]) == (NO_ANSWER, 0)  # though the first answer was right
 
 
 def test_answers_the_log_does_not_name_support_the_first_answer_only():
@@ -260,6 +271,24 @@ def test_a_policy_is_checked_at_the_door():
         admit(Sampling(None, 6), rule)
 
 
+def test_a_policy_that_does_what_it_does_not_declare_is_refused():
+    problem = Sampling(None, 4)
+    with pytest.raises(PolicyMismatch, match="Peeks reads total_tokens; its signals are num_answers"):
+        replay_worlds(problem, Peeks(), FOUR)
+    with pytest.raises(PolicyMismatch, match="LaunchesUndeclared asks for LAUNCH; its kinds are CONTINUE, STOP"):
+        replay_worlds(problem, LaunchesUndeclared(2), FOUR)
+    with pytest.raises(PolicyMismatch, match="StopsUndeclared asks for STOP; its kinds are CONTINUE, LAUNCH"):
+        simulate(jax.random.key(0), Sampling(LengthCorrectness(), 4), StopsUndeclared(), num_replicas=10)
+
+
+@pytest.mark.parametrize("settings", [{}, {"decision_interval_tokens": 1000}, {"wave_size": 2}], ids=str)
+def test_what_is_not_declared_buys_nothing_in_play(settings):
+    problem = Sampling(None, 4, **settings)
+    for undeclared, declared in ((LaunchesUndeclared(2), FirstFinish(5)), (StopsUndeclared(), LaunchesOne())):
+        one, other = (problem.play(jax.tree.map(jnp.asarray, FOUR), rule) for rule in (undeclared, declared))
+        assert [float(value) for value in one] == [float(value) for value in other]
+
+
 def test_a_policy_that_launches_more_than_is_offered_is_refused():
     admit(Sampling(None, 5), FixedSamples(5))
     for wave_size in (1, 4):
@@ -285,11 +314,36 @@ def test_a_log_shorter_than_the_problem_is_still_counted_as_unsupported():
 
 @pytest.mark.parametrize("bad", [
     {"num_traces": 0}, {"wave_size": 0}, {"price_per_token": -1.0}, {"price_per_second": float("nan")},
-    {"lag_tokens": -1}, {"decision_interval_tokens": 0}, {"num_traces": 2.5},
+    {"lag_tokens": -1}, {"decision_interval_tokens": 0}, {"num_traces": 2.5}, {"num_traces": True}, {"wave_size": True},
+    {"lag_tokens": 1.9}, {"lag_tokens": 3e9}, {"lag_tokens": 2**30}, {"lag_tokens": True},
+    {"decision_interval_tokens": 2**30}, {"decision_interval_tokens": 2.0}, {"seconds_per_token": float("inf")},
 ])  # fmt: skip
 def test_bad_settings_are_named(bad):
     with pytest.raises(ValueError, match=next(iter(bad))):
         Sampling(None, **{"num_traces": 4, **bad})
+
+
+def test_counts_may_be_numpys():
+    problem = Sampling(
+        None, np.int64(4), wave_size=np.int32(2), lag_tokens=np.int16(3), decision_interval_tokens=np.int64(5)
+    )
+    assert (problem.num_traces, problem.wave_size, int(problem.lag_tokens), problem.decision_interval_tokens) == (
+        4,
+        2,
+        3,
+        5,
+    )
+
+
+def test_a_log_whose_tokens_overflow_is_refused():
+    columns = {"problem": ["p"] * 3, "correct": [True] * 3, "answer": ["x"] * 3}
+    log = from_columns({**columns, "length_tokens": [2**29, 2**29 - 1, 7]})
+    assert Sampling(None, 2).worlds(log).length_tokens.sum() == 2**30 - 1
+    for num_traces in (3, 99):
+        with pytest.raises(
+            ValueError, match=r"log: expected fewer than 1,073,741,824 tokens in all .*, got 1,073,741,830"
+        ):
+            Sampling(None, num_traces).worlds(log)
 
 
 def test_without_a_model_there_is_nothing_to_draw():

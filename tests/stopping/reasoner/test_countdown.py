@@ -162,6 +162,13 @@ def test_junk_is_wrong_and_has_no_key(answer):
     assert vote_key(answer) is None
 
 
+@pytest.mark.parametrize("count", [260, 950, 985, 990, 995, 2000])
+@pytest.mark.parametrize("form", ["{}", "({})*2"])
+def test_what_no_context_holds_is_no_answer(count, form):
+    answer = form.format("+".join("1" * count))
+    assert vote_key(answer) is None and not is_right(Problem((1,) * count, count), answer)
+
+
 def test_what_fills_the_context_has_a_key():
     assert vote_key("+".join("1" * 256)) == f"({'+1' * 256})"
     assert not is_right(PROBLEM, "+".join("1" * 256))
@@ -330,3 +337,23 @@ def test_the_same_seed_draws_the_same_problems():
         return [draw_problem(random, Difficulty(1.0), True) for _ in range(20)]
 
     assert drawn(5) == drawn(5) != drawn(6)
+
+
+@pytest.mark.parametrize(
+    ("wrong", "message"),
+    [
+        ({"largest_number": 128}, "largest_number: expected 1 to 127, got 128"),
+        ({"largest_number": 0}, "largest_number: expected 1 to 127, got 0"),
+        ({"three_number_prob": 1.5}, "three_number_prob: expected 0 to 1, got 1.5"),
+        ({"three_number_prob": float("nan")}, "three_number_prob: expected 0 to 1, got nan"),
+    ],
+)
+def test_a_difficulty_that_cannot_be_is_refused(wrong, message):
+    with pytest.raises(ValueError, match=message):
+        Difficulty(**wrong)
+
+
+def test_the_largest_numbers_there_are_can_be_drawn():
+    random = np.random.default_rng(0)
+    drawn = [draw_problem(random, Difficulty(1.0, 127), True) for _ in range(50)]
+    assert max(max(problem.numbers) for problem in drawn) > 110

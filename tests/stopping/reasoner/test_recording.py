@@ -116,23 +116,34 @@ def test_checkpoints(log):
     assert probes.correct_known.all() and (probes.answer >= 0).any() and not probes.correct[probes.answer == -1].any()
     for name in CHECKPOINT_SIGNALS:
         values = probes.signals[name]
-        absent = (probes.position_tokens == 0) if name == "mean_entropy" else np.zeros(len(values), bool)
+        window = name in ("mean_entropy", "mean_log_prob")  # of which there is none before the first token
+        absent = (probes.position_tokens == 0) if window else np.zeros(len(values), bool)
         np.testing.assert_array_equal(np.isnan(values), absent)
     assert (probes.signals["answer_least_log_prob"] <= probes.signals["answer_mean_log_prob"]).all()
 
 
 def test_checkpoint_signals_are_those_of_the_trace(log):
     probes = log.checkpoints
-    for row, column, position, close, entropy in zip(
-        *(probes.problem_index, probes.sample_index, probes.position_tokens),
-        *(probes.signals[name] for name in ("log_close_prob", "mean_entropy")),
-        strict=True,
+    for index, (row, column, position) in enumerate(
+        zip(probes.problem_index, probes.sample_index, probes.position_tokens, strict=True)
     ):
         if row < PLAN.num_with_signals:
-            assert close == log.token_signal("log_close_prob", row, column)[position]
-            if position:
-                window = log.token_signal("entropy", row, column)[position - 32 : position].astype(float)
-                assert entropy == pytest.approx(window.mean(), rel=2e-3)  # halves have three digits
+            signals = {name: values[index] for name, values in probes.signals.items()}
+            text = decode(log.token_signal("token_id", row, column)[:position].astype(int).tolist())
+            assert signals["num_candidates"] == text.count(" yes")
+            assert signals["log_close_prob"] == log.token_signal("log_close_prob", row, column)[position]
+            for name in ("entropy", "log_prob") if position else ():
+                window = log.token_signal(name, row, column)[position - 32 : position].astype(float)
+                assert signals[f"mean_{name}"] == pytest.approx(window.mean(), rel=2e-3)  # halves have three digits
+
+
+def test_means_are_of_the_tokens_since_the_last_probe():
+    probe = Probes(128, np.array([0]), np.array([0]), np.full((1, 20), EOS, np.int8), np.zeros(1), np.zeros(1))
+    signals = (np.arange(160.0).reshape(1, 1, 160),) * 3
+    samples = Samples(np.zeros((1, 1, 160), np.int8), *signals, np.array([[160]]), np.array([[True]]), [probe])
+    for every, mean in ((32, 111.5), (64, 95.5)):
+        (made,) = recording._checkpoints(draw_distinct(Plan(num_problems=1)), samples, every)
+        assert made["mean_entropy"] == made["mean_log_prob"] == mean
 
 
 def test_recorded_again_is_the_same_to_the_byte(path, tmp_path):

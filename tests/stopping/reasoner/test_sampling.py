@@ -21,10 +21,17 @@ INDEX = [3, 0, 11, 7]
 CAP = 96
 
 
-def drawn(rows=slice(None), num_samples=6, max_tokens=CAP, probe_every_tokens=None, key=KEY):
+@functools.cache
+def padding():
+    """A model to which `<pad>` is a token like others: a little likelier than `+`."""
+    embedding = shipped().embedding
+    return eqx.tree_at(lambda model: model.embedding, shipped(), embedding.at[PAD].set(1.05 * embedding[ID["+"]]))
+
+
+def drawn(rows=slice(None), num_samples=6, max_tokens=CAP, probe_every_tokens=None, key=KEY, model=shipped):
     return sample(
         key,
-        shipped(),
+        model(),
         PROMPTS[rows],
         INDEX[rows],
         num_samples,
@@ -34,8 +41,8 @@ def drawn(rows=slice(None), num_samples=6, max_tokens=CAP, probe_every_tokens=No
 
 
 @functools.cache
-def probed():
-    return drawn(probe_every_tokens=32)
+def probed(model=shipped):
+    return drawn(probe_every_tokens=32, model=model)
 
 
 @eqx.filter_jit
@@ -43,13 +50,13 @@ def log_probs(model, tokens):
     return jax.nn.log_softmax(model(tokens))
 
 
-def read(texts):
+def read(texts, model=shipped):
     """Log-probabilities after every token of these texts; padding at the right changes nothing before it."""
     width = NUM_PROMPT + CAP + ANSWER_TOKENS + 1
     padded = np.zeros((24, width), np.int32)
     for row, text in enumerate(texts):
         padded[row, : len(text)] = text
-    return np.asarray(log_probs(shipped(), padded))
+    return np.asarray(log_probs(model(), padded))
 
 
 def test_shapes_and_ends():
@@ -143,21 +150,22 @@ def test_probes_stand_on_the_grid_and_ask_only_rows_that_still_think():
     assert [probes.position_tokens for probes in drawn(probe_every_tokens=64).probes] == [0, 64]
 
 
-def test_probes_are_greedy_answers_after_the_closed_thought():
+@pytest.mark.parametrize("model", [shipped, padding])
+def test_probes_are_greedy_answers_after_the_closed_thought(model):
     some_end = False
-    for probes in probed().probes:
-        prefixes = probed().tokens[probes.problem, probes.sample, : probes.position_tokens]
+    for probes in probed(model).probes:
+        prefixes = probed(model).tokens[probes.problem, probes.sample, : probes.position_tokens]
         texts = [[*PROMPTS[row], *prefix, CLOSE_THINK] for row, prefix in zip(probes.problem, prefixes, strict=True)]
         chosen = [[] for _ in texts]
         for _ in range(ANSWER_TOKENS):
-            for row, scores in zip(range(len(texts)), read(texts), strict=False):
+            for row, scores in zip(range(len(texts)), read(texts, model), strict=False):
                 if EOS not in texts[row][NUM_PROMPT + probes.position_tokens :]:
                     score = scores[len(texts[row]) - 1]
                     texts[row].append(int(np.argmax(score)))
                     chosen[row].append(score.max())
         for row, text in enumerate(texts):
             answer = text[NUM_PROMPT + probes.position_tokens + 1 :]
-            some_end |= EOS in answer
+            some_end |= EOS in answer and (model is shipped or PAD in answer)
             np.testing.assert_array_equal(probes.tokens[row], answer + [PAD] * (ANSWER_TOKENS - len(answer)))
         np.testing.assert_allclose(probes.mean_log_prob, [np.mean(each) for each in chosen], rtol=1e-4, atol=1e-4)
         np.testing.assert_allclose(probes.least_log_prob, [np.min(each) for each in chosen], rtol=1e-4, atol=1e-4)
@@ -165,12 +173,10 @@ def test_probes_are_greedy_answers_after_the_closed_thought():
 
 
 def test_a_trace_with_a_pad_inside_is_measured_to_its_end():
-    """`<pad>` is a token like others to a model; here it is as likely as `+`."""
-    embedding = shipped().embedding
-    model = eqx.tree_at(lambda model: model.embedding, shipped(), embedding.at[PAD].set(embedding[ID["+"]]))
-    samples = sample(KEY, model, PROMPTS, INDEX, 6, max_tokens=CAP)
+    samples = drawn(model=padding)
     ended = np.any(samples.tokens == EOS, axis=-1)
     length = np.where(ended, np.argmax(samples.tokens == EOS, axis=-1) + 1, CAP)
+    assert np.any((samples.tokens == PAD) & (np.arange(CAP) < length[..., None]))
     np.testing.assert_array_equal(samples.length_tokens, length)
 
 

@@ -112,9 +112,12 @@ def test_only_matrices_decay():
     assert not change.embedding.any() and not change.norm.any()
 
 
-def test_the_learning_rate_rises_holds_and_falls():
-    """Read from the decay of a weight of 1, at some steps of a thousand."""
-    recipe = Recipe(TINY, 1e-2, 1000)
+@pytest.mark.parametrize(
+    ("num_steps", "risen", "held"), [(4400, 100, 1320), (2700, 100, 810), (1000, 100, 300), (200, 20, 60)]
+)
+def test_the_learning_rate_rises_holds_and_falls(num_steps, risen, held):
+    """Read from the decay of a weight of 1, at some steps."""
+    recipe = Recipe(TINY, 1e-2, num_steps)
     optimiser = training._optimiser(recipe)
     model = jax.tree.map(jnp.ones_like, untrained())
     nothing = jax.tree.map(jnp.zeros_like, model)
@@ -123,6 +126,7 @@ def test_the_learning_rate_rises_holds_and_falls():
         change, state = optimiser.update(nothing, state, model)
         return state, -change.layers[0].query[0, 0] / 0.05
 
-    _, rates = jax.jit(lambda state: jax.lax.scan(step, state, length=1001))(optimiser.init(model))
+    _, rates = jax.jit(lambda state: jax.lax.scan(step, state, length=num_steps + 1))(optimiser.init(model))
     expected = [0.0, 5e-3, 1e-2, 1e-2, 1e-2 * (1 - 0.98 / 2), 2e-4]
-    np.testing.assert_allclose(rates[jnp.array([0, 50, 100, 300, 650, 1000])], expected, rtol=1e-4)
+    half = (held + num_steps) // 2
+    np.testing.assert_allclose(rates[jnp.array([0, risen // 2, risen, held, half, num_steps])], expected, rtol=1e-4)

@@ -57,6 +57,15 @@ def test_a_missing_file_is_named(folder, tmp_path):
         load_model(folder)
 
 
+@pytest.mark.parametrize("key", ["hidden_size", "rope_parameters"])
+def test_a_key_that_the_config_lacks_is_named(folder, key):
+    said = json.loads((folder / "config.json").read_text())
+    del said[key]
+    (folder / "config.json").write_text(json.dumps(said))
+    with pytest.raises(ValueError, match=rf"model/config\.json: expected the key '{key}', got architectures, "):
+        load_model(folder)
+
+
 @pytest.mark.parametrize("change", ["missing", "more", "shape", "config"])
 def test_other_tensors_are_refused_by_name(folder, change):
     tensors = load_file(folder / "model.safetensors")
