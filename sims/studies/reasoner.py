@@ -7,13 +7,16 @@ make or break an answer; how well do the drafts guess the target's next token.
 Standard errors are by problem: a problem's traces are not independent of each other.
 """
 
+import math
 from collections import defaultdict
-from typing import NamedTuple
+from collections.abc import Iterable
+from typing import Any, NamedTuple
 
 import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 import sims
@@ -21,63 +24,71 @@ from sims.estimates import Estimate
 from stopping.plots import COLOURS, MARKERS
 from stopping.policies import FirstFinish, FixedSamples
 from stopping.problems import Sampling
-from stopping.reasoner import Llama, load_model
-from stopping.reasoner.vocabulary import CLOSE_THINK, TOKENS, encode
+from stopping.reasoner import NAMES, Llama, load_model
+from stopping.reasoner.vocabulary import CLOSE_THINK, PAD, TOKENS, encode
 from stopping.traces import TraceLog
 
 NUM_SAMPLES = (1, 2, 4, 8, 16)
-NUM_BINS = 10
+NUM_ORDERS = 16  # in which a problem's traces are taken: fewer samples than were logged can be chosen in many ways
+NUM_BINS = 10  # of the share of a thought
+BIN_TOKENS = 32  # of a trace
 FEWEST_SHOWN = 20  # problems behind a point of a curve
 DRAFTED_TRACES = 4  # of each problem with tokens
+BATCH_TRACES, WIDTH_TOKENS = 16, 128  # read at once; their width is a multiple, so that few programs are compiled
 CLASSES = ("operand", "operator", "result", "verdict", "punctuation", "line end", "word", "answer")
 
 
-class Study(NamedTuple):
-    """A table, `rows[name] = Estimate`, and pictures by name."""
+class Part(NamedTuple):
+    """One question, a table `rows[name] = Estimate` and a picture."""
 
+    question: str
     rows: dict[str, Estimate]
-    figures: dict[str, Figure]
+    figure: Figure
 
 
-def run(log: TraceLog) -> Study:
-    """All parts on a log of the reasoner's with checkpoints and token ids; what no trace speaks of is left out."""
-    rows: dict[str, Estimate] = {}
-    figures: dict[str, Figure] = {}
+def run(log: TraceLog) -> dict[str, Part]:
+    """All parts, by name, on a log of the reasoner's; what no trace speaks of is left out.
+
+    Raises:
+        ValueError: the log has no checkpoints or no token ids.
+    """
+    if log.checkpoints is None or log.token_signals is None or "detail" not in log.groups:
+        raise ValueError(
+            "log: expected checkpoints and tokens of some problems, as `stopping reasoner record` keeps them"
+        )
+    parts = {}
     for part in (lengths, samples, forced_answers, drafting):
-        more, figure = part(log)
-        rows |= {name: estimate for name, estimate in more.items() if np.isfinite(estimate.mean)}
-        figures[part.__name__] = figure
-    return Study(rows, figures)
+        rows, figure = part(log)
+        rows = {name: estimate for name, estimate in rows.items() if np.isfinite(estimate.mean)}
+        parts[part.__name__] = Part(str(part.__doc__), rows, figure)
+    return parts
 
 
 def lengths(log: TraceLog) -> tuple[dict[str, Estimate], Figure]:
     """Length by correctness, and whether the shorter of two traces is the right one: of one problem, or of any two."""
-    rows = {}
-    for name, correct in (("right", True), ("wrong", False)):
-        chosen = log.present & (log.correct == correct)
-        rows[f"tokens of {name} traces"] = _ratio(
-            np.sum(log.length_tokens, axis=1, where=chosen), np.sum(chosen, axis=1)
-        )
-    right, wrong = log.correct & log.present, ~log.correct & log.present
-    shorter = np.zeros(log.num_problems)
-    for i in range(log.num_samples):
-        less = log.length_tokens[:, i, None] < log.length_tokens
-        equal = log.length_tokens[:, i, None] == log.length_tokens
-        shorter += right[:, i] * np.sum(less + 0.5 * equal, axis=1, where=wrong)
-    rows["P(shorter is right), two traces of a problem"] = _ratio(shorter, right.sum(axis=1) * wrong.sum(axis=1))
-    accuracy = np.mean(log.correct, axis=1, where=log.present)
-    mean_length = np.mean(log.length_tokens, axis=1, where=log.present)
-    rows["P(shorter is right), any two traces"] = _pooled_auc(log, right, wrong)
-    between = np.corrcoef(mean_length, accuracy)[0, 1]
-    rows["correlation of a problem's mean length and accuracy"] = Estimate(
-        float(between), float((1 - between**2) / np.sqrt(log.num_problems)), log.num_problems
-    )
+    length, right, wrong = log.length_tokens, log.correct & log.present, ~log.correct & log.present
+    one, other = length[:, :, None], length[:, None, :]
+    pairs = right[:, :, None] & wrong[:, None, :]
+    shorter = np.sum((one < other) + 0.5 * (one == other), axis=(1, 2), where=pairs)
+    mean_length, accuracy = (np.mean(values, axis=1, where=log.present) for values in (length, log.correct))
+    correlation = float(np.corrcoef(mean_length, accuracy)[0, 1])
+    rows = {
+        **{
+            f"tokens of {name} traces": Estimate.ratio(np.sum(length, axis=1, where=chosen), chosen.sum(axis=1))
+            for name, chosen in (("right", right), ("wrong", wrong))
+        },
+        "P(shorter is right), two traces of a problem": Estimate.ratio(shorter, pairs.sum(axis=(1, 2))),
+        "P(shorter is right), any two traces": Estimate.auc(length, wrong, right),
+        "correlation of a problem's mean length and accuracy": Estimate(
+            correlation, (1 - correlation**2) / log.num_problems**0.5, log.num_problems
+        ),
+    }
 
-    figure, (left, middle) = _figure(2)
-    edges = np.linspace(0, log.length_tokens.max(), 41)
+    figure, (left, middle) = _figure()
+    edges = np.linspace(0, length.max(), 41).tolist()
     for index, (name, chosen) in enumerate((("right", right), ("wrong", wrong))):
         left.hist(
-            log.length_tokens[chosen], edges, histtype="step", color=COLOURS[index], linewidth=1.5,
+            length[chosen], edges, histtype="step", color=COLOURS[index], linewidth=1.5,
             linestyle=("-", "--")[index], label=name,
         )  # fmt: skip
     left.set(xlabel="tokens of a trace", ylabel="traces")
@@ -93,24 +104,23 @@ def samples(log: TraceLog) -> tuple[dict[str, Estimate], Figure]:
     sizes = [size for size in NUM_SAMPLES if size <= log.num_samples]
     for num_samples in sizes:
         problem = Sampling(None, num_samples)
+        worlds = problem.worlds(log, num_orders=NUM_ORDERS)
         rules = {"first to finish": FirstFinish(1), "majority": FixedSamples(num_samples)}
         for name, policy in rules.items():
-            result = sims.replay(problem, policy, log)
+            result = sims.replay_worlds(problem, policy, worlds)
             curves[name].append((result.correct, result.total_tokens))
-        any_right = np.any(log.correct[:, :num_samples], axis=1)
-        curves["oracle"].append((_mean(any_right), curves["majority"][-1][1]))
+        oracle = Estimate.of(np.mean(np.any(worlds.right, axis=-1), axis=-1))
+        curves["oracle"].append((oracle, curves["majority"][-1][1]))
         for name, points in curves.items():
-            rows[f"accuracy, {name}, {num_samples} samples"] = points[-1][0]
-            rows[f"tokens, {name}, {num_samples} samples"] = points[-1][1]
+            rows[f"accuracy, {name}, n = {num_samples}"] = points[-1][0]
+            rows[f"tokens, {name}, n = {num_samples}"] = points[-1][1]
 
-    figure, (left, right) = _figure(2)
+    figure, (left, right) = _figure()
     for index, (name, points) in enumerate(curves.items()):
-        style = {"color": COLOURS[index], "marker": MARKERS[index], "label": name, "capsize": 2, "linewidth": 1}
+        style: dict[str, Any] = {"color": COLOURS[index], "marker": MARKERS[index], "label": name}
         accuracy, tokens = zip(*points, strict=True)
-        height = [100 * estimate.mean for estimate in accuracy]
-        error = [100 * estimate.standard_error for estimate in accuracy]
-        left.errorbar(sizes, height, error, **style)
-        right.errorbar([estimate.mean for estimate in tokens], height, error, **style)
+        _curve(left, sizes, accuracy, 100, **style)
+        _curve(right, [estimate.mean for estimate in tokens], accuracy, 100, **style)
     left.set(xlabel="samples", ylabel="accuracy, %", xscale="log", xticks=sizes, xticklabels=sizes)
     left.minorticks_off()
     right.set(xlabel="total tokens a problem", xscale="log")
@@ -125,7 +135,7 @@ def forced_answers(log: TraceLog) -> tuple[dict[str, Estimate], Figure]:
     """Answers forced on the way: their accuracy, the best stop there was, and how often thinking makes or breaks them."""
     log = log.where(detail=["checkpoints", "tokens"])
     probes = log.checkpoints
-    assert probes is not None
+    assert probes is not None and log.thought_tokens is not None
     problem, sample = probes.problem_index, probes.sample_index
     starts = np.flatnonzero(np.r_[True, (problem[1:] != problem[:-1]) | (sample[1:] != sample[:-1])])
     ends = np.r_[starts[1:], len(problem)]
@@ -142,54 +152,30 @@ def forced_answers(log: TraceLog) -> tuple[dict[str, Estimate], Figure]:
     down = np.add.reduceat(np.r_[False, changes & ~right[1:]] & inside, starts) > 0
     last_right = right[ends - 1]
 
-    def by_problem(values: np.ndarray, weights: np.ndarray | None = None) -> Estimate:
-        weights = np.ones(len(values)) if weights is None else weights
-        size = log.num_problems
-        ours = np.bincount(owner, weights, size) > 0
-        return _ratio(np.bincount(owner, values, size)[ours], np.bincount(owner, weights, size)[ours])
-
     best_tokens = np.where(ever, probes.position_tokens[starts + first], length)
     rows = {
-        "accuracy of the final answer, probed problems": by_problem(final),
-        "accuracy of an oracle stop": by_problem(ever | final),
-        "tokens of an oracle stop, share": by_problem(best_tokens, length),
-        "wrong, then right": by_problem(up | (~last_right & final)),
-        "right, then wrong": by_problem(down | (last_right & ~final)),
-        "right on the way, wrong at the end": by_problem(ever & ~final),
-        "tokens of a probe": by_problem(np.add.reduceat(probes.probe_cost_tokens, starts), ends - starts),
+        "accuracy of the final answer, probed problems": _by(owner, final),
+        "accuracy of an oracle stop": _by(owner, ever | final),
+        "tokens of an oracle stop, share": _by(owner, best_tokens, length),
+        "wrong, then right": _by(owner, up | (~last_right & final)),
+        "right, then wrong": _by(owner, down | (last_right & ~final)),
+        "right on the way, wrong at the end": _by(owner, ever & ~final),
+        "tokens of a probe": _by(owner, np.add.reduceat(probes.probe_cost_tokens, starts), ends - starts),
     }
-    thought = log.thought_tokens
-    assert thought is not None
-    whole = thought[problem, sample]
-    closed = whole > 0
-    fraction = np.where(closed, probes.position_tokens / np.maximum(whole, 1), 0)
-    bins = np.minimum((fraction * NUM_BINS).astype(int), NUM_BINS - 1)
-    figure, (left, middle) = _figure(2)
-    for axes, group, centres, label in (
-        (
-            left,
-            np.where(closed, bins, -1),
-            (np.arange(NUM_BINS) + 0.5) / NUM_BINS,
-            "share of the final thought (looks ahead)",
-        ),
-        (middle, probes.position_tokens // 32, 32 * np.arange(15), "tokens so far, of traces still thinking"),
-    ):
-        means = []
-        for index in range(len(centres)):
-            chosen = group == index
-            counts = np.bincount(problem[chosen], minlength=log.num_problems)
-            hits = np.bincount(problem[chosen], right[chosen], log.num_problems)
-            means.append(_ratio(hits[counts > 0], counts[counts > 0]))
-        shown = [index for index, mean in enumerate(means) if mean.num_independent >= FEWEST_SHOWN]
-        axes.errorbar(
-            np.asarray(centres)[shown], [100 * means[index].mean for index in shown],
-            [100 * means[index].standard_error for index in shown], color=COLOURS[0], marker="o", capsize=2, linewidth=1,
-        )  # fmt: skip
-        axes.set(xlabel=label, ylabel="forced answers right, %")
-        if axes is left:
-            rows |= {
-                f"forced accuracy, {index / NUM_BINS:.1f} of the thought": mean for index, mean in enumerate(means)
-            }
+
+    figure, (left, middle) = _figure()
+    whole = log.thought_tokens[problem, sample]
+    share = probes.position_tokens / np.maximum(whole, 1)
+    tenths = np.where(whole > 0, np.minimum(share * NUM_BINS, NUM_BINS - 1).astype(int), -1)
+    along = [_by(problem[tenths == index], right[tenths == index]) for index in range(NUM_BINS)]
+    grid = np.unique(probes.position_tokens)
+    so_far = [_by(problem[chosen], right[chosen]) for chosen in probes.position_tokens == grid[:, None]]
+    rows |= {f"forced accuracy, {index / NUM_BINS:.1f} of the thought": mean for index, mean in enumerate(along)}
+    rows |= {f"forced accuracy, {place} tokens so far": mean for place, mean in zip(grid, so_far, strict=True)}
+    _curve(left, (np.arange(NUM_BINS) + 0.5) / NUM_BINS, along, 100, color=COLOURS[0], marker=MARKERS[0])
+    _curve(middle, grid, so_far, 100, color=COLOURS[0], marker=MARKERS[0])
+    left.set(xlabel="share of the final thought (looks ahead)", ylabel="forced answers right, %")
+    middle.set(xlabel="tokens so far, of traces still thinking", ylabel="forced answers right, %")
     final_accuracy = 100 * rows["accuracy of the final answer, probed problems"].mean
     left.axhline(final_accuracy, color="0.5", linewidth=0.8, linestyle="--")
     left.annotate("final answers", (0.02, final_accuracy), va="bottom", fontsize=8)
@@ -199,46 +185,40 @@ def forced_answers(log: TraceLog) -> tuple[dict[str, Estimate], Figure]:
 def drafting(log: TraceLog) -> tuple[dict[str, Estimate], Figure]:
     """P(the target accepts a draft's token), by the token's role and by its place: sum over tokens of min(p, q)."""
     target = load_model("target")
-    drafts = {name: load_model(name) for name in ("draft", "weak_draft")}
+    drafts: dict[str, Llama] = {name: load_model(name) for name in NAMES if name != "target"}
     log = log.where(detail="tokens")
-    chosen = [(index, number) for index in range(log.num_problems) for number in range(DRAFTED_TRACES)]
+    chosen = sorted(np.argwhere(log.present[:, :DRAFTED_TRACES]).tolist(), key=lambda which: log.length_tokens[*which])
     accepted: dict[str, list[np.ndarray]] = defaultdict(list)
     roles, places, owners = [], [], []
-    width = 512
-    for start in range(0, len(chosen), 16):
-        batch = chosen[start : start + 16]
+    for start in range(0, len(chosen), BATCH_TRACES):
+        batch = chosen[start : start + BATCH_TRACES]
         prompts = [encode(f"<bos>{log.problem_ids[index]}<think>") for index, _ in batch]
         traces = [log.token_signal("token_id", *which).astype(int) for which in batch]
-        tokens = np.zeros((16, width), np.int32)
+        longest = max(len(prompt) + len(trace) for prompt, trace in zip(prompts, traces, strict=True))
+        tokens = np.full((BATCH_TRACES, math.ceil(longest / WIDTH_TOKENS) * WIDTH_TOKENS), PAD, np.int32)
         for row, (prompt, trace) in enumerate(zip(prompts, traces, strict=True)):
             tokens[row, : len(prompt) + len(trace)] = [*prompt, *trace]
-        for name, draft in drafts.items():
-            overlap = np.asarray(_overlap(target, draft, jnp.asarray(tokens)))
+        for name, overlap in _overlaps(target, drafts, jnp.asarray(tokens)).items():
             for row, (prompt, trace) in enumerate(zip(prompts, traces, strict=True)):
-                accepted[name].append(overlap[row, len(prompt) - 1 : len(prompt) + len(trace) - 1])
+                accepted[name].append(np.asarray(overlap)[row, len(prompt) - 1 : len(prompt) + len(trace) - 1])
         for (index, _), trace in zip(batch, traces, strict=True):
             roles.append(token_roles(trace))
             places.append(np.arange(len(trace)))
             owners.append(np.full(len(trace), index))
     role, place, owner = (np.concatenate(parts) for parts in (roles, places, owners))
 
-    figure, (left, right) = _figure(2)
+    figure, (left, right) = _figure()
     rows = {}
     for number, (name, parts) in enumerate(accepted.items()):
         values = np.concatenate(parts)
         rows[f"acceptance, {name}"] = _by(owner, values)
         means = [_by(owner[role == index], values[role == index]) for index in range(len(CLASSES))]
         rows |= {f"acceptance, {name}, {kind}": mean for kind, mean in zip(CLASSES, means, strict=True)}
-        style = {"color": COLOURS[number], "marker": MARKERS[number], "capsize": 2, "label": name.replace("_", " ")}
-        left.errorbar(
-            np.arange(len(CLASSES)) + 0.15 * (number - 0.5), [mean.mean for mean in means],
-            [mean.standard_error for mean in means], linestyle="none", **style,
-        )  # fmt: skip
-        bins = np.arange(0, 480, 32)
-        along = [_by(owner[place // 32 == index], values[place // 32 == index]) for index in range(len(bins))]
-        right.errorbar(
-            bins + 16, [mean.mean for mean in along], [mean.standard_error for mean in along], linewidth=1, **style
-        )
+        style: dict[str, Any] = {"color": COLOURS[number], "marker": MARKERS[number], "label": name.replace("_", " ")}
+        _curve(left, np.arange(len(CLASSES)) + 0.15 * (number - 0.5), means, linestyle="none", **style)
+        bins = np.arange(place.max() // BIN_TOKENS + 1)
+        along = [_by(owner[chosen], values[chosen]) for chosen in place // BIN_TOKENS == bins[:, None]]
+        _curve(right, (bins + 0.5) * BIN_TOKENS, along, **style)
     left.set_xticks(range(len(CLASSES)), CLASSES, rotation=40, ha="right")
     left.set(ylabel="probability of acceptance")
     right.set(xlabel="tokens of the trace so far")
@@ -271,54 +251,27 @@ def token_roles(trace: np.ndarray) -> np.ndarray:
 
 
 @eqx.filter_jit
-def _overlap(target: Llama, draft: Llama, tokens: jax.Array) -> jax.Array:
-    return jnp.sum(jnp.minimum(jax.nn.softmax(target(tokens)), jax.nn.softmax(draft(tokens))), axis=-1)
+def _overlaps(target: Llama, drafts: dict[str, Llama], tokens: jax.Array) -> dict[str, jax.Array]:
+    law = jax.nn.softmax(target(tokens))
+    return {name: jnp.sum(jnp.minimum(law, jax.nn.softmax(draft(tokens))), axis=-1) for name, draft in drafts.items()}
 
 
-def _mean(values: np.ndarray) -> Estimate:
-    """Of one value a problem."""
-    return Estimate(float(np.mean(values)), float(np.std(values, ddof=1) / np.sqrt(len(values))), len(values))
+def _by(owner: np.ndarray, values: np.ndarray, weights: np.ndarray | None = None) -> Estimate:
+    """Mean of values that belong to problems; `owner` says to which."""
+    return Estimate.ratio(np.bincount(owner, values), np.bincount(owner, weights))
 
 
-def _ratio(numerator: np.ndarray, denominator: np.ndarray) -> Estimate:
-    """Ratio of sums over problems, with the error of its linearisation."""
-    if not np.sum(denominator):
-        return Estimate(float("nan"), float("nan"), 0)
-    ratio = np.sum(numerator) / np.sum(denominator)
-    residual = (numerator - ratio * denominator) / np.mean(denominator)
-    count = len(residual)
-    error = float(np.std(residual, ddof=1)) / count**0.5 if count > 1 else float("nan")  # one unit tells none
-    return Estimate(float(ratio), error, count)
-
-
-def _by(owner: np.ndarray, values: np.ndarray) -> Estimate:
-    """Mean of values that belong to problems."""
-    _, unit = np.unique(owner, return_inverse=True)
-    return _ratio(np.bincount(unit, values), np.bincount(unit)) if len(values) else _ratio(np.zeros(1), np.zeros(1))
-
-
-def _pooled_auc(log: TraceLog, right: np.ndarray, wrong: np.ndarray) -> Estimate:
-    """P(a right trace is shorter than a wrong one), over all pairs, with DeLong's error summed by problem."""
-    a, b = np.sort(log.length_tokens[right]), np.sort(log.length_tokens[wrong])
-    if not len(a) or not len(b):
-        return Estimate(float("nan"), float("nan"), 0)
-
-    def share_below(values: np.ndarray, of: np.ndarray) -> np.ndarray:
-        return (np.searchsorted(of, values, "left") + np.searchsorted(of, values, "right")) / 2 / len(of)
-
-    longer_wrong = np.where(right, 1 - share_below(log.length_tokens, b), 0)
-    shorter_right = np.where(wrong, share_below(log.length_tokens, a), 0)
-    mean = longer_wrong.sum() / right.sum()
-    pull = (longer_wrong - mean * right).sum(axis=1) / right.sum() + (shorter_right - mean * wrong).sum(
-        axis=1
-    ) / wrong.sum()
-    return Estimate(float(mean), float(np.sqrt(np.sum(pull**2))), log.num_problems)
-
-
-def _figure(num_panels: int) -> tuple[Figure, list]:
-    figure = Figure(figsize=(3.6 * num_panels, 3.0), dpi=150, layout="constrained")
-    panels = list(figure.subplots(1, num_panels))
+def _figure() -> tuple[Figure, list[Axes]]:
+    figure = Figure(figsize=(7.2, 3.0), dpi=150, layout="constrained")
+    panels = list(figure.subplots(1, 2))
     for axes in panels:
         axes.spines[["top", "right"]].set_visible(False)
         axes.tick_params(labelsize=8)
     return figure, panels
+
+
+def _curve(axes: Axes, places: Iterable[float], means: Iterable[Estimate], unit: float = 1, **style: Any) -> None:
+    """Means with their errors, where enough problems are behind them."""
+    shown = [(place, mean) for place, mean in zip(places, means, strict=True) if mean.num_independent >= FEWEST_SHOWN]
+    heights, errors = ([unit * getattr(mean, name) for _, mean in shown] for name in ("mean", "standard_error"))
+    axes.errorbar([place for place, _ in shown], heights, errors, capsize=2, **{"linewidth": 1} | style)

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 FRACTIONS = (0.3, 0.5, 0.2)
 COST_OF_FULL_VOTE = 0.1  # of a right answer: what the vote of all traces costs, unless a price is given
 NUM_BLOCKS = 2  # of worlds to choose rules on, and as many to score them on
-DRAWN_PROBLEMS, DRAWN_SAMPLES = 1500, 8
+FAR = 4  # errors between what was promised and what was realised: beyond, it is the model, not chance
 
 
 def demo(
@@ -33,7 +33,7 @@ def demo(
     output: OutputOptions,
     log: Annotated[
         Path | None,
-        typer.Argument(metavar="[LOG]", help="Your log; without one, a log is drawn from a model.", show_default=False),
+        typer.Argument(metavar="[LOG]", help="Your log; by default the shipped reasoner's.", show_default=False),
     ] = None,
     out: Annotated[
         Path | None, typer.Option(metavar="DIR", help="Where to save the policy; by default a new temporary directory.")
@@ -49,32 +49,19 @@ def demo(
     plot_file(plot)
     if out is not None and out.exists() and (not out.is_dir() or any(out.iterdir())):
         raise ValueError(f"--out: expected nothing or an empty directory at {out}")
-    data = log_options.load(log) if log else _drawn_log(console, seed)
-    name = log.name if log else "drawn log"
+    if log is None:
+        console.print("No log was given, so this is the [bold]shipped reasoner's[/bold]. For yours: stopping demo LOG")
+    data = log_options.load(log or _shipped_log())
+    name = log.name if log else "shipped log"
     road = _Road(console, problem_options, data, name, seed, output.progress())
     target = out or Path(tempfile.mkdtemp(prefix="stopping-")) / "policy"
-    output.write(road.walk(target, drawn=log is None, plot=plot))
+    output.write(road.walk(target, plot=plot))
 
 
-def _drawn_log(console: "Console", seed: int) -> "TraceLog":
-    import jax
-    import jax.random as jr
+def _shipped_log() -> Path:
+    from stopping.reasoner.recording import LOG
 
-    import sims
-    import stopping
-    from stopping.models import Answers, LengthCorrectness
-
-    model = LengthCorrectness(
-        alpha=1.2, beta=0.8, effect=8.3, effect_scale=0.6, shift=0.3, scale_right=0.35, scale_wrong=0.5,
-        loop_prob=0.05, no_answer_prob=0.02, cap_tokens=32_000, answers=Answers(0.2, 1.0),
-    )  # fmt: skip
-    console.print(
-        f"No log was given, so this one is [bold]drawn from a model[/bold], {DRAWN_PROBLEMS:,} problems of "
-        f"{DRAWN_SAMPLES} samples: its figures say nothing about any real model. For yours: stopping demo LOG"
-    )
-    problem = stopping.Sampling(model, DRAWN_SAMPLES)
-    log: TraceLog = problem.log(sims.draw(jr.fold_in(jax.random.key(seed), 0), problem, DRAWN_PROBLEMS))
-    return log
+    return LOG
 
 
 @dataclass
@@ -88,7 +75,7 @@ class _Road:
     seed: int
     progress: bool
 
-    def walk(self, target: Path, *, drawn: bool, plot: Path | None) -> "DemoOutput":
+    def walk(self, target: Path, *, plot: Path | None) -> "DemoOutput":
         import jax
         import jax.random as jr
 
@@ -161,7 +148,6 @@ class _Road:
         self.console.print(advice, style="bold", markup=False)
         return DemoOutput(
             log=LogSummary.of(self.name, self.log),
-            drawn=drawn,
             split=(fit_part.num_problems, certify_part.num_problems, test_part.num_problems),
             problem=Problem.of(problem),
             adaptive=adaptive,
@@ -244,13 +230,18 @@ class _Road:
         table = new_table("", "promised", "realised", "apart by")
         rows = [(FIGURES[name][0], 0, name) for name in ("correct", "total_tokens", "latency_tokens")]
         rows += [(f"accuracy less {base}'s, points", 1, "correct"), (f"tokens less {base}'s", 1, "total_tokens")]
+        furthest = 0.0
         for title, part, name in rows:
             one, two, unit = promised[part][name], realised[part][name], FIGURES[name][1]
             error = ((one.standard_error or 0) ** 2 + (two.standard_error or 0) ** 2) ** 0.5
-            apart = f"{abs(one.mean - two.mean) / error:.1f} errors" if error else ""
-            table.add_row(escape(title), *(plus_minus(figure, unit, signed=bool(part)) for figure in (one, two)), apart)
+            apart = abs(one.mean - two.mean) / error if error else 0.0
+            furthest = max(furthest, apart)
+            figures = (plus_minus(figure, unit, signed=bool(part)) for figure in (one, two))
+            table.add_row(escape(title), *figures, f"{apart:.1f} errors" if error else "")
         self.console.print(table)
         self.console.print("± is one standard error; a promise's is that of simulation alone, not of the fit.")
+        if furthest > FAR:
+            self.console.print("The model misses something in these traces: what was realised counts, not the promise.")
         note_few(self.console, num_problems)
 
     def _serve(self, target: Path) -> bool:

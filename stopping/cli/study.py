@@ -1,12 +1,15 @@
 """`stopping study`: a question put to the library by name, answered with a table and pictures."""
 
-import json
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from stopping.cli.options import OutputOptions, busy
+
+if TYPE_CHECKING:
+    from sims.studies.reasoner import Part
+    from stopping.cli.output import LogSummary
 
 STUDIES = ("reasoner",)
 
@@ -15,37 +18,57 @@ def study(
     name: Annotated[str, typer.Argument(metavar="NAME", help="reasoner: what the shipped model's traces are like.")],
     output: OutputOptions,
     log: Annotated[
-        Path | None, typer.Option(metavar="FILE", help="Another log of `stopping reasoner record`.", show_default=False)
+        Path | None,
+        typer.Option(
+            metavar="FILE", help="A log of `stopping reasoner record`; by default the shipped one.", show_default=False
+        ),
     ] = None,
     out: Annotated[
-        Path | None, typer.Option(metavar="DIR", help="Write the table (Markdown and JSON) and the pictures here.")
+        Path | None, typer.Option(metavar="DIR", help="Write README.md with the tables, and the pictures, here.")
     ] = None,
 ) -> None:
-    """Run a study: print its table, and write it with its pictures to a directory."""
+    """Run a study: print its tables, and write them with their pictures to a directory."""
     console = output.console()
     if name not in STUDIES:
         raise ValueError(f"NAME: expected one of {', '.join(STUDIES)}, got {name}")
 
     from sims.studies import reasoner
-    from stopping.cli.output import Figure, StudyOutput
+    from stopping.cli.output import Figure, LogSummary, StudyOutput
     from stopping.cli.tables import new_table
     from stopping.reasoner import load_log
     from stopping.traces import load
 
     with busy(console, "studying"):
-        done = reasoner.run(load(log) if log else load_log())
-    table = new_table("", "estimate")
-    for what, estimate in done.rows.items():
-        table.add_row(what, str(estimate))
-    console.print(table)
+        data = load(log) if log else load_log()
+        parts = reasoner.run(data)
+    summary = LogSummary.of(log.name if log else "shipped log", data)
+    for part in parts.values():
+        table = new_table(part.question, "estimate")
+        for what, estimate in part.rows.items():
+            table.add_row(what, str(estimate))
+        console.print(table)
+        console.print()
     console.print("± is one standard error, by problem.")
-    record = StudyOutput(study=name, rows={what: Figure.of(estimate) for what, estimate in done.rows.items()})
     if out is not None:
         out.mkdir(parents=True, exist_ok=True)
-        lines = [f"| {what} | {estimate} |" for what, estimate in done.rows.items()]
-        (out / f"{name}.md").write_text("\n".join(["| | |", "| --- | --- |", *lines, ""]), encoding="utf-8")
-        (out / f"{name}.json").write_text(json.dumps(record.model_dump(), indent=2) + "\n", encoding="utf-8")
-        for part, figure in done.figures.items():
-            figure.savefig(out / f"{name}_{part}.png")
-        console.print(f"Table and pictures: {out}", markup=False)
-    output.write(record)
+        (out / "README.md").write_text(_page(name, str(reasoner.__doc__), summary, parts), encoding="utf-8")
+        for title, part in parts.items():
+            part.figure.savefig(out / f"{title}.png")
+        console.print(f"Tables and pictures: {out}", markup=False)
+    rows = {what: Figure.of(estimate) for part in parts.values() for what, estimate in part.rows.items()}
+    output.write(StudyOutput(study=name, log=summary, rows=rows))
+
+
+def _page(name: str, about: str, log: "LogSummary", parts: "dict[str, Part]") -> str:
+    """All tables in Markdown, with the pictures beside the file."""
+    sections = [
+        f"# {about.strip()}",
+        f"Written by `stopping study {name} --out DIR` from the {log.name}: {log.num_problems:,} problems, "
+        f"{log.num_traces:,} traces. ± is one standard error.",
+    ]
+    for title, part in parts.items():
+        rows = [f"| {what} | {estimate} | {estimate.num_independent:,} |" for what, estimate in part.rows.items()]
+        table = "\n".join(["| | estimate | problems |", "| --- | --- | --- |", *rows])
+        heading = title.replace("_", " ").capitalize()
+        sections += [f"## {heading}", part.question, f"![{heading}]({title}.png)", table]
+    return "\n\n".join(sections) + "\n"

@@ -2,13 +2,12 @@ import json
 import sys
 
 import jsonschema
-from rich.console import Console
+import pytest
 from typer.testing import CliRunner
 
 import sims
 from stopping import artifacts
 from stopping.cli import app
-from stopping.cli.demo import DRAWN_PROBLEMS, DRAWN_SAMPLES, _drawn_log
 from stopping.cli.output import DemoOutput
 from stopping.cli.rules import parse
 from stopping.problems import Sampling
@@ -31,7 +30,7 @@ def test_the_whole_road_on_a_small_log(tmp_path, monkeypatch):
         "accuracy_change",
         "net_saving_tokens",
     }
-    assert content["split"] == [60, 100, 40] and not content["drawn"]
+    assert content["split"] == [60, 100, 40]
 
     # the realised figures are those of a replay on the test part, the promised ones close to them in tokens
     test_part = split(load(log), (0.3, 0.5, 0.2))[2]
@@ -44,13 +43,21 @@ def test_the_whole_road_on_a_small_log(tmp_path, monkeypatch):
     words = result.stdout
     for said in ("1. Check", "2. Split", "3. Fit", "4. Derive", "5. Simulate and replay", "6. Save and load", "STOP"):
         assert said in words
-    assert "drawn from a model" not in words
+    assert "shipped reasoner" not in words and "misses something" not in words
     flat = " ".join(words.split())
     assert content["advice"] in flat and content["advice"].startswith(("Use ", "Do not bother"))
     assert content["adaptive"] == content["advice"].startswith("Use ") or content["rule"] == content["reference"]
 
 
-def test_a_log_that_is_drawn_is_said_to_be(capsys):
-    log = _drawn_log(Console(width=200), seed=0)
-    assert (log.num_problems, log.num_samples) == (DRAWN_PROBLEMS, DRAWN_SAMPLES)
-    assert "drawn from a model" in capsys.readouterr().out
+@pytest.mark.slow
+def test_without_a_log_it_is_the_reasoners(tmp_path, monkeypatch):
+    """At full size, but for the worlds drawn to choose rules."""
+    monkeypatch.setattr(sys.modules["stopping.cli.demo"], "NUM_BLOCKS", 1)
+    asked = ["demo", "--out", str(tmp_path / "policy"), "--json", str(tmp_path / "demo.json")]
+    result = CliRunner().invoke(app, asked, env={"COLUMNS": "120"}, catch_exceptions=False)
+    assert result.exit_code == 0, result.output
+    content = json.loads((tmp_path / "demo.json").read_text())
+    assert (content["log"]["name"], content["log"]["num_traces"]) == ("shipped log", 64_000)
+    assert content["split"] == [1200, 2000, 800] and content["reference"] == "FixedSamples(16)"
+    assert content["decisions_agree"] and "the shipped reasoner's" in result.stdout
+    assert artifacts.load(tmp_path / "policy").policy == parse(content["rule"])

@@ -1,0 +1,54 @@
+"""The README's Python is run as it stands there, from the shipped log."""
+
+import importlib
+import re
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+import sims
+import stopping
+from stopping.policies import SamplingObservation
+from stopping.reasoner import load_log
+
+ROAD, SERVER, RULE, REASONER = re.findall(
+    r"```python\n(.*?)```", (Path(__file__).parents[1] / "README.md").read_text(encoding="utf-8"), re.DOTALL
+)
+
+
+@pytest.fixture
+def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A directory with the first 200 problems of the shipped log as `runs.parquet`."""
+    monkeypatch.chdir(tmp_path)
+    stopping.traces.save(load_log().take(range(200)), tmp_path / "runs.parquet")
+    return tmp_path
+
+
+def test_from_a_log_to_a_server(folder: Path) -> None:
+    scope: dict[str, Any] = {}
+    exec(ROAD, scope)
+    assert scope["log"].num_problems == 200
+    assert scope["sim"].correct.standard_error <= 5e-3 < scope["real"].correct.standard_error < 0.1
+    scope["observation"] = SamplingObservation(8, 0, 8, 0, 8, 0, 900, 6000)
+    exec(SERVER, scope)
+    assert scope["action"].kind == 1  # eight equal votes: every rule here stops
+
+
+def test_a_rule_of_your_own(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (folder / "my_rules.py").write_text(RULE)
+    monkeypatch.syspath_prepend(folder)
+    rule = importlib.import_module("my_rules").LeadingShare(0.8)
+    stopping.save(rule, folder / "policy")
+    assert stopping.load_policy(folder / "policy").policy == rule
+    table = sims.compare(stopping.Sampling(None, 8), stopping.load(folder / "runs.parquet"), [rule])
+    tokens = {row.policy: row.result.total_tokens.mean for row in table.rows}
+    assert tokens[rule] < max(tokens.values())
+
+
+def test_the_reasoner(capsys: pytest.CaptureFixture[str]) -> None:
+    scope: dict[str, Any] = {}
+    exec(REASONER, scope)
+    assert scope["samples"].tokens.shape == (1, 8, 480) and np.all(scope["samples"].length_tokens > 1)
+    assert len(capsys.readouterr().out) > 10
