@@ -7,8 +7,9 @@ from typing import Any
 import numpy as np
 
 from benchmarks.harness import Report, rows_of, time_together
-from stopping.policies import SamplingObservation, bind, parameters
+from stopping.policies import SamplingObservation, bind, observation_of, parameters
 from stopping.policies.examples import EXAMPLES
+from stopping.policies.signals import dtype_of
 
 POLICIES = tuple({type(policy): policy for policy in EXAMPLES}.values())  # one of each, the last
 NUM_STEPS = 64
@@ -20,12 +21,13 @@ def run() -> Report:
     contenders, decisions = {}, {}
     for policy in POLICIES:
         name = type(policy).__name__
-        streams = {"python": _stream(None)} | {f"NumPy, {rows} rows": _stream(rows) for rows in (1, 64, 256)}
+        given = {rows: _stream(observation_of(policy), rows) for rows in (None, 1, 64, 256)}
+        streams = {"python": given[None]} | {f"NumPy, {rows} rows": given[rows] for rows in (1, 64, 256)}
         if "torch" in backends:
-            streams |= {f"torch, {rows} rows": _as_torch(_stream(rows)) for rows in (64, 256)}
+            streams |= {f"torch, {rows} rows": _as_torch(given[rows]) for rows in (64, 256)}
         for kind, stream in streams.items():
             backend = kind.split(",")[0].lower()
-            rows = () if backend == "python" else stream[0].answer.shape
+            rows = () if backend == "python" else stream[0].elapsed_tokens.shape
             contenders[f"{name}, {kind}"] = _steps(policy, backend, stream, rows)
             decisions[name, kind] = _decisions(policy, backend, stream, rows)
     timings = time_together(contenders, repeats=300, at_least_seconds=5e-4)
@@ -57,35 +59,30 @@ def run() -> Report:
     )
 
 
-def _stream(rows: int | None) -> list[SamplingObservation]:
-    """The observations of eight traces, over and over; every row sees the same."""
+def _stream(observation: type, rows: int | None) -> list[Any]:
+    """The observations of eight traces that end, or of one that thinks, over and over; every row sees the same."""
     random, steps = np.random.default_rng(0), []
     for step in range(NUM_STEPS):
-        ended = step % 9
-        answer, leader = int(random.integers(-1, 3)), int(random.integers(ended // 2, ended + 1))
-        fields = (
-            8 if ended else 0,
-            8 - ended if ended else 0,
-            ended,
-            answer,
-            leader,
-            ended - leader,
-            700 * ended,
-            5000 * ended,
-        )
-        row = tuple(fields) if rows is None else tuple(np.full(rows, field, np.int32) for field in fields)
-        steps.append(SamplingObservation(*row))
+        ended, answer = step % 9, int(random.integers(-1, 3))
+        leader = int(random.integers(ended // 2, ended + 1))
+        sampling = (8 * (ended > 0), (8 - ended) * (ended > 0), ended, answer, leader, ended - leader)
+        log_probs = [-4 / (1 + ended)] * 4
+        thinking = (700 * ended, *log_probs[:3], ended // 3, step % 2 > 0, answer, *log_probs[2:])
+        fields = (*sampling, 700 * ended, 5000 * ended) if observation is SamplingObservation else thinking
+        values = zip(observation._fields, fields, strict=True)
+        row = (value if rows is None else np.full(rows, value, dtype_of(name)) for name, value in values)
+        steps.append(observation(*row))
     return steps
 
 
-def _as_torch(stream: list[SamplingObservation]) -> list[SamplingObservation]:
+def _as_torch(stream: list[Any]) -> list[Any]:
     import torch
 
     torch.set_num_threads(1)
-    return [SamplingObservation(*map(torch.as_tensor, step)) for step in stream]
+    return [type(step)(*map(torch.as_tensor, step)) for step in stream]
 
 
-def _steps(policy: Any, backend: Any, stream: list[SamplingObservation], shape: tuple[int, ...]) -> Callable[[], None]:
+def _steps(policy: Any, backend: Any, stream: list[Any], shape: tuple[int, ...]) -> Callable[[], None]:
     bound = bind(policy, backend)
     start, step = bound.init(shape), bound.step
 
@@ -97,7 +94,7 @@ def _steps(policy: Any, backend: Any, stream: list[SamplingObservation], shape: 
     return run
 
 
-def _decisions(policy: Any, backend: Any, stream: list[SamplingObservation], shape: tuple[int, ...]) -> np.ndarray:
+def _decisions(policy: Any, backend: Any, stream: list[Any], shape: tuple[int, ...]) -> np.ndarray:
     bound = bind(policy, backend)
     state, actions = bound.init(shape), []
     for observation in stream:

@@ -1,6 +1,6 @@
 """Monte Carlo: the only place that batches worlds."""
 
-from sims.comparison import Comparison, Row, compare, reference_rule
+from sims.comparison import Comparison, Row, compare
 from sims.estimates import Estimate
 from sims.first_finish import first_finish
 from sims.replay import replay, replay_worlds
@@ -17,7 +17,6 @@ __all__ = [
     "difference",
     "draw",
     "first_finish",
-    "reference_rule",
     "replay",
     "replay_worlds",
     "simulate",

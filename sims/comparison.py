@@ -7,7 +7,6 @@ from typing import Any
 from sims.estimates import Estimate
 from sims.replay import replay_worlds
 from sims.results import Result, difference
-from stopping.policies import FixedSamples, TokenBudget
 from stopping.traces import TraceLog
 
 
@@ -43,7 +42,7 @@ def compare(
         problem: its model is not used.
         log: with known correctness.
         policies: the rules.
-        reference: what they are compared with; by default the log's own (`reference_rule`).
+        reference: what they are compared with; by default the log's own (`problem.reference_rule(log)`).
         num_orders: as in `replay`.
         seed: as in `replay`.
 
@@ -52,7 +51,7 @@ def compare(
         ValueError: if a trace's correctness is not known, the log is too short for the reference rule, or `num_orders` is
             not a whole number >= 1.
     """
-    reference = reference_rule(problem, log) if reference is None else reference
+    reference = problem.reference_rule(log) if reference is None else reference
     worlds = problem.worlds(log, num_orders=num_orders, seed=seed)
     base = replay_worlds(problem, reference, worlds)
     if base.num_unsupported:
@@ -65,25 +64,3 @@ def compare(
     results = [base if policy is reference else replay_worlds(problem, policy, worlds) for policy in rules]
     rows = [Row(policy, result, difference(result, base)) for policy, result in zip(rules, results, strict=True)]
     return Comparison(tuple(rows))
-
-
-def reference_rule(problem: Any, log: TraceLog) -> Any:
-    """The rule a log says its answers were produced by, within the problem's number of traces.
-
-    `single` is one sample, `majority@n` n of them, `budget=B` a budget; `logged` is all the traces a problem may get, or a
-    single one where the log does not name answers and no vote can be taken.
-
-    Raises:
-        ValueError: for `majority@n` with n more than the samples of any problem in the log.
-    """
-    if not log.has_answers:
-        return FixedSamples(1)
-    name, _, number = log.reference.replace("=", "@").partition("@")
-    if name == "budget":
-        return TokenBudget(int(number))
-    count = {"single": 1, "majority": int(number or 1)}.get(name, problem.num_traces)
-    if name == "majority" and count > log.num_samples:
-        raise ValueError(
-            f"reference {log.reference}: expected at most the log's {log.num_samples} samples, got {count}"
-        )
-    return FixedSamples(min(count, problem.num_traces))

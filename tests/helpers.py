@@ -7,8 +7,9 @@ import numpy as np
 import pytest
 from hypothesis import strategies as st
 
-from stopping.policies import SamplingObservation, VoteTable
+from stopping.policies import SamplingObservation, ThinkingObservation, VoteTable, observation_of
 from stopping.policies.policy import INT32_MAX
+from stopping.policies.signals import dtype_of
 from tests.stopping.policies.own_policies import RunningAgreement, WeightedVotes
 
 # A user's own, defined outside the package: a float score with a memory, and a float table.
@@ -33,6 +34,13 @@ def needs(backend: str) -> None:
         pytest.skip(f"{library} is not installed")
 
 
+def observation_batches(policy: Any, num_rows: int, max_steps: int = 10) -> st.SearchStrategy[list[Any]]:
+    """Streams of what a policy reads: for each step, fields of their types `[rows]`."""
+    return {SamplingObservation: sampling_batches, ThinkingObservation: thinking_batches}[observation_of(policy)](
+        num_rows, max_steps
+    )
+
+
 @st.composite
 def sampling_batches(draw: st.DrawFn, num_rows: int, max_steps: int = 10) -> list[SamplingObservation]:
     """Draw a stream of observations for each row: for each step, int32 `[rows]` fields.
@@ -40,13 +48,43 @@ def sampling_batches(draw: st.DrawFn, num_rows: int, max_steps: int = 10) -> lis
     Counts and clocks of any size up to the largest int32; the leader has at least the votes of the runner-up.
     """
     counts = st.one_of(st.integers(0, 12), st.sampled_from([0, 1, 1000, INT32_MAX - 1, INT32_MAX]))
-    tokens = st.one_of(st.integers(0, 10_000), st.sampled_from([0, 4095, 4096, 4097, INT32_MAX - 1, INT32_MAX]))
     answers = st.integers(-1, 2)
 
     def row() -> list[int]:
         leader, runner_up = sorted([draw(counts), draw(counts)], reverse=True)
-        return [draw(counts), draw(counts), draw(counts), draw(answers), leader, runner_up, draw(tokens), draw(tokens)]
+        return [draw(counts), draw(counts), draw(counts), draw(answers), leader, runner_up, draw(TOKENS), draw(TOKENS)]
 
     num_steps = draw(st.integers(1, max_steps))
     steps = [np.array([row() for _ in range(num_rows)], np.int32) for _ in range(num_steps)]
     return [SamplingObservation(*step.T) for step in steps]
+
+
+TOKENS = st.one_of(st.integers(0, 10_000), st.sampled_from([0, 4095, 4096, 4097, INT32_MAX - 1, INT32_MAX]))
+
+
+@st.composite
+def thinking_batches(draw: st.DrawFn, num_rows: int, max_steps: int = 10) -> list[ThinkingObservation]:
+    """Draw a stream of observations for each row, probed or not as it comes; clocks of any size."""
+    num_steps = draw(st.integers(1, max_steps))
+    log_probs = st.floats(-20, 0, width=32)
+    strategies = {
+        **dict.fromkeys(ThinkingObservation._fields, log_probs),
+        "elapsed_tokens": TOKENS, "mean_entropy": st.floats(0, 5, width=32), "num_candidates": st.integers(0, 5),
+        "probed": st.booleans(), "probed_answer": st.integers(-1, 2),
+    }  # fmt: skip
+    return [
+        ThinkingObservation(
+            *(
+                np.array([draw(strategies[name]) for _ in range(num_rows)], dtype_of(name))
+                for name in ThinkingObservation._fields
+            )
+        )
+        for _ in range(num_steps)
+    ]
+
+
+def one_observation(policy: Any, value: int = 1, shape: tuple[int, ...] = ()) -> Any:
+    """Every field of what a policy reads, set to a number, in its type; plain numbers for no shape."""
+    observation = observation_of(policy)
+    fields = (np.full(shape, value, dtype_of(name)) for name in observation._fields)
+    return observation(*(field if shape else field.item() for field in fields))

@@ -31,15 +31,15 @@ from stopping.artifacts.files import (
 from stopping.artifacts.load import load
 from stopping.artifacts.parameters import encode
 from stopping.artifacts.schema import SCHEMA_VERSION, Document, GoldenLine, Record, parse
-from stopping.artifacts.streams import sampling_streams
-from stopping.policies import SamplingObservation
+from stopping.artifacts.streams import streams_of
+from stopping.policies import observation_of
 
 
 def save(
     policy: Any,
     directory: str | Path,
     *,
-    observation: type = SamplingObservation,
+    observation: type | None = None,
     golden_observations: Iterable[Iterable[Any]] | None = None,
     problem: Any = None,
     evidence: Iterable[Any] = (),
@@ -61,9 +61,9 @@ def save(
     Args:
         policy: a policy; its parameters are numbers and arrays.
         directory: where; it must not exist, or be empty, or (with `overwrite`) be an artifact.
-        observation: the named tuple the policy reads.
+        observation: the named tuple the policy reads; by default the problem's, or the first of ours that has its signals.
         golden_observations: streams of observations (objects or mappings with the policy's signals) for the golden
-            lines; needed where `observation` is not `SamplingObservation`.
+            lines; needed where `observation` is none of ours.
         problem: what it was derived for: its `lag_tokens` and `decision_interval_tokens` are written down, unless given.
         evidence: results with `summary() -> {"title": ..., "figures": {name: {"mean": ..., "standard_error": ...}}}`,
             or such mappings.
@@ -88,6 +88,7 @@ def save(
     """
     target = Path(directory)
     _check_target(target, overwrite)
+    observation = observation or getattr(problem, "observation", None) or _observation_of(policy)
     contents = _contents(
         policy,
         observation,
@@ -145,9 +146,16 @@ def _streams(policy: Any, observation: type, golden_observations: Any) -> Any:
         raise ArtifactError(POLICY, "signals", f"{observation.__name__} has no field {', '.join(missing)}")
     if golden_observations is not None:
         return golden_observations
-    if observation is not SamplingObservation:
+    if (streams := streams_of(policy, observation)) is None:
         raise ArtifactError(GOLDEN, "", f"no streams are known for {observation.__name__}: give golden_observations")
-    return sampling_streams(policy)
+    return streams
+
+
+def _observation_of(policy: Any) -> type:
+    try:
+        return observation_of(policy)
+    except TypeError as error:
+        raise ArtifactError(POLICY, "signals", str(error)) from None
 
 
 def _runs_plainly(policy: Any, lines: list[GoldenLine]) -> bool:

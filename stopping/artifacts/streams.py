@@ -1,4 +1,4 @@
-"""Observation streams for golden lines: plausible episodes of sampling, and where the decision turns.
+"""Observation streams for golden lines: plausible episodes, and where the decision of a vote turns.
 
 The turning points are what pins a policy down: for each votes of the runner-up, and for each signal by itself, the
 last value with one decision and the first with the next, found by doubling and bisection. They are searched up to
@@ -9,13 +9,49 @@ from typing import Any
 
 import numpy as np
 
-from stopping.policies import NO_ANSWER, Kind, SamplingObservation, bind
+from stopping.policies import NO_ANSWER, Kind, SamplingObservation, ThinkingObservation, bind
+from stopping.policies.signals import dtype_of
 
-Stream = list[SamplingObservation]
+Stream = list[Any]  # of observations of one kind
 
 _MAX_VOTES = 128  # of the runner-up
 _NOTHING_YET = SamplingObservation(0, 0, 0, NO_ANSWER, 0, 0, 0, 0)
 _LARGEST = SamplingObservation(*[2**14] * 6, *[2**27] * 2)
+
+
+def streams_of(policy: Any, observation: type, seed: int = 0) -> list[Stream] | None:
+    """Return streams of this kind of observation, None for a kind that is not ours."""
+    known = {SamplingObservation: sampling_streams, ThinkingObservation: thinking_streams}
+    return known[observation](policy, seed) if observation in known else None
+
+
+def thinking_streams(policy: Any, seed: int = 0) -> list[Stream]:
+    """Return streams of `ThinkingObservation`: thoughts of which every signal rises or falls, probed where the policy asks."""
+    rng = np.random.default_rng(seed)
+    return [_thought(policy, rng, gap) for gap in (1, 32, 64, 256, 1024) for _ in range(8)]
+
+
+def _thought(policy: Any, rng: np.random.Generator, gap: int, num_points: int = 24) -> Stream:
+    bound, stream = bind(policy, "numpy"), []
+    state = bound.init((1,))
+    start, end = -rng.exponential(4.0, (2, 5)), -rng.exponential(0.5, (2, 5))
+    candidates = np.cumsum(rng.random(num_points) < 0.3)
+    answers = np.where(rng.random(num_points) < 0.1, NO_ANSWER, np.cumsum(rng.random(num_points) < 0.4))
+    for point, share in enumerate(np.linspace(0, 1, num_points)):
+        level = start[point % 2] * (1 - share) + end[point % 2] * share
+        close, mean, entropy, answer_mean, answer_least = (level + rng.normal(0, 0.1, 5)).tolist()
+        free = ((point + 1) * gap, min(close, 0.0), min(mean, 0.0), abs(entropy), int(candidates[point]))
+        paid = (int(answers[point]), min(answer_mean, 0.0), min(answer_least, answer_mean, 0.0))
+        for seen in ((False, NO_ANSWER, 0.0, 0.0), (True, *paid)):
+            observation = ThinkingObservation(*free, *seen)
+            stream.append(observation)
+            row: dict[str, Any] = {
+                name: np.array([value], dtype_of(name)) for name, value in observation._asdict().items()
+            }
+            state, action = bound.step(state, ThinkingObservation(**row))
+            if action.kind[0] != Kind.PROBE:
+                break
+    return stream
 
 
 def sampling_streams(policy: Any, seed: int = 0) -> list[Stream]:

@@ -56,7 +56,7 @@ def compare(
     rules = [policy for policy, _ in named[bool(reference) :]] or default_rules(
         data, problem.num_traces, problem.decision_interval_tokens
     )
-    base = named[0][0] if reference else sims.reference_rule(problem, data)
+    base = named[0][0] if reference else problem.reference_rule(data)
     with busy(console, f"replaying {len(rules)} rules"):
         comparison = sims.compare(problem, data, distinct(rules), reference=base, num_orders=num_orders, seed=seed)
     names = [_given(row.policy, named) or name_of(row.policy) for row in comparison.rows]

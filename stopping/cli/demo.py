@@ -95,7 +95,7 @@ class _Road:
         problem = self.options.problem(
             fitted.model, self.log.num_samples, price_per_token=COST_OF_FULL_VOTE / full_vote
         )
-        reference = sims.reference_rule(problem, self.log)
+        reference = problem.reference_rule(self.log)
         why = "" if self.options.price_per_token is not None else ", so that the vote of all costs a tenth of one"
         price = f"One token costs {float(problem.price_per_token):.2g} of a right answer{why}."
         self._say("4", "Derive", f"{price} Every family of rules is tried on the same drawn problems.")

@@ -1,6 +1,7 @@
 """Models: what is random in a trace."""
 
+from stopping.models.answer_chain import AnswerChain
 from stopping.models.answers import Answers
 from stopping.models.length_correctness import LengthCorrectness, Traces
 
-__all__ = ["Answers", "LengthCorrectness", "Traces"]
+__all__ = ["AnswerChain", "Answers", "LengthCorrectness", "Traces"]

@@ -1,20 +1,31 @@
 """Policies: when to stop, as a server runs it. Array code for any backend; nothing here needs JAX."""
 
 from stopping.policies.actions import Action, Kind, Return
+from stopping.policies.answer_agreement import AnswerAgreement
 from stopping.policies.binding import Bound, bind
+from stopping.policies.candidate_stop import CandidateStop
+from stopping.policies.close_token_threshold import CloseTokenThreshold
+from stopping.policies.confidence_exit import ConfidenceExit
+from stopping.policies.entropy_slope import EntropySlope
 from stopping.policies.first_finish import FirstFinish
 from stopping.policies.fixed_samples import FixedSamples
 from stopping.policies.margin import Margin
 from stopping.policies.policy import Policy, parameters, policy, registered
-from stopping.policies.signals import NO_ANSWER, SamplingObservation
+from stopping.policies.signals import NO_ANSWER, SamplingObservation, ThinkingObservation, observation_of
 from stopping.policies.token_budget import TokenBudget
 from stopping.policies.unanimous_window import UnanimousWindow
 from stopping.policies.vote_table import VoteTable
+from stopping.policies.windowed_confidence import WindowedConfidence
 
 __all__ = [
     "NO_ANSWER",
     "Action",
+    "AnswerAgreement",
     "Bound",
+    "CandidateStop",
+    "CloseTokenThreshold",
+    "ConfidenceExit",
+    "EntropySlope",
     "FirstFinish",
     "FixedSamples",
     "Kind",
@@ -22,10 +33,13 @@ __all__ = [
     "Policy",
     "Return",
     "SamplingObservation",
+    "ThinkingObservation",
     "TokenBudget",
     "UnanimousWindow",
     "VoteTable",
+    "WindowedConfidence",
     "bind",
+    "observation_of",
     "parameters",
     "policy",
     "registered",

@@ -25,7 +25,7 @@ class Return(IntEnum):
 
 
 # The same as plain integers: what array code compares and chooses between.
-CONTINUE, STOP, LAUNCH = int(Kind.CONTINUE), int(Kind.STOP), int(Kind.LAUNCH)
+CONTINUE, STOP, LAUNCH, PROBE = int(Kind.CONTINUE), int(Kind.STOP), int(Kind.LAUNCH), int(Kind.PROBE)
 LATEST = int(Return.LATEST)
 
 

@@ -2,6 +2,11 @@
 
 import numpy as np
 
+from stopping.policies.answer_agreement import AnswerAgreement
+from stopping.policies.candidate_stop import CandidateStop
+from stopping.policies.close_token_threshold import CloseTokenThreshold
+from stopping.policies.confidence_exit import ConfidenceExit
+from stopping.policies.entropy_slope import EntropySlope
 from stopping.policies.first_finish import FirstFinish
 from stopping.policies.fixed_samples import FixedSamples
 from stopping.policies.margin import Margin
@@ -9,8 +14,18 @@ from stopping.policies.policy import INT32_MAX
 from stopping.policies.token_budget import TokenBudget
 from stopping.policies.unanimous_window import UnanimousWindow
 from stopping.policies.vote_table import VoteTable
+from stopping.policies.windowed_confidence import WindowedConfidence
 
 EXAMPLES = (
+    AnswerAgreement(1, 1),
+    AnswerAgreement(3, 64),
+    CandidateStop(1),
+    CandidateStop(3),
+    CloseTokenThreshold(-0.5, -9.0, 256),
+    ConfidenceExit(-0.5, 1),
+    ConfidenceExit(-0.05, 64),
+    EntropySlope(0.25, 1, 1),
+    EntropySlope(0.01, 2, 64),
     FirstFinish(),
     FirstFinish(3),
     FixedSamples(1),
@@ -25,4 +40,6 @@ EXAMPLES = (
     VoteTable(np.array([2])),
     VoteTable.cannot_be_caught(9),
     VoteTable.adaptive_consistency(0.95, 40),
+    WindowedConfidence(-1.5, 0),
+    WindowedConfidence(-0.75, 128),
 )

@@ -1,5 +1,6 @@
 """What a policy is: a frozen dataclass of numbers and arrays with `init` and `step`, known by its class name."""
 
+import math
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, fields
 from typing import Any, ClassVar, Protocol, TypeVar, dataclass_transform, runtime_checkable
@@ -119,6 +120,18 @@ def at_least(policy: Any, name: str, least: int) -> None:
         ValueError: if it is not such a whole number.
     """
     object.__setattr__(policy, name, whole_number(f"{type(policy).__name__}.{name}", getattr(policy, name), least))
+
+
+def finite(policy: Any, name: str) -> None:
+    """Refuse a parameter that is not a finite number, from `__post_init__`.
+
+    Raises:
+        ValueError: if it is not.
+    """
+    value = getattr(policy, name)
+    if isinstance(value, bool) or not isinstance(value, int | float | np.number) or not math.isfinite(value):
+        raise ValueError(f"{type(policy).__name__}.{name}: expected a finite number, got {value!r}")
+    object.__setattr__(policy, name, float(value))
 
 
 def whole_number(name: str, value: Any, least: int, most: int = INT32_MAX) -> int:

@@ -2,5 +2,17 @@
 
 from stopping.problems.admission import PolicyMismatch, admit, as_pytree, stack
 from stopping.problems.sampling import Sampling, SamplingOutcome, SamplingWorld
+from stopping.problems.thinking import Thinking, ThinkingOutcome, ThinkingWorld
 
-__all__ = ["PolicyMismatch", "Sampling", "SamplingOutcome", "SamplingWorld", "admit", "as_pytree", "stack"]
+__all__ = [
+    "PolicyMismatch",
+    "Sampling",
+    "SamplingOutcome",
+    "SamplingWorld",
+    "Thinking",
+    "ThinkingOutcome",
+    "ThinkingWorld",
+    "admit",
+    "as_pytree",
+    "stack",
+]

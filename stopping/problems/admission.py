@@ -9,6 +9,7 @@ import numpy as np
 
 from stopping.policies import Kind, bind
 from stopping.policies.policy import parameters, with_parameters
+from stopping.policies.signals import dtype_of
 
 PROBE_STEPS, PROBE_ROWS = 4, 64
 
@@ -47,13 +48,15 @@ def admit(problem: Any, policy: Any) -> None:
 
 
 class _Declared:
-    """An observation of the signals that a policy declares: random counts, labels below `num_labels`."""
+    """An observation of the signals that a policy declares: random numbers of their types, labels below `num_labels`."""
 
     def __init__(self, policy: Any, rng: np.random.Generator, num_labels: int) -> None:
         self._policy = policy
         for signal in policy.signals:
             most = 2**14 if signal.endswith("_tokens") else num_labels
-            setattr(self, signal, rng.integers(0, most, PROBE_ROWS, np.int32))
+            dtype = dtype_of(signal)
+            value = rng.normal(-1, 1, PROBE_ROWS) if dtype is np.float32 else rng.integers(0, most, PROBE_ROWS)
+            setattr(self, signal, value.astype(dtype))
 
     def __getattr__(self, signal: str) -> Any:
         name, declared = type(self._policy).__name__, ", ".join(self._policy.signals) or "none"

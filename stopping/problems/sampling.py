@@ -30,7 +30,7 @@ import numpy as np
 from jaxtyping import Array, Bool, Float, Int, Key
 
 from stopping.models import LengthCorrectness
-from stopping.policies import NO_ANSWER, Action, Kind, Return, SamplingObservation, bind
+from stopping.policies import NO_ANSWER, Action, FixedSamples, Kind, Return, SamplingObservation, TokenBudget, bind
 from stopping.policies.policy import whole_number
 from stopping.problems.sampling_events import NEVER, Clock, Run, SamplingWorld
 from stopping.traces import TraceLog, from_columns
@@ -244,6 +244,27 @@ class Sampling(eqx.Module):
         """What running one trace alone is worth, for each trace, if it is right with chance `worth`."""
         cost = self.price_per_token + self.price_per_second * self.seconds_per_token
         return jnp.where(world.logged, worth - cost * world.length_tokens, -jnp.inf)
+
+    def reference_rule(self, log: TraceLog) -> FixedSamples | TokenBudget:
+        """The rule a log says its answers were produced by, within the problem's number of traces.
+
+        `single` is one sample, `majority@n` n of them, `budget=B` a budget; `logged` is all the traces a problem may get, or a
+        single one where the log does not name answers and no vote can be taken.
+
+        Raises:
+            ValueError: for `majority@n` with n more than the samples of any problem in the log.
+        """
+        if not log.has_answers:
+            return FixedSamples(1)
+        name, _, number = log.reference.replace("=", "@").partition("@")
+        if name == "budget":
+            return TokenBudget(int(number))
+        count = {"single": 1, "majority": int(number or 1)}.get(name, self.num_traces)
+        if name == "majority" and count > log.num_samples:
+            raise ValueError(
+                f"reference {log.reference}: expected at most the log's {log.num_samples} samples, got {count}"
+            )
+        return FixedSamples(min(count, self.num_traces))
 
     def worlds(self, log: TraceLog, *, num_orders: int = 1, seed: int = 0) -> SamplingWorld:
         """The worlds a log holds: each problem's traces in the order logged, or in `num_orders` random orders.

@@ -137,6 +137,14 @@ class TraceLog:
         return self.present.sum(axis=1)
 
     @property
+    def probed(self) -> np.ndarray:
+        """[problems] bool, whether a problem has checkpoints: `log.take(log.probed)` is what a thinking problem needs."""
+        there: np.ndarray = np.zeros(self.num_problems, np.bool_)
+        if self.checkpoints is not None:
+            there[self.checkpoints.problem_index] = True
+        return there
+
+    @property
     def has_answers(self) -> bool:
         """Whether every answer given was logged, and there is one: what a vote needs."""
         return bool((self.answer >= 0).any() and not (self.answer == NOT_LOGGED).any())

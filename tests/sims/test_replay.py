@@ -82,7 +82,7 @@ def test_too_short_a_log_is_counted_not_dropped(log):
 )  # fmt: skip
 def test_the_reference_is_the_logs_own(log, reference, rule):
     stated = dataclasses.replace(log, reference=reference)
-    assert sims.reference_rule(Sampling(None, 8), stated) == rule
+    assert Sampling(None, 8).reference_rule(stated) == rule
     assert sims.compare(Sampling(None, 8), stated, [Margin(2)]).rows[0].policy == rule
 
 
@@ -90,13 +90,13 @@ def test_a_reference_of_more_samples_than_the_log_has_is_refused(log):
     stated = dataclasses.replace(log, reference="majority@99")
     for num_traces in (4, 8, 99):
         with pytest.raises(ValueError, match="reference majority@99: expected at most the log's 8 samples, got 99"):
-            sims.reference_rule(Sampling(None, num_traces), stated)
-    assert sims.reference_rule(Sampling(None, 4), log) == FixedSamples(4)  # fewer were asked for here
+            Sampling(None, num_traces).reference_rule(stated)
+    assert Sampling(None, 4).reference_rule(log) == FixedSamples(4)  # fewer were asked for here
 
 
 def test_without_named_answers_the_reference_is_one_sample():
     unnamed = from_columns({"problem": ["p", "p"], "length_tokens": [5, 6], "correct": [True, False]})
-    assert sims.reference_rule(Sampling(None, 2), unnamed) == FixedSamples(1)
+    assert Sampling(None, 2).reference_rule(unnamed) == FixedSamples(1)
 
 
 def test_compare_refuses_a_reference_the_log_is_too_short_for(log):

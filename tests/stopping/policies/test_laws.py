@@ -9,10 +9,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from stopping import policies
-from stopping.policies import Kind, Policy, SamplingObservation, bind
+from stopping.policies import Kind, Policy, bind, observation_of
 from stopping.policies.examples import EXAMPLES
 from stopping.policies.namespace import NAMES, namespace
-from tests.helpers import OWN_POLICIES, name_of, needs, sampling_batches
+from stopping.policies.signals import dtype_of
+from tests.helpers import OWN_POLICIES, name_of, needs, observation_batches, one_observation
 
 NUM_ROWS = 4
 every_policy = pytest.mark.parametrize("policy", EXAMPLES + OWN_POLICIES, ids=name_of)
@@ -43,7 +44,7 @@ def run_python(policy, stream):
     for row in range(NUM_ROWS):
         state = bound.init()
         for step, observation in enumerate(stream):
-            state, action = bound.step(state, SamplingObservation(*(int(field[row]) for field in observation)))
+            state, action = bound.step(state, type(observation)(*(field[row].item() for field in observation)))
             kinds[step, row], amounts[step, row] = action
     return kinds, amounts
 
@@ -64,7 +65,7 @@ def run_jax(policy, stream, route):
     init, step = _jax_route(policy, route)
     state, actions = init(NUM_ROWS), []
     for observation in stream:
-        state, action = step(state, SamplingObservation(*map(jnp.asarray, observation)))
+        state, action = step(state, type(observation)(*map(jnp.asarray, observation)))
         actions.append(action)
     assert all(action.kind.dtype == jnp.int8 and action.amount.dtype == jnp.int32 for action in actions)
     return np.array([a.kind for a in actions]), np.array([a.amount for a in actions])
@@ -76,7 +77,7 @@ def run_torch(policy, stream):
     bound, actions = bind(policy, "torch"), []
     state = bound.init((NUM_ROWS,))
     for observation in stream:
-        state, action = bound.step(state, SamplingObservation(*(torch.tensor(field) for field in observation)))
+        state, action = bound.step(state, type(observation)(*(torch.tensor(field) for field in observation)))
         actions.append(action)
     assert all(action.kind.dtype == torch.int8 and action.amount.dtype == torch.int32 for action in actions)
     return np.array([a.kind.numpy() for a in actions]), np.array([a.amount.numpy() for a in actions])
@@ -89,7 +90,7 @@ def test_same_decisions_on_every_backend(policy, route):
     decided = excluded = 0
 
     @quick
-    @given(sampling_batches(NUM_ROWS))
+    @given(observation_batches(policy, NUM_ROWS))
     def agrees(stream):
         nonlocal decided, excluded
         kinds, amounts, margins = run_numpy(policy, stream)
@@ -112,18 +113,18 @@ def test_same_decisions_on_every_backend(policy, route):
 @every_policy
 def test_batch_axes_are_a_loop(policy):
     @quick
-    @given(sampling_batches(6, max_steps=6), st.sampled_from([(), (5,), (2, 3)]))
+    @given(observation_batches(policy, 6, max_steps=6), st.sampled_from([(), (5,), (2, 3)]))
     def holds(stream, shape):
         bound = bind(policy, "numpy")
         num_rows = int(np.prod(shape, dtype=int))
         state, rows = bound.init(shape), [bound.init() for _ in range(num_rows)]
         for observation in stream:
-            together = SamplingObservation(*(field[:num_rows].reshape(shape) for field in observation))
+            together = type(observation)(*(field[:num_rows].reshape(shape) for field in observation))
             state, action = bound.step(state, together)
             assert action.kind.shape == action.amount.shape == shape
             assert (action.kind.dtype, action.amount.dtype) == (np.int8, np.int32)
             for row in range(num_rows):
-                rows[row], alone = bound.step(rows[row], SamplingObservation(*(f[row] for f in observation)))
+                rows[row], alone = bound.step(rows[row], type(observation)(*(f[row] for f in observation)))
                 assert (alone.kind, alone.amount) == (action.kind.flat[row], action.amount.flat[row])
                 assert alone.kind.shape == alone.amount.shape == ()
 
@@ -135,7 +136,7 @@ def test_step_is_pure_and_asks_only_for_its_kinds(policy):
     legal = {int(kind) for kind in policy.kinds}
 
     @quick
-    @given(sampling_batches(NUM_ROWS))
+    @given(observation_batches(policy, NUM_ROWS))
     def holds(stream):
         bound = bind(policy, "numpy")
         state = bound.init((NUM_ROWS,))
@@ -159,8 +160,8 @@ def test_step_is_pure_and_asks_only_for_its_kinds(policy):
 def test_counts_in_the_state_stay_int32(policy, backend):
     needs(backend)
     bound, array = bind(policy, backend), _array(backend)
-    state = bound.init((2,))
-    after, _ = bound.step(state, SamplingObservation(*(array(np.ones(2, np.int32)) for _ in range(8))))
+    state, one = bound.init((2,)), one_observation(policy, shape=(2,))
+    after, _ = bound.step(state, type(one)(*map(array, one)))
     assert type(after) is type(state)
     for a, b in zip(state, after, strict=True):
         assert a.shape == b.shape
@@ -172,13 +173,13 @@ def test_counts_in_the_state_stay_int32(policy, backend):
 @pytest.mark.parametrize("backend", ["python", "numpy"])
 def test_reads_only_its_signals_and_uses_only_the_names(policy, backend):
     xp = SimpleNamespace(**{name: getattr(namespace(backend), name) for name in NAMES})
-    one = 1 if backend == "python" else np.ones(3, np.int32)
-    seen = SimpleNamespace(**dict.fromkeys(policy.signals, one))
+    one = one_observation(policy, shape=() if backend == "python" else (3,))._asdict()
+    seen = SimpleNamespace(**{name: one[name] for name in policy.signals})
     own = policy if backend == "numpy" else _with_tuples(policy)
     state = own.init(xp, () if backend == "python" else (3,))
     own.step(xp, state, seen)
     for signal in policy.signals:
-        less = SimpleNamespace(**{name: one for name in policy.signals if name != signal})
+        less = SimpleNamespace(**{name: one[name] for name in policy.signals if name != signal})
         with pytest.raises(AttributeError, match=signal):  # and each of its signals is read
             own.step(xp, state, less)
 
@@ -197,7 +198,7 @@ def test_recycle_resets_the_masked_rows_only(policy, backend):
     array = _array(backend)
     bound = bind(policy, backend)
     rng = np.random.default_rng(0)
-    first, second = ([SamplingObservation(*_rows(rng, array)) for _ in range(n)] for n in (5, 8))
+    first, second = ([_rows(policy, rng, array) for _ in range(n)] for n in (5, 8))
     mask = array(np.array([True, False, True, False]))
     state = bound.init((4,))
     for observation in first:
@@ -214,7 +215,7 @@ def test_recycle_resets_the_masked_rows_only(policy, backend):
 @every_policy
 def test_recycle_on_plain_python(policy):
     bound = bind(policy, "python")
-    state, _ = bound.step(bound.init(), SamplingObservation(*[1] * 8))
+    state, _ = bound.step(bound.init(), one_observation(policy))
     assert bound.recycle(state, True) == bound.init()
     assert bound.recycle(state, False) == state
 
@@ -231,10 +232,9 @@ def _array(backend):
     return np.asarray
 
 
-def _rows(rng, array):
-    fields = rng.integers(0, 4, (8, 4)).astype(np.int32)
-    fields[3] -= 1
-    return map(array, fields)
+def _rows(policy, rng, array):
+    observation = observation_of(policy)
+    return observation(*(array(rng.integers(-1, 4, 4).astype(dtype_of(name))) for name in observation._fields))
 
 
 @every_policy

@@ -1,0 +1,278 @@
+"""Thinking: one chain of thought, forced answers on the way, and when to stop it.
+
+A trace thinks, closes its thought by itself at some point, and answers. At decision points on the way (a log's checkpoints past
+its first token) a policy sees a `ThinkingObservation`, and may
+
+    CONTINUE      think on
+    PROBE         force an answer, look at it, and decide again at the same point
+    STOP          close the thought and answer
+
+A stop takes effect `lag_tokens` later, at the first decision point there or after: what an answer would have been in between no
+log says. If the thought ends before, the trace gives its own answer. A probe costs its tokens (the closing tag and the answer)
+and the reading of all tokens before it, and so does an answer that a stop forces; a probe's own answer is given where the
+policy stops on it at once. An answer is never empty because we stopped: if what a stop forces is no answer, it is paid, and the
+trace thinks on.
+
+    utility = [the answer is right] - price_per_token * tokens - price_per_prefill_token * tokens read again
+              - price_per_second * seconds
+
+with seconds = seconds_per_token * tokens + seconds_per_prefill_token * tokens read again: probes hold the trace up.
+"""
+
+from typing import Any, ClassVar, NamedTuple
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Bool, Float, Int, Key
+
+from stopping.models.answer_chain import AnswerChain
+from stopping.policies import NO_ANSWER, Kind, ThinkingObservation, TokenBudget, bind
+from stopping.policies.policy import whole_number
+from stopping.policies.signals import PROBED_SIGNALS, dtype_of
+from stopping.problems.admission import PolicyMismatch
+from stopping.problems.thinking_worlds import NEVER, ThinkingWorld, log_of, logged_worlds
+from stopping.traces import TraceLog
+
+
+class ThinkingOutcome(NamedTuple):
+    """What a policy made of one trace; `[]` each.
+
+    Attributes:
+        utility: as in the module's head.
+        correct: the answer given is right.
+        total_tokens: thought, answers and probes.
+        latency_tokens: the same: all come one after another.
+        latency_seconds: with the time that reading again takes.
+        thought_tokens: thought before the closing tag; all of the trace where it answered by itself.
+        probe_tokens: of probes and forced answers that were not given.
+        prefill_tokens: read again for probes and forced answers.
+        stopped: the thought was stopped, and did not end by itself.
+        answer: label of the answer given, within the log's problem; `NO_ANSWER` if none.
+        unsupported: the log does not say whether the answer given is right.
+    """
+
+    utility: Float[Array, ""]
+    correct: Bool[Array, ""]
+    total_tokens: Int[Array, ""]
+    latency_tokens: Int[Array, ""]
+    latency_seconds: Float[Array, ""]
+    thought_tokens: Int[Array, ""]
+    probe_tokens: Int[Array, ""]
+    prefill_tokens: Int[Array, ""]
+    stopped: Bool[Array, ""]
+    answer: Int[Array, ""]
+    unsupported: Bool[Array, ""]
+
+
+class _Run(NamedTuple):
+    """Where a trace stands: what was paid so far and, once stopped, at which decision point it answers."""
+
+    probe_tokens: Array
+    prefill_tokens: Array
+    ended: Array  # bool: no decision is left to take
+    stop_index: Array  # the decision point whose answer is given; their number where the trace answers by itself
+
+
+class Thinking(eqx.Module):
+    """When to stop a chain of thought.
+
+    Attributes:
+        model: what draws worlds; None to replay logs alone.
+        price_per_token, price_per_prefill_token, price_per_second: in units of one right answer.
+        seconds_per_token: of decoding.
+        seconds_per_prefill_token: of reading again.
+        lag_tokens: between a stop and its effect.
+
+    Raises:
+        ValueError: naming the argument, if a price is negative or not finite, or the lag no whole number.
+    """
+
+    model: AnswerChain | None
+    price_per_token: Float[Array, ""]
+    price_per_prefill_token: Float[Array, ""]
+    price_per_second: Float[Array, ""]
+    seconds_per_token: Float[Array, ""]
+    seconds_per_prefill_token: Float[Array, ""]
+    lag_tokens: Int[Array, ""]
+
+    observation: ClassVar[type] = ThinkingObservation
+    kinds: ClassVar[tuple[Kind, ...]] = (Kind.CONTINUE, Kind.STOP, Kind.PROBE)
+
+    def __init__(
+        self,
+        model: AnswerChain | None = None,
+        *,
+        price_per_token: float = 0.0,
+        price_per_prefill_token: float = 0.0,
+        price_per_second: float = 0.0,
+        seconds_per_token: float = 0.02,
+        seconds_per_prefill_token: float = 0.0,
+        lag_tokens: int = 0,
+    ) -> None:
+        prices = {
+            "price_per_token": price_per_token, "price_per_prefill_token": price_per_prefill_token,
+            "price_per_second": price_per_second, "seconds_per_token": seconds_per_token,
+            "seconds_per_prefill_token": seconds_per_prefill_token,
+        }  # fmt: skip
+        for name, number in prices.items():
+            if not np.isfinite(number) or number < 0:
+                raise ValueError(f"{name}: expected a number >= 0, got {number!r}")
+        self.model = model
+        self.price_per_token, self.price_per_prefill_token, self.price_per_second = (
+            jnp.asarray(prices[name], float) for name in list(prices)[:3]
+        )
+        self.seconds_per_token, self.seconds_per_prefill_token = (
+            jnp.asarray(prices[name], float) for name in list(prices)[3:]
+        )
+        self.lag_tokens = jnp.asarray(whole_number("lag_tokens", lag_tokens, 0, int(NEVER) - 1), jnp.int32)
+
+    def draw(self, key: Key[Array, ""]) -> ThinkingWorld:
+        """Draw a world from the model.
+
+        Raises:
+            ValueError: without a model.
+        """
+        if self.model is None:
+            raise ValueError("model: expected a model to draw worlds from, got None; replay needs none")
+        thought = self.model.draw(key)
+        known = jnp.ones(thought.probe_right.shape, bool)
+        return ThinkingWorld(*thought, probe_known=known, problem=jnp.zeros((), jnp.int32))
+
+    def play(self, world: ThinkingWorld, policy: Any) -> ThinkingOutcome:
+        """Run the policy through a world.
+
+        Raises:
+            PolicyMismatch: if the policy reads a signal that the world does not hold.
+        """
+        _require_signals(policy, world)
+        bound, num_points = bind(policy, "jax"), world.position_tokens.shape[0]
+        takes_effect = jnp.searchsorted(world.position_tokens, world.position_tokens + self.lag_tokens).astype(
+            jnp.int32
+        )
+        last = jnp.asarray(num_points, jnp.int32)
+        points = {"index": jnp.arange(num_points, dtype=jnp.int32), "effect": takes_effect}
+
+        def is_asked(kind: Kind, action: Any) -> Array:
+            return (action.kind == kind.value) & (kind in policy.kinds)
+
+        def at(carry: tuple[Any, _Run], point: dict[str, Array]) -> tuple[tuple[Any, _Run], None]:
+            policy_state, run = carry
+            index, effect = point["index"], point["effect"]
+            open_ = ~run.ended & (world.position_tokens[index] < NEVER)
+            state, action = bound.step(policy_state, _observe(world, index, jnp.zeros((), bool)))
+            probed = is_asked(Kind.PROBE, action)
+            if Kind.PROBE in policy.kinds:
+                pair = state, bound.step(state, _observe(world, index, jnp.ones((), bool)))
+                state = jax.tree.map(lambda before, after: jnp.where(probed, after, before), pair[0], pair[1][0])
+                action = jax.tree.map(lambda before, after: jnp.where(probed, after, before), action, pair[1][1])
+            stop = is_asked(Kind.STOP, action)
+            effect = jnp.where((effect < num_points) & (world.position_tokens[effect] < NEVER), effect, last)
+            free = probed & (effect == index)  # the probe is the answer
+            in_time = stop & (effect < num_points)
+            empty = in_time & (world.probe_answer[effect] == NO_ANSWER)
+            stops = stop & ~empty
+            # paid in vain: a probe that is not the answer given, and a forced answer that is none
+            in_vain = jnp.where(probed & ~(stops & free), world.probe_cost_tokens[index], 0)
+            in_vain += jnp.where(empty & ~free, world.probe_cost_tokens[effect], 0)
+            read = jnp.where(probed, world.position_tokens[index], 0)
+            read += jnp.where(in_time & ~free, world.position_tokens[effect], 0)
+            spent = run.probe_tokens + in_vain, run.prefill_tokens + read
+            later = _Run(*spent, stops, jnp.where(stops, effect, last))
+            now = jax.tree.map(
+                lambda before, after: jnp.where(open_, after, before), (policy_state, run), (state, later)
+            )
+            return now, None
+
+        zero, no = jnp.zeros((), jnp.int32), jnp.zeros((), bool)
+        start = bound.init(()), _Run(zero, zero, no, last)
+        (_, run), _ = jax.lax.scan(at, start, points)
+        return self._priced(world, run.stop_index, run.probe_tokens, run.prefill_tokens)
+
+    def _priced(self, world: ThinkingWorld, index: Array, probe_tokens: Any, prefill_tokens: Any) -> ThinkingOutcome:
+        """What comes of answering at a decision point, or, past the last one, of the trace's own answer."""
+        stopped = index < world.position_tokens.shape[0]
+        pick = lambda there, own: jnp.where(stopped, there[index], own)  # noqa: E731
+        thought = pick(world.position_tokens, world.length_tokens)
+        total = thought + jnp.where(stopped, world.probe_cost_tokens[index], 0) + probe_tokens
+        unsupported = stopped & ~world.probe_known[index]
+        correct = pick(world.probe_right, world.right) & ~unsupported
+        seconds = total * self.seconds_per_token + prefill_tokens * self.seconds_per_prefill_token
+        cost = self.price_per_token * total + self.price_per_prefill_token * prefill_tokens
+        return ThinkingOutcome(
+            utility=correct - cost - self.price_per_second * seconds,
+            correct=correct,
+            total_tokens=total,
+            latency_tokens=total,
+            latency_seconds=seconds,
+            thought_tokens=thought,
+            probe_tokens=jnp.asarray(probe_tokens, jnp.int32),
+            prefill_tokens=jnp.asarray(prefill_tokens, jnp.int32),
+            stopped=stopped,
+            answer=pick(world.probe_answer, world.answer),
+            unsupported=unsupported,
+        )
+
+    def hindsight(self, world: ThinkingWorld) -> ThinkingOutcome:
+        """The clairvoyant: stop where it is worth most, without a probe. No policy does better in any world."""
+        world = jax.tree.map(jnp.asarray, world)
+        index = jnp.arange(world.position_tokens.shape[0] + 1)
+        read = jnp.where(index < len(index) - 1, jnp.append(world.position_tokens, 0), 0)
+        outcomes = jax.vmap(lambda i, tokens: self._priced(world, i, 0, tokens))(index, read)
+        answers = jnp.append((world.position_tokens < NEVER) & (world.probe_answer != NO_ANSWER), True)
+        best = jnp.argmax(jnp.where(answers, outcomes.utility, -jnp.inf))
+        return jax.tree.map(lambda values: values[best], outcomes)
+
+    def worlds(self, log: TraceLog, *, num_orders: int = 1, seed: int = 0) -> ThinkingWorld:
+        """The worlds a log holds, with leading axes `[problems, samples]`: each trace is an episode by itself.
+
+        A problem with fewer samples than another repeats its own in turn. Decision points are the checkpoints past a trace's
+        first token. A signal is there if every decision point has it.
+
+        Args:
+            log: with checkpoints on every problem (`log.take(log.probed)`), forced answers and known correctness.
+            num_orders: 1: one trace has no order.
+            seed: not used.
+
+        Raises:
+            ValueError: naming what is missing; if `num_orders` is not 1; if checkpoints lie at fractions of the final length,
+                which a live run does not know.
+        """
+        if num_orders != 1:
+            raise ValueError(f"num_orders: expected 1, for each trace is an episode by itself, got {num_orders!r}")
+        return logged_worlds(log)
+
+    def log(self, worlds: ThinkingWorld) -> TraceLog:
+        """A log of worlds with leading axis `[problems]`, one sample each, as if they had been recorded."""
+        return log_of(worlds)
+
+    def reference_rule(self, log: TraceLog) -> TokenBudget:
+        """The rule a log's answers were produced by: its budget, or thinking to the end: a budget of all there is."""
+        name, _, number = log.reference.partition("=")
+        if name == "budget":
+            return TokenBudget(int(number))
+        return TokenBudget(int(log.cap_tokens or log.length_tokens.max()))
+
+
+def _require_signals(policy: Any, world: ThinkingWorld) -> None:
+    there = {"elapsed_tokens", "probed", "probed_answer", *world.signals}
+    if missing := [signal for signal in policy.signals if signal not in there]:
+        raise PolicyMismatch(
+            f"{type(policy).__name__} reads {', '.join(missing)}; these traces have {', '.join(sorted(there))}"
+        )
+
+
+def _observe(world: ThinkingWorld, index: Array, probed: Array) -> ThinkingObservation:
+    """What a policy sees at a decision point; signals that the world lacks are 0, and no policy that reads them got here."""
+    shown = {
+        "elapsed_tokens": world.position_tokens[index],
+        "probed": probed,
+        "probed_answer": jnp.where(probed, world.probe_answer[index], NO_ANSWER),
+    }
+    for name in ThinkingObservation._fields:
+        if name not in shown:
+            value = world.signals[name][index] if name in world.signals else jnp.zeros(())
+            value = jnp.where(probed, value, 0) if name in PROBED_SIGNALS else value
+            shown[name] = value.astype(dtype_of(name))
+    return ThinkingObservation(**shown)
