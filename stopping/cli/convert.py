@@ -50,7 +50,7 @@ def convert(
         _answers(
             metavar="CHECK",
             help="Which answers are right: exact, numeric, choice, MODULE:FUNCTION of answer and target, or none. By "
-            "default, what the log says.",
+            "default, the metric of lm-eval where there is one response, else none.",
         ),
     ] = None,
     answers: Annotated[

@@ -3,6 +3,8 @@
 log = load("runs.parquet")
 print(check(log))
 fit_part, certify_part, test_part = split(log, (0.3, 0.5, 0.2), seed=0)
+
+What other tools wrote is read by `load_harness` (lm-evaluation-harness) and `load_chat` (chat completions).
 """
 
 from stopping.traces.chat_logs import load_chat

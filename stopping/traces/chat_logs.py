@@ -181,9 +181,9 @@ def _failure(record: Record, body: str) -> str | None:
         return f"status_code is {shown(status)}"
     for place in ("error", f"{body}error"):
         error = record.get(place)
-        if isinstance(error, dict):
+        if isinstance(error, dict) and error:
             return f"error {shown(error.get('code') or error.get('type'))}"
-        if error is not None:
+        if error:
             return "error"  # a text of its own, which may differ from line to line
     if body and record.get(body.rstrip(".")) is None:
         return "no response"

@@ -193,8 +193,8 @@ class _HarnessReader:
         return [self.reader.correct(record, "target", answer, target) for answer in answers]
 
     def _metric(self, record: Record) -> bool | None:
-        said = record.get("metrics")
-        names = [name for name in (said if isinstance(said, list) else record.content) if name not in _NOT_METRICS]
+        said = record.content if record.get("metrics") is None else record.entries("metrics", "names of metrics")
+        names = [name for name in map(str, said) if name not in _NOT_METRICS]
         if self.metric is None and not names:
             return None
         if self.metric is None and len(names) > 1:

@@ -1,5 +1,6 @@
 """Chat completions in OpenAI's format: responses, pairs, and lines of the Batch API."""
 
+import contextlib
 import json
 from collections import Counter
 from pathlib import Path
@@ -11,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from stopping.traces import LogError, TraceLog, load, load_chat, save
-from tests.stopping.traces.examples import STEADY
+from tests.stopping.traces.examples import STEADY, damaged
 
 ANSWER = r"answer is (\S+)"
 
@@ -308,3 +309,23 @@ def test_laws(tmp_path_factory: pytest.TempPathFactory, lines: list[dict[str, An
     order = np.random.default_rng(seed).permutation(len(lines))
     again = read(folder, *(lines[index] for index in order), **options)
     assert bag(again) == bag(log) and again.set_aside == log.set_aside
+
+
+@STEADY
+@given(
+    lines=damaged(
+        [
+            batch("a"),
+            batch("a", response(*listed(2, 3), used=usage(5))),
+            batch("a", {"error": {"code": "x"}}, status=500),
+            batch("a", error={"code": "x"}),
+            {"request": request(), "response": response(used=usage(10, 3))},
+        ]
+    )
+)
+def test_a_damaged_log_is_read_or_refused(
+    tmp_path_factory: pytest.TempPathFactory, lines: list[dict[str, Any]]
+) -> None:
+    with contextlib.suppress(LogError):
+        log = read(tmp_path_factory.mktemp("log"), *lines, extract_answer=ANSWER)
+        assert log.num_traces + sum(log.set_aside.values()) >= len(lines)

@@ -81,6 +81,6 @@ def test_a_function_of_the_users_own() -> None:
 def test_none_and_unknown_names() -> None:
     assert checker("none") is None
     with pytest.raises(
-        LogError, match="check: expected 'exact', 'numeric', 'choice', 'none' or a function.* got 'sympy'"
+        LogError, match=r"check: expected 'exact', 'numeric', 'choice', 'none' or a function.* got 'sympy'"
     ):
         checker("sympy")

@@ -1,5 +1,6 @@
 """Sample logs of lm-evaluation-harness, in the lines its version 0.4.13 writes."""
 
+import contextlib
 import gzip
 import json
 from pathlib import Path
@@ -11,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from stopping.traces import LogError, check, load, load_harness, save
-from tests.stopping.traces.examples import STEADY
+from tests.stopping.traces.examples import STEADY, damaged
 
 NAME = "samples_gsm8k_2026-01-01T10-00-00.123456.jsonl"
 LATER = "samples_gsm8k_2026-01-02T10-00-00.jsonl"
@@ -280,3 +281,18 @@ def test_laws(tmp_path_factory: pytest.TempPathFactory, lines: list[dict[str, An
     (folder / NAME).write_text("".join(json.dumps(lines[index]) + "\n" for index in order))
     again = load_harness(folder / NAME, len, check=checks, extract_target=TARGET)
     assert again.take([again.problem_ids.index(name) for name in log.problem_ids]).equals(log)
+
+
+@STEADY
+@given(
+    lines=damaged([*single(), *(content | {"doc_id": 2, "filter": "all"} for content in repeats()[:1])]),
+    checks=st.booleans(),
+)
+def test_a_damaged_log_is_read_or_refused(
+    tmp_path_factory: pytest.TempPathFactory, lines: list[dict[str, Any]], checks: bool
+) -> None:
+    path = written(tmp_path_factory.mktemp("log"), *lines)
+    options: dict[str, Any] = {"check": "numeric", "extract_target": TARGET} if checks else {}
+    for name in ("strict-match", "all"):
+        with contextlib.suppress(LogError):
+            assert load_harness(path, words, filter_name=name, **options).num_traces > 0
