@@ -1,4 +1,4 @@
-"""The command line: `stopping fit | simulate | replay | compare | inspect | demo | study | reasoner`.
+"""The command line: `stopping fit | simulate | replay | compare | inspect | convert | demo | study | reasoner`.
 
 Exit codes: 0 done; 1 what was asked for cannot be achieved (a precision not reached, a fit that did not converge);
 2 bad input, said in one line; 70 a bug of ours, with its traceback.
@@ -11,6 +11,7 @@ from typing import Annotated
 import typer
 
 from stopping.cli.compare import compare
+from stopping.cli.convert import convert
 from stopping.cli.demo import demo
 from stopping.cli.exits import BUG, guarded
 from stopping.cli.fit import fit
@@ -28,7 +29,7 @@ app = typer.Typer(
     add_completion=False,
     pretty_exceptions_enable=False,
 )
-for command in (demo, inspect, compare, fit, simulate, replay, study):
+for command in (demo, inspect, convert, compare, fit, simulate, replay, study):
     app.command()(flat(guarded(command)))
 app.add_typer(reasoner)
 

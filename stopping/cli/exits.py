@@ -1,6 +1,7 @@
 """How a command ends: its exit code, and one clear line where something is wrong."""
 
 import functools
+import re
 from collections.abc import Callable
 from typing import Any, NoReturn
 
@@ -8,6 +9,8 @@ import typer
 from rich.console import Console
 
 NOT_ACHIEVED, BAD_INPUT, BUG = 1, 2, 70
+
+_ARGUMENT = re.compile(r"\b(filter_name|metric|check|cap_tokens|extract_answer|extract_target|problem)=(?=[,;) ]|$)")
 
 
 class NotAchievedError(Exception):
@@ -45,14 +48,18 @@ def _missing_extra(command: str, error: ModuleNotFoundError) -> str:
 
 
 def _on_the_command_line(error: Exception) -> str:
-    """The message, with the option's name where it speaks of an argument of `stopping.load`."""
-    message = str(error) or repr(error)
+    """The message, with the option's name where it speaks of an argument of `load`, `load_harness` or `load_chat`."""
+    message = _ARGUMENT.sub(_option, str(error) or repr(error))
     column = getattr(error, "column", None)
     if column and "say so: columns=" in message:
         return message.partition("If one of them")[0] + f"If one of them is it, say so: --column {column}=ITS_NAME"
     if "columns: expected our names" in message:
         return message.replace("columns:", "--column:").replace("the mapping goes from", "write")
     return message.replace("set_aside_incomplete=True", "--set-aside-incomplete")
+
+
+def _option(argument: re.Match[str]) -> str:
+    return "--filter" if argument[1] == "filter_name" else f"--{argument[1].replace('_', '-')}"
 
 
 def _end(message: str, code: int) -> NoReturn:

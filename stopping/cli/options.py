@@ -123,7 +123,7 @@ class ImportOptions:
         from stopping.cli.rules import import_module
 
         for module in self.rule_import:
-            import_module(module)
+            import_module(module, "--import")
 
 
 _problem = functools.partial(typer.Option, rich_help_panel="Problem")

@@ -223,6 +223,14 @@ class InspectOutput(Output):
     content: dict[str, Any]
 
 
+class ConvertOutput(Output):
+    """`stopping convert`: the log it wrote, and what that is enough for."""
+
+    command: Literal["convert"] = "convert"
+    log: LogSummary
+    report: dict[str, Any]
+
+
 class DemoOutput(Output):
     """`stopping demo`: what was promised (simulated under the fitted model) and what came of it on test problems."""
 
@@ -257,6 +265,7 @@ OUTPUTS: dict[str, type[Output]] = {
     "replay": RunOutput,
     "compare": CompareOutput,
     "inspect": InspectOutput,
+    "convert": ConvertOutput,
     "demo": DemoOutput,
     "study": StudyOutput,
 }

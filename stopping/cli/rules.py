@@ -47,7 +47,7 @@ def parse(text: str) -> Any:
         return load(text).policy
     own = re.fullmatch(r"([A-Za-z_][\w.]*):([A-Za-z_].*)", text, re.DOTALL)
     path, args, keywords = _call(text, own[2] if own else text)
-    known: Any = import_module(own[1], text) if own else OURS
+    known: Any = import_module(own[1], f"rule {text!r}") if own else OURS
     found: Any = known
     for depth, name in enumerate(path):
         found = known.get(name) if not own and depth == 0 else getattr(found, name, None)
@@ -65,17 +65,16 @@ def parse(text: str) -> Any:
     return policy
 
 
-def import_module(name: str, text: str | None = None) -> Any:
+def import_module(name: str, place: str) -> Any:
     """Import a module of the user's, from the working directory too.
 
     Raises:
-        ValueError: if it cannot be imported, for whatever reason.
+        ValueError: beginning with `place`, if it cannot be imported, for whatever reason.
     """
     with _working_directory_on_path():
         try:
             return importlib.import_module(name)
         except Exception as error:  # the user's own code: anything
-            place = f"rule {text!r}" if text else "--import"
             raise ValueError(f"{place}: cannot import {name!r}: {error}") from error
 
 

@@ -3,10 +3,16 @@
 log = load("runs.parquet")
 print(check(log))
 fit_part, certify_part, test_part = split(log, (0.3, 0.5, 0.2), seed=0)
+
+What other tools wrote is read by `load_harness` (lm-evaluation-harness) and `load_chat` (chat completions).
 """
 
+from stopping.traces.chat_logs import load_chat
+from stopping.traces.checkers import Checker, checker
 from stopping.traces.checkpoints import Checkpoints
 from stopping.traces.errors import LogError
+from stopping.traces.extraction import extractor
+from stopping.traces.harness_logs import load_harness
 from stopping.traces.logs import from_columns, load
 from stopping.traces.probes import with_checkpoints
 from stopping.traces.reports import Report, Use, check
@@ -15,6 +21,7 @@ from stopping.traces.storage import save
 from stopping.traces.trace_log import LiveColumns, TraceLog
 
 __all__ = [
+    "Checker",
     "Checkpoints",
     "LiveColumns",
     "LogError",
@@ -22,8 +29,12 @@ __all__ = [
     "TraceLog",
     "Use",
     "check",
+    "checker",
+    "extractor",
     "from_columns",
     "load",
+    "load_chat",
+    "load_harness",
     "save",
     "split",
     "with_checkpoints",

@@ -126,7 +126,7 @@ def _each_key_once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
 
 
 def _read_json_lines(path: Path, wanted: Collection[str]) -> tuple[pa.Table, list[str], Source]:
-    source = Source(path.name, lambda row: _json_line_number(path, row))
+    source, records = json_records(path)
     names: dict[str, None] = {}  # an ordered set
     block: dict[str, list[Any]] = {name: [] for name in wanted}
     pieces: dict[str, list[pa.Array]] = {name: [] for name in wanted}
@@ -137,6 +137,28 @@ def _read_json_lines(path: Path, wanted: Collection[str]) -> tuple[pa.Table, lis
             pieces[name].append(from_values(values, name, source, num_rows - len(values)))
             values.clear()
 
+    for num_rows, record in enumerate(records, start=1):
+        if record.keys() - names.keys():
+            names.update(dict.fromkeys(record))
+        for name, values in block.items():
+            values.append(record.get(name))
+        if num_rows % _ROWS_AT_ONCE == 0:
+            end_block()
+    end_block()
+    return pa.table({name: chunked(pieces[name]) for name in wanted if name in names}), list(names), source
+
+
+def json_records(path: Path) -> tuple[Source, Iterator[dict[str, Any]]]:
+    """How errors call a file of JSON lines, and its objects, one at a time.
+
+    The iterator raises `LogError` for a line that is no object (naming the row and line), and where there is none.
+    """
+    source = Source(path.name, lambda row: _json_line_number(path, row))
+    return source, _records(path, source)
+
+
+def _records(path: Path, source: Source) -> Iterator[dict[str, Any]]:
+    num_rows = 0
     try:
         for num_rows, (line, content) in enumerate(_json_lines(path), start=1):
             try:
@@ -145,18 +167,11 @@ def _read_json_lines(path: Path, wanted: Collection[str]) -> tuple[pa.Table, lis
                 raise _at_line(source, num_rows, line, "a JSON object", f"{content[:60]!r} ({error})") from error
             if type(record) is not dict:
                 raise _at_line(source, num_rows, line, "a JSON object", content[:60].decode(errors="replace").strip())
-            if record.keys() - names.keys():
-                names.update(dict.fromkeys(record))
-            for name, values in block.items():
-                values.append(record.get(name))
-            if num_rows % _ROWS_AT_ONCE == 0:
-                end_block()
+            yield record
     except (OSError, EOFError, zlib.error) as error:
         raise source.error("lines of JSON", str(error)) from error
     if not num_rows:
         raise source.error("at least one line", "an empty file")
-    end_block()
-    return pa.table({name: chunked(pieces[name]) for name in wanted if name in names}), list(names), source
 
 
 def _at_line(source: Source, row: int, line: int, expected: str, got: str) -> LogError:

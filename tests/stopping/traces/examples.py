@@ -1,5 +1,7 @@
 """Logs and strategies the trace tests share."""
 
+import copy
+import math
 from pathlib import Path
 from typing import Any
 
@@ -61,3 +63,24 @@ def long_tables(draw: st.DrawFn, live: bool = False) -> dict[str, list[Any]]:
         table["would_stop_at"] = column(st.none() | st.integers(0, 2**31 - 1))
         table["propensity"] = column(st.none() | st.floats(0, 1, exclude_min=True))
     return table
+
+
+JUNK = (None, True, 0, -1, 1.5, math.nan, 2**40, "", "x", [], [None], [[]], [["a"]], {}, {"a": 1}, [{"a": []}])
+
+
+@st.composite
+def damaged(draw: st.DrawFn, lines: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """The lines of a log with one to three values of theirs replaced by something else, or gone."""
+    lines = copy.deepcopy(lines)
+    for _ in range(draw(st.integers(1, 3))):
+        at: Any = lines[draw(st.integers(0, len(lines) - 1))]
+        while True:
+            key = draw(st.sampled_from(list(at) if isinstance(at, dict) else range(len(at))))
+            if not isinstance(at[key], dict | list) or not at[key] or draw(st.booleans()):
+                break
+            at = at[key]
+        if draw(st.booleans()):
+            at[key] = copy.deepcopy(draw(st.sampled_from(JUNK)))
+        elif len(at) > 1:
+            del at[key]
+    return lines
