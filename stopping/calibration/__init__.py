@@ -4,6 +4,7 @@ import stopping.calibration.length_correctness  # noqa: F401  (registers its fit
 from stopping.calibration.certification import Certificate, Certification, Grade, certify, order_by_risk
 from stopping.calibration.diagnostics import Diagnostics, diagnose
 from stopping.calibration.fit import Fit, fit, fit_all
+from stopping.calibration.planning import Plan, plan
 
 __all__ = [
     "Certificate",
@@ -11,9 +12,11 @@ __all__ = [
     "Diagnostics",
     "Fit",
     "Grade",
+    "Plan",
     "certify",
     "diagnose",
     "fit",
     "fit_all",
     "order_by_risk",
+    "plan",
 ]

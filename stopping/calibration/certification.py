@@ -184,7 +184,7 @@ def certify(
     if not rules:
         raise ValueError("policies: expected at least one, got none")
     risk = _risk(log)
-    losses = _losses_on(rules, log, problem, reference, num_orders, seed)
+    losses = losses_on(log, rules, problem, reference, num_orders=num_orders, seed=seed)
     proven = np.array([_is_proven(problem, policy, reference) for policy in rules])
     p_value, bound = p_values(losses, max_accuracy_drop), upper_bounds(losses, confidence)
     passed = np.cumprod(proven | (p_value <= risk_of(confidence))).astype(bool)
@@ -231,7 +231,7 @@ def order_by_risk(
     """
     reference = sims.reference_rule(problem, log) if reference is None else reference
     _refuse_informative(log, problem)
-    losses = _losses_on(policies, log, problem, reference, num_orders, seed)
+    losses = losses_on(log, policies, problem, reference, num_orders=num_orders, seed=seed)
     proven = [_is_proven(problem, policy, reference) for policy in policies]
     return _sorted(policies, proven, upper_bounds(losses, confidence), losses.mean(axis=1))
 
@@ -266,10 +266,13 @@ def losses_of(policies: Sequence[Any], problem: Any, reference: Any, worlds: Any
     return mean
 
 
-def _losses_on(
-    policies: Sequence[Any], log: TraceLog, problem: Any, reference: Any, num_orders: int, seed: int
+def losses_on(
+    log: TraceLog, policies: Sequence[Any], problem: Any, reference: Any, *, num_orders: int = 1, seed: int = 0
 ) -> np.ndarray:
-    """Losses on a log's problems, in an order that hangs on their names and the seed alone."""
+    """The loss of each rule on each of a log's problems, in an order that hangs on their names and the seed alone.
+
+    Args, and errors, as `losses_of` and `certify`.
+    """
     risk = _risk(log)
     unjudged = {} if risk == "accuracy" else {"judged": False}
     worlds = problem.worlds(log, num_orders=num_orders, seed=seed, **unjudged)

@@ -1,4 +1,4 @@
-"""The command line: `stopping fit | simulate | replay | compare | inspect | demo | study | reasoner`.
+"""The command line: `stopping fit | simulate | replay | compare | plan | inspect | demo | study | reasoner`.
 
 Exit codes: 0 done; 1 what was asked for cannot be achieved (a precision not reached, a fit that did not converge);
 2 bad input, said in one line; 70 a bug of ours, with its traceback.
@@ -16,6 +16,7 @@ from stopping.cli.exits import BUG, guarded
 from stopping.cli.fit import fit
 from stopping.cli.inspect import inspect
 from stopping.cli.options import flat
+from stopping.cli.plan import plan
 from stopping.cli.reasoner import reasoner
 from stopping.cli.replay import replay
 from stopping.cli.simulate import simulate
@@ -28,7 +29,7 @@ app = typer.Typer(
     add_completion=False,
     pretty_exceptions_enable=False,
 )
-for command in (demo, inspect, compare, fit, simulate, replay, study):
+for command in (demo, inspect, compare, fit, simulate, replay, plan, study):
     app.command()(flat(guarded(command)))
 app.add_typer(reasoner)
 
