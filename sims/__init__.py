@@ -3,7 +3,7 @@
 from sims.comparison import Comparison, Row, compare
 from sims.estimates import Estimate
 from sims.first_finish import first_finish
-from sims.replay import replay, replay_worlds
+from sims.replay import play_rules, replay, replay_worlds
 from sims.results import Result, difference
 from sims.simulate import PrecisionNotReached, draw, simulate
 
@@ -17,6 +17,7 @@ __all__ = [
     "difference",
     "draw",
     "first_finish",
+    "play_rules",
     "replay",
     "replay_worlds",
     "simulate",

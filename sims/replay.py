@@ -1,13 +1,16 @@
-"""Play a policy through the worlds a log holds."""
+"""Play policies through the worlds a log holds."""
 
+from collections import defaultdict
+from collections.abc import Sequence
 from typing import Any
 
 import jax
 import numpy as np
 
-from sims.engine import Digest, blocks_of, play_block
+from sims.engine import FAMILY_BLOCK, Digest, blocks_of, play_block, play_family
 from sims.results import Result
-from stopping.problems import admit, as_pytree
+from stopping.policies import parameters
+from stopping.problems import admit, as_pytree, stack
 from stopping.traces import TraceLog
 
 
@@ -45,3 +48,38 @@ def replay_worlds(problem: Any, policy: Any, worlds: Any) -> Result:
     shape = (num_units, num_orders)
     values = {name: np.concatenate([part[name] for part in parts]).reshape(shape).mean(axis=1) for name in parts[0]}
     return Result(values, str(digest), f"replay of {policy}")
+
+
+def play_rules(problem: Any, policies: Sequence[Any], worlds: Any, components: Sequence[str]) -> dict[str, np.ndarray]:
+    """Components of what each of many policies makes of each world, `[policies, units, orders]`.
+
+    Policies of one class are played together.
+
+    Args:
+        problem: its model is not used.
+        policies: any that the problem admits.
+        worlds: with leading axes `[units, orders]`.
+        components: of the outcome, by name.
+
+    Raises:
+        PolicyMismatch: if a policy needs a signal, an action or more traces than the problem has.
+    """
+    families: dict[Any, list[int]] = defaultdict(list)
+    for index, policy in enumerate(policies):
+        admit(problem, policy)
+        shapes = tuple(np.shape(value) for value in parameters(policy).values())
+        families[type(policy), shapes].append(index)
+    lead = jax.tree.leaves(worlds)[0].shape[:2]
+    flat = jax.tree.map(lambda leaf: np.asarray(leaf).reshape(-1, *leaf.shape[2:]), worlds)
+    parts: dict[str, list[np.ndarray]] = defaultdict(list)
+    for family in families.values():
+        stacked = stack([policies[index] for index in family])
+        blocks = [
+            [np.asarray(getattr(outcome, name))[:, :count] for name in components]
+            for _, count, block in blocks_of(flat, FAMILY_BLOCK)
+            for outcome in [play_family(problem, stacked, block)]
+        ]
+        for name, values in zip(components, zip(*blocks, strict=True), strict=True):
+            parts[name].append(np.concatenate(values, axis=1))
+    back = np.argsort(np.concatenate(list(families.values())))
+    return {name: np.concatenate(values)[back].reshape(-1, *lead) for name, values in parts.items()}

@@ -17,6 +17,7 @@ import importlib
 from typing import Any
 
 _PUBLIC = {
+    "certify": "stopping.calibration",
     "compare": "sims",
     "check": "stopping.traces",
     "fit": "stopping.calibration",

@@ -10,7 +10,7 @@ Standard errors are by problem: a problem's traces are not independent of each o
 import math
 from collections import defaultdict
 from collections.abc import Iterable
-from typing import Any, NamedTuple
+from typing import Any
 
 import equinox as eqx
 import jax
@@ -21,6 +21,7 @@ from matplotlib.figure import Figure
 
 import sims
 from sims.estimates import Estimate
+from sims.studies import Part
 from stopping.plots import COLOURS, MARKERS
 from stopping.policies import FirstFinish, FixedSamples
 from stopping.problems import Sampling
@@ -36,14 +37,6 @@ FEWEST_SHOWN = 20  # problems behind a point of a curve
 DRAFTED_TRACES = 4  # of each problem with tokens
 BATCH_TRACES, WIDTH_TOKENS = 16, 128  # read at once; their width is a multiple, so that few programs are compiled
 CLASSES = ("operand", "operator", "result", "verdict", "punctuation", "line end", "word", "answer")
-
-
-class Part(NamedTuple):
-    """One question, a table `rows[name] = Estimate` and a picture."""
-
-    question: str
-    rows: dict[str, Estimate]
-    figure: Figure
 
 
 def run(log: TraceLog) -> dict[str, Part]:

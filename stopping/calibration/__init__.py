@@ -1,7 +1,22 @@
-"""A model from a log: likelihoods, the search for their maximum, and diagnostics."""
+"""A model from a log: likelihoods, the search for their maximum, and diagnostics; and certificates for rules."""
 
 import stopping.calibration.length_correctness  # noqa: F401  (registers its fit)
+from stopping.calibration.certification import Certificate, Certification, Grade, certify, order_by_risk
 from stopping.calibration.diagnostics import Diagnostics, diagnose
 from stopping.calibration.fit import Fit, fit, fit_all
+from stopping.calibration.planning import Plan, plan
 
-__all__ = ["Diagnostics", "Fit", "diagnose", "fit", "fit_all"]
+__all__ = [
+    "Certificate",
+    "Certification",
+    "Diagnostics",
+    "Fit",
+    "Grade",
+    "Plan",
+    "certify",
+    "diagnose",
+    "fit",
+    "fit_all",
+    "order_by_risk",
+    "plan",
+]

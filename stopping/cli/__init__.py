@@ -1,4 +1,4 @@
-"""The command line: `stopping fit | simulate | replay | compare | inspect | convert | demo | study | reasoner`.
+"""The command line: `stopping fit | simulate | replay | compare | plan | inspect | convert | demo | study | reasoner`.
 
 Exit codes: 0 done; 1 what was asked for cannot be achieved (a precision not reached, a fit that did not converge);
 2 bad input, said in one line; 70 a bug of ours, with its traceback.
@@ -17,6 +17,7 @@ from stopping.cli.exits import BUG, guarded
 from stopping.cli.fit import fit
 from stopping.cli.inspect import inspect
 from stopping.cli.options import flat
+from stopping.cli.plan import plan
 from stopping.cli.reasoner import reasoner
 from stopping.cli.replay import replay
 from stopping.cli.simulate import simulate
@@ -29,7 +30,7 @@ app = typer.Typer(
     add_completion=False,
     pretty_exceptions_enable=False,
 )
-for command in (demo, inspect, convert, compare, fit, simulate, replay, study):
+for command in (demo, inspect, convert, compare, fit, simulate, replay, plan, study):
     app.command()(flat(guarded(command)))
 app.add_typer(reasoner)
 

@@ -250,6 +250,45 @@ class DemoOutput(Output):
     advice: str
 
 
+class Losses(Record):
+    """Of a rule against a reference (named if a log was asked): problems with another outcome, and the mean loss."""
+
+    rule: str | None
+    reference: str | None
+    discordance: Probability
+    mean_loss: float
+
+
+class Recording(Record):
+    """What recording takes; `least_saving_tokens` is what a request must save, null where no requests were given."""
+
+    num_samples: Count
+    mean_tokens: float
+    probe_tokens: float
+    tokens_a_problem: float
+    tokens: float
+    cost: float
+    least_saving_tokens: float | None
+
+
+class PlanOutput(Output):
+    """`stopping plan`: the fewest problems of any certificate, and those for a rule with these losses.
+
+    `num_problems` is null where no losses are known, and where no number looked at would do (`possible` is then false).
+    """
+
+    command: Literal["plan"] = "plan"
+    log: LogSummary | None
+    max_accuracy_drop: float
+    confidence: float
+    floor: Count
+    losses: Losses | None
+    power: Probability
+    num_problems: Count | None
+    possible: bool
+    recording: Recording
+
+
 class StudyOutput(Output):
     """`stopping study`: its tables, as one."""
 
@@ -267,6 +306,7 @@ OUTPUTS: dict[str, type[Output]] = {
     "inspect": InspectOutput,
     "convert": ConvertOutput,
     "demo": DemoOutput,
+    "plan": PlanOutput,
     "study": StudyOutput,
 }
 

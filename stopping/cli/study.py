@@ -1,5 +1,6 @@
 """`stopping study`: a question put to the library by name, answered with a table and pictures."""
 
+import importlib
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -8,19 +9,27 @@ import typer
 from stopping.cli.options import OutputOptions, busy
 
 if TYPE_CHECKING:
-    from sims.studies.reasoner import Part
+    from sims.studies import Part
     from stopping.cli.output import LogSummary
 
-STUDIES = ("reasoner",)
+STUDIES = ("reasoner", "certification")
 
 
 def study(
-    name: Annotated[str, typer.Argument(metavar="NAME", help="reasoner: what the shipped model's traces are like.")],
+    name: Annotated[
+        str,
+        typer.Argument(
+            metavar="NAME",
+            help="reasoner: what the shipped model's traces are like; certification: do certificates keep their word.",
+        ),
+    ],
     output: OutputOptions,
     log: Annotated[
         Path | None,
         typer.Option(
-            metavar="FILE", help="A log of `stopping reasoner record`; by default the shipped one.", show_default=False
+            metavar="FILE",
+            help="A log, for reasoner one of `stopping reasoner record`; default the shipped one.",
+            show_default=False,
         ),
     ] = None,
     out: Annotated[
@@ -32,7 +41,6 @@ def study(
     if name not in STUDIES:
         raise ValueError(f"NAME: expected one of {', '.join(STUDIES)}, got {name}")
 
-    from sims.studies import reasoner
     from stopping.cli.output import Figure, LogSummary, StudyOutput
     from stopping.cli.tables import new_table
     from stopping.reasoner import load_log
@@ -40,7 +48,8 @@ def study(
 
     with busy(console, "studying"):
         data = load(log) if log else load_log()
-        parts = reasoner.run(data)
+        about = importlib.import_module(f"sims.studies.{name}")
+        parts = about.run(data)
     summary = LogSummary.of(log.name if log else "shipped log", data)
     for part in parts.values():
         table = new_table(part.question, "estimate")
@@ -48,10 +57,10 @@ def study(
             table.add_row(what, str(estimate))
         console.print(table)
         console.print()
-    console.print("± is one standard error, by problem.")
+    console.print("± is one standard error, of independent problems or runs.")
     if out is not None:
         out.mkdir(parents=True, exist_ok=True)
-        (out / "README.md").write_text(_page(name, str(reasoner.__doc__), summary, parts), encoding="utf-8")
+        (out / "README.md").write_text(_page(name, str(about.__doc__), summary, parts), encoding="utf-8")
         for title, part in parts.items():
             part.figure.savefig(out / f"{title}.png")
         console.print(f"Tables and pictures: {out}", markup=False)
@@ -68,7 +77,7 @@ def _page(name: str, about: str, log: "LogSummary", parts: "dict[str, Part]") ->
     ]
     for title, part in parts.items():
         rows = [f"| {what} | {estimate} | {estimate.num_independent:,} |" for what, estimate in part.rows.items()]
-        table = "\n".join(["| | estimate | problems |", "| --- | --- | --- |", *rows])
+        table = "\n".join(["| | estimate | problems or runs |", "| --- | --- | --- |", *rows])
         heading = title.replace("_", " ").capitalize()
         sections += [f"## {heading}", part.question, f"![{heading}]({title}.png)", table]
     return "\n\n".join(sections) + "\n"

@@ -33,6 +33,7 @@ from stopping.models import LengthCorrectness
 from stopping.policies import NO_ANSWER, Action, FixedSamples, Kind, Return, SamplingObservation, TokenBudget, bind
 from stopping.policies.policy import whole_number
 from stopping.problems.sampling_events import NEVER, Clock, Run, SamplingWorld
+from stopping.problems.settled_votes import never_changes_the_vote
 from stopping.traces import TraceLog, from_columns
 
 
@@ -240,6 +241,16 @@ class Sampling(eqx.Module):
             raise ValueError("model: expected a model, got None: the bound is a statement about one")
         return jnp.max(self._alone(world, self.model.right_probs(world.problem, world.length_tokens, world.answer)))
 
+    def same_answers(self, policy: Any, reference: Any) -> bool:
+        """Whether the policy returns the reference's answer in every world: a proof, without data.
+
+        The reference is `FixedSamples` of all `num_traces`, and the policy one that only ever sees the votes of the leader
+        and the runner-up, and stops: all it could do is looked at (`theory_notes/02_bounds.md`, claim 3).
+        """
+        if not (isinstance(reference, FixedSamples) and reference.num_samples == self.num_traces):
+            return False
+        return never_changes_the_vote(policy, self.num_traces)
+
     def _alone(self, world: SamplingWorld, worth: Float[Array, " traces"]) -> Float[Array, " traces"]:
         """What running one trace alone is worth, for each trace, if it is right with chance `worth`."""
         cost = self.price_per_token + self.price_per_second * self.seconds_per_token
@@ -266,13 +277,14 @@ class Sampling(eqx.Module):
             )
         return FixedSamples(min(count, self.num_traces))
 
-    def worlds(self, log: TraceLog, *, num_orders: int = 1, seed: int = 0) -> SamplingWorld:
+    def worlds(self, log: TraceLog, *, num_orders: int = 1, seed: int = 0, judged: bool = True) -> SamplingWorld:
         """The worlds a log holds: each problem's traces in the order logged, or in `num_orders` random orders.
 
         Args:
             log: with known correctness.
             num_orders: 1 for the order logged, more for so many random ones without replacement.
             seed: of the orders.
+            judged: False where only answers are compared: correctness may then be unknown, and counts as wrong.
 
         Returns:
             A world with leading axes `[problems, orders]`; past a problem's samples `logged` is False.
@@ -282,7 +294,7 @@ class Sampling(eqx.Module):
                 `num_orders` is not a whole number >= 1.
         """
         num_orders = whole_number("num_orders", num_orders, 1)
-        if not log.correct_known[log.present].all():
+        if judged and not log.correct_known[log.present].all():
             unknown = int((log.present & ~log.correct_known).sum())
             raise ValueError(f"log: expected known correctness, got {unknown} traces without; see stopping.check(log)")
         num_problems, num_samples = log.present.shape

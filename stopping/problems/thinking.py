@@ -224,7 +224,7 @@ class Thinking(eqx.Module):
         best = jnp.argmax(jnp.where(answers, outcomes.utility, -jnp.inf))
         return jax.tree.map(lambda values: values[best], outcomes)
 
-    def worlds(self, log: TraceLog, *, num_orders: int = 1, seed: int = 0) -> ThinkingWorld:
+    def worlds(self, log: TraceLog, *, num_orders: int = 1, seed: int = 0, judged: bool = True) -> ThinkingWorld:
         """The worlds a log holds, with leading axes `[problems, samples]`: each trace is an episode by itself.
 
         A problem with fewer samples than another repeats its own in turn. Decision points are the checkpoints past a trace's
@@ -234,6 +234,7 @@ class Thinking(eqx.Module):
             log: with checkpoints on every problem (`log.take(log.probed)`), forced answers and known correctness.
             num_orders: 1: one trace has no order.
             seed: not used.
+            judged: False where only answers are compared: correctness may then be unknown, and counts as wrong.
 
         Raises:
             ValueError: naming what is missing; if `num_orders` is not 1; if checkpoints lie at fractions of the final length,
@@ -241,7 +242,7 @@ class Thinking(eqx.Module):
         """
         if num_orders != 1:
             raise ValueError(f"num_orders: expected 1, for each trace is an episode by itself, got {num_orders!r}")
-        return logged_worlds(log)
+        return logged_worlds(log, judged)
 
     def log(self, worlds: ThinkingWorld) -> TraceLog:
         """A log of worlds with leading axis `[problems]`, one sample each, as if they had been recorded."""

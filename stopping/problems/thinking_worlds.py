@@ -44,7 +44,7 @@ class ThinkingWorld(NamedTuple):
     problem: Int[Array, ""]
 
 
-def logged_worlds(log: TraceLog) -> ThinkingWorld:
+def logged_worlds(log: TraceLog, judged: bool) -> ThinkingWorld:
     """The worlds of a log; see `Thinking.worlds`."""
     probes = log.checkpoints
     if probes is None:
@@ -58,7 +58,7 @@ def logged_worlds(log: TraceLog) -> ThinkingWorld:
             f"log: expected checkpoints on every problem, got {int((~log.probed).sum())} without; "
             "take those that have them: log.take(log.probed)"
         )
-    if not log.correct_known[log.present].all():
+    if judged and not log.correct_known[log.present].all():
         unknown = int((log.present & ~log.correct_known).sum())
         raise ValueError(f"log: expected known correctness, got {unknown} traces without; see stopping.check(log)")
     chosen = probes.position_tokens > 0
@@ -94,7 +94,7 @@ def logged_worlds(log: TraceLog) -> ThinkingWorld:
         "probe_right": placed(probes.correct, False, np.bool_),
         "probe_cost_tokens": placed(probes.probe_cost_tokens, 0, np.int32),
         "signals": signals,
-        "probe_known": placed(probes.correct_known, True, np.bool_),
+        "probe_known": placed(probes.correct_known | (not judged), True, np.bool_),
         "problem": np.broadcast_to(np.arange(log.num_problems, dtype=np.int32)[:, None], log.present.shape),
     }
     own = np.arange(log.num_samples) % log.samples_per_problem[:, None]  # a shorter row repeats its own samples

@@ -57,7 +57,10 @@ def thinking_families(worlds: ThinkingWorld) -> dict[str, Sequence[Any]]:
         high = thresholds("log_close_prob", HIGH)
         low = thresholds("log_close_prob", LOW)
         families["CloseTokenThreshold"] = [CloseTokenThreshold(value, NEVER_LOG_PROB, 0) for value in high] + [
-            CloseTokenThreshold(value, give_up, tokens) for value in high[2:] for give_up in low for tokens in patience[1:]
+            CloseTokenThreshold(value, give_up, tokens)
+            for value in high[2:]
+            for give_up in low
+            for tokens in patience[1:]
         ]
     if "mean_log_prob" in worlds.signals:
         families["WindowedConfidence"] = [

@@ -1,0 +1,130 @@
+"""How much must be recorded before a rule can be certified, what that costs, and when it does not pay."""
+
+import math
+from dataclasses import dataclass
+
+import numpy as np
+
+from stopping.calibration.betting import problems_floor, problems_used
+
+POWER = 0.9
+NUM_RUNS = 1000  # of a certification: the power has a standard error of .01
+NUM_PARTS = 10  # that runs are computed in, for memory
+MOST_PROBLEMS = 2**15  # looked at
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What certification takes.
+
+    Attributes:
+        max_accuracy_drop, confidence: what is to be certified.
+        floor: the fewest problems of any certificate, had the rule no loss.
+        num_problems: with which a rule with these losses is certified with chance `POWER`; None without losses, or if
+            `MOST_PROBLEMS` do not do.
+        tokens_a_problem: generated to record one, probes included.
+        tokens: for `num_problems`, or the floor where there is none.
+        cost: of those tokens, in the price's unit.
+        least_saving_tokens: a request must save so many for the recording to be paid back in time; None without requests.
+    """
+
+    max_accuracy_drop: float
+    confidence: float
+    floor: int
+    num_problems: int | None
+    tokens_a_problem: float
+    tokens: float
+    cost: float
+    least_saving_tokens: float | None
+
+
+def plan(
+    max_accuracy_drop: float,
+    confidence: float = 0.95,
+    *,
+    discordance: float | None = None,
+    mean_loss: float = 0.0,
+    num_samples: int = 1,
+    mean_tokens: float = 0.0,
+    probe_tokens: float = 0.0,
+    price_per_token: float = 0.0,
+    requests_per_day: float | None = None,
+    payback_days: float = 30.0,
+) -> Plan:
+    """Say how many problems certification takes, what recording them costs, and the saving below which it does not pay.
+
+    Args:
+        max_accuracy_drop: the limit on the loss, between 0 and 1.
+        confidence: of the certificate.
+        discordance: the share of problems on which the rule changes the outcome; None if nothing is known of it.
+        mean_loss: of the rule, at most the discordance in size: the share it spoils less the share it mends.
+        num_samples: traces recorded of each problem.
+        mean_tokens: of a trace.
+        probe_tokens: of all probes of a trace.
+        price_per_token: in any unit.
+        requests_per_day: that the rule will serve.
+        payback_days: in which savings must have paid for the recording.
+
+    Raises:
+        ValueError: naming the argument, for a number that cannot be.
+    """
+    floor = problems_floor(max_accuracy_drop, confidence)
+    at_least_zero = {"mean_tokens": mean_tokens, "probe_tokens": probe_tokens, "price_per_token": price_per_token}
+    for name, number in at_least_zero.items():
+        if not (math.isfinite(number) and number >= 0):
+            raise ValueError(f"{name}: expected a number >= 0, got {number!r}")
+    more_than_zero = {"num_samples": num_samples, "requests_per_day": requests_per_day, "payback_days": payback_days}
+    for name, known in more_than_zero.items():
+        if known is not None and not (math.isfinite(known) and known > 0):
+            raise ValueError(f"{name}: expected a number > 0, got {known!r}")
+    num_problems = (
+        None if discordance is None else problems_needed(max_accuracy_drop, confidence, discordance, mean_loss)
+    )
+    tokens_a_problem = num_samples * (mean_tokens + probe_tokens)
+    tokens = (num_problems or floor) * tokens_a_problem
+    return Plan(
+        max_accuracy_drop,
+        confidence,
+        floor,
+        num_problems,
+        tokens_a_problem,
+        tokens,
+        tokens * price_per_token,
+        None if requests_per_day is None else tokens / (requests_per_day * payback_days),
+    )
+
+
+def problems_needed(max_drop: float, confidence: float, discordance: float, mean_loss: float = 0.0) -> int | None:
+    """With how many problems a rule is certified with chance `POWER`; None if `MOST_PROBLEMS` do not do.
+
+    A problem's loss is 1, -1 or 0, with chances (discordance ± mean_loss) / 2 of the first two. A certification, once
+    reached, is not lost with more problems: the number is the `POWER` quantile of the problems used in `NUM_RUNS` drawn
+    certifications, with a fixed seed.
+
+    Raises:
+        ValueError: naming the argument, for chances that cannot be or numbers outside (0, 1).
+    """
+    if not 0 <= discordance <= 1:
+        raise ValueError(f"discordance: expected a number from 0 to 1, got {discordance!r}")
+    if not abs(mean_loss) <= discordance:
+        raise ValueError(f"mean_loss: expected at most the discordance {discordance!r} in size, got {mean_loss!r}")
+    num_problems = 2 * problems_floor(max_drop, confidence)
+    if mean_loss >= max_drop:
+        return None
+    while True:
+        losses = drawn_losses(discordance, mean_loss, (NUM_RUNS, num_problems))
+        parts = np.array_split(losses, NUM_PARTS)
+        used = np.concatenate([problems_used(part, max_drop, confidence) for part in parts])
+        enough = int(np.quantile(used, POWER, method="higher"))
+        if enough <= num_problems:
+            return enough
+        if num_problems >= MOST_PROBLEMS:
+            return None
+        num_problems = min(2 * num_problems, MOST_PROBLEMS)
+
+
+def drawn_losses(discordance: float, mean_loss: float, shape: tuple[int, ...], seed: int = 0) -> np.ndarray:
+    """Draw losses of 1, -1 and 0, with chances (discordance ± mean_loss) / 2 of the first two; int8."""
+    uniform = np.random.default_rng(seed).random(shape, np.float32)
+    spoilt, changed = uniform < (discordance + mean_loss) / 2, uniform < discordance
+    return spoilt.astype(np.int8) - (changed & ~spoilt)
