@@ -29,6 +29,8 @@ _PUBLIC = {
     "Sampling": "stopping.problems",
     "solve": "stopping.solvers",
     "split": "stopping.traces",
+    "Thinking": "stopping.problems",
+    "tune": "stopping.calibration",
 }
 _STAGES = (
     "artifacts",

@@ -14,7 +14,8 @@ from matplotlib.figure import Figure
 from matplotlib.patheffects import withStroke
 
 if TYPE_CHECKING:
-    from sims import Comparison
+    from sims import Comparison, Estimate
+    from stopping.calibration import Tuning
 
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#000000", "#E69F00", "#56B4E9")
 MARKERS = ("o", "s", "^", "D", "v", "P", "X")
@@ -36,8 +37,41 @@ def frontier(comparison: "Comparison", names: Sequence[str]) -> Figure:
         names: of the rules, in its order.
     """
     rows = comparison.rows
-    unit = 1000 if max(row.result.total_tokens.mean for row in rows) >= 10_000 else 1
-    figures = [(row.result.total_tokens, row.result.correct) for row in rows]
+    shown = [name.removeprefix("VoteTable.") for name in names]
+    shown[0] += " (reference)"
+    return _frontier(
+        [(row.result.total_tokens, row.result.correct) for row in rows],
+        [type(row.policy).__name__ for row in rows],
+        shown,
+        filled=[index == 0 for index in range(len(rows))],
+    )
+
+
+def tuning(found: "Tuning") -> Figure:
+    """Draw the rules that `tune` tested, on the test part: accuracy against tokens. Certified ones are filled.
+
+    The reference, the best fixed rule and the one chosen are named.
+    """
+    from stopping.calibration import Grade
+    from stopping.cli.rules import name_of
+
+    named = {rule: name_of(rule.policy) for rule in (found.best_fixed, found.chosen) if rule is not None}
+    if found.chosen is not None:
+        named[found.chosen] += " (chosen)"
+    measured = [found.reference_measured, *(rule.measured for rule in found.tested)]
+    return _frontier(
+        [(figures.total_tokens, figures.accuracy) for figures in measured],
+        [type(found.reference).__name__, *(type(rule.policy).__name__ for rule in found.tested)],
+        [f"{name_of(found.reference)} (reference)", *(named.get(rule, "") for rule in found.tested)],
+        filled=[True, *(rule.certificate.grade is not Grade.NONE for rule in found.tested)],
+    )
+
+
+def _frontier(
+    figures: Sequence[tuple["Estimate", "Estimate"]], kinds: Sequence[str], names: Sequence[str], filled: Sequence[bool]
+) -> Figure:
+    """Accuracy against tokens, one point a rule; rules without a name are told by shape and colour alone."""
+    unit = 1000 if max(tokens.mean for tokens, _ in figures) >= 10_000 else 1
     points = np.array([[figure.mean for figure in pair] for pair in figures]) * (1 / unit, 100)
     errors = np.array([[figure.standard_error for figure in pair] for pair in figures]) * (1 / unit, 100)
     errors = np.where(np.isfinite(errors), errors, 0)
@@ -48,18 +82,22 @@ def frontier(comparison: "Comparison", names: Sequence[str]) -> Figure:
     axes = figure.add_subplot()
     axes.plot(*line.T, color="0.75", linewidth=1.2, zorder=1)
     style = cycle(zip(COLOURS, MARKERS, strict=True))
-    styles = {kind: next(style) for kind in dict.fromkeys(type(row.policy).__name__ for row in rows)}
-    for index, (row, point, error) in enumerate(zip(rows, points, errors, strict=True)):
-        colour, marker = styles[type(row.policy).__name__]
+    styles = {kind: next(style) for kind in dict.fromkeys(kinds)}
+    seen: set[str] = set()
+    for kind, point, error, is_filled in zip(kinds, points, errors, filled, strict=True):
+        colour, marker = styles[kind]
         axes.errorbar(*point, *error[::-1], color=colour, elinewidth=0.6, alpha=0.6, zorder=2)
         axes.plot(
-            *point, color=colour, marker=marker, markersize=5.5, markeredgewidth=1.2, zorder=3,
-            markerfacecolor="none" if index else colour,
+            *point, color=colour, marker=marker, markersize=5.5, markeredgewidth=1.2, zorder=3, linestyle="none",
+            markerfacecolor=colour if is_filled else "none", label=None if kind in seen else kind,
         )  # fmt: skip
+        seen.add(kind)
     axes.set_xlabel("total tokens a problem" + (", thousands" if unit > 1 else ""))
     axes.set_ylabel("accuracy, %")
-    num_problems = rows[0].result.correct.num_independent
+    num_problems = figures[0][1].num_independent
     axes.set_title(f"± one standard error over {num_problems:,} problems", fontsize=_LABEL_POINTS, loc="right")
+    if not all(names):
+        axes.legend(frameon=False, fontsize=_LABEL_POINTS, loc="lower right")
     axes.margins(x=0.12, y=0.2)
     axes.set_xlim(left=max(0, axes.get_xlim()[0]))
     axes.spines[["top", "right"]].set_visible(False)
@@ -69,9 +107,10 @@ def frontier(comparison: "Comparison", names: Sequence[str]) -> Figure:
     axes.autoscale(False)  # and these limits, whatever leaders are drawn
     reach = errors[:, None] * np.eye(2)  # [rules, axes, 2]
     bars = np.stack([points[:, None] - reach, points[:, None] + reach], axis=2).reshape(-1, 2, 2)
-    shown = [name.removeprefix("VoteTable.") for name in names]
-    shown[0] += " (reference)"
-    _label(axes, points, shown, np.concatenate([bars, np.stack([line[:-1], line[1:]], axis=1)]))
+    is_named = np.array([bool(name) for name in names])
+    marks = np.stack([points[~is_named]] * 2, axis=1)
+    ink = np.concatenate([bars, np.stack([line[:-1], line[1:]], axis=1), marks])
+    _label(axes, points[is_named], [name for name in names if name], ink)
     return figure
 
 

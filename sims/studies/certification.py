@@ -12,7 +12,6 @@ import numpy as np
 from matplotlib.figure import Figure
 from scipy.stats import beta
 
-from sims.comparison import reference_rule
 from sims.estimates import Estimate
 from sims.studies import Part
 from stopping.calibration.betting import p_values, problems_used
@@ -50,7 +49,7 @@ def certification(log: TraceLog) -> tuple[dict[str, Estimate], Figure]:
         for seed, (name, share) in enumerate(LAWS.items())
     }
     rules, problem = _rules(log), Sampling(None, log.num_samples)
-    losses = losses_on(log, rules, problem, reference_rule(problem, log))
+    losses = losses_on(log, rules, problem, problem.reference_rule(log))
     truth = losses.mean(axis=1)
     chosen = np.random.default_rng(0).integers(0, log.num_problems, (NUM_RUNS, NUM_PROBLEMS))
     for rule, values, loss in zip(rules, losses, truth, strict=True):

@@ -1,10 +1,12 @@
 """A model from a log: likelihoods, the search for their maximum, and diagnostics; and certificates for rules."""
 
 import stopping.calibration.length_correctness  # noqa: F401  (registers its fit)
+from stopping.calibration.betting import problems_floor
 from stopping.calibration.certification import Certificate, Certification, Grade, certify, order_by_risk
 from stopping.calibration.diagnostics import Diagnostics, diagnose
 from stopping.calibration.fit import Fit, fit, fit_all
 from stopping.calibration.planning import Plan, plan
+from stopping.calibration.tuning import Measured, Tested, Tuning, tune
 
 __all__ = [
     "Certificate",
@@ -12,11 +14,16 @@ __all__ = [
     "Diagnostics",
     "Fit",
     "Grade",
+    "Measured",
     "Plan",
+    "Tested",
+    "Tuning",
     "certify",
     "diagnose",
     "fit",
     "fit_all",
     "order_by_risk",
     "plan",
+    "problems_floor",
+    "tune",
 ]

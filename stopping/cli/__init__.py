@@ -1,4 +1,4 @@
-"""The command line: `stopping fit | simulate | replay | compare | plan | inspect | convert | demo | study | reasoner`.
+"""The command line: `stopping fit | simulate | replay | compare | tune | plan | inspect | convert | demo | study | reasoner`.
 
 Exit codes: 0 done; 1 what was asked for cannot be achieved (a precision not reached, a fit that did not converge);
 2 bad input, said in one line; 70 a bug of ours, with its traceback.
@@ -22,6 +22,7 @@ from stopping.cli.reasoner import reasoner
 from stopping.cli.replay import replay
 from stopping.cli.simulate import simulate
 from stopping.cli.study import study
+from stopping.cli.tune import tune
 
 app = typer.Typer(
     name="stopping",
@@ -30,7 +31,7 @@ app = typer.Typer(
     add_completion=False,
     pretty_exceptions_enable=False,
 )
-for command in (demo, inspect, convert, compare, fit, simulate, replay, plan, study):
+for command in (demo, inspect, convert, compare, tune, fit, simulate, replay, plan, study):
     app.command()(flat(guarded(command)))
 app.add_typer(reasoner)
 

@@ -147,6 +147,24 @@ class ProblemOptions:
         _problem(metavar="N", min=1, help="Ask the rule every so many tokens too, not only when traces end."),
     ] = None
 
+    def thinking(self) -> Any:
+        """Return the thinking problem at these prices.
+
+        Raises:
+            ValueError: for an option that only a sampling problem has.
+        """
+        import stopping
+
+        for name in ("num_traces", "wave_size", "decision_interval_tokens"):
+            if getattr(self, name) is not None:
+                raise ValueError(f"--{name.replace('_', '-')}: means nothing for one chain of thought")
+        return stopping.Thinking(
+            price_per_token=self.price_per_token or 0.0,
+            price_per_second=self.price_per_second,
+            seconds_per_token=self.seconds_per_token,
+            lag_tokens=self.lag_tokens,
+        )
+
     def problem(self, model: Any, num_samples: int, *, price_per_token: float = 0.0) -> Any:
         """Return the sampling problem; the arguments after the model stand in for what was not given."""
         import stopping

@@ -289,6 +289,48 @@ class PlanOutput(Output):
     recording: Recording
 
 
+class MeasuredRule(Record):
+    """A rule on the test part: paired changes against the reference, tokens of latency, and the clairvoyant's share."""
+
+    accuracy: Figure
+    total_tokens: Figure
+    accuracy_change: Figure
+    saving_tokens: Figure
+    saving_share: Figure
+    saving_cost: Figure
+    latency_median_tokens: float
+    latency_95th_tokens: float
+    clairvoyant_share: float
+
+
+class TunedRule(Record):
+    """A rule that was tested: its certificate, and what it came to."""
+
+    rule: str
+    family: str
+    grade: Literal["proof", "data", "none"]
+    statement: str
+    loss_bound: float
+    p_value: float | None
+    measured: MeasuredRule
+
+
+class TuneOutput(Output):
+    """`stopping tune`: rules in the order of testing; `chosen` is null where the advice is to keep the reference."""
+
+    command: Literal["tune"] = "tune"
+    log: LogSummary
+    decision: Literal["sampling", "thinking"]
+    split: tuple[Count, Count, Count]
+    num_tried: Count
+    reference: str
+    reference_measured: MeasuredRule
+    rules: list[TunedRule]
+    chosen: str | None
+    policy: str | None
+    advice: str
+
+
 class StudyOutput(Output):
     """`stopping study`: its tables, as one."""
 
@@ -307,6 +349,7 @@ OUTPUTS: dict[str, type[Output]] = {
     "convert": ConvertOutput,
     "demo": DemoOutput,
     "plan": PlanOutput,
+    "tune": TuneOutput,
     "study": StudyOutput,
 }
 

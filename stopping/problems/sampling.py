@@ -217,6 +217,10 @@ class Sampling(eqx.Module):
             **rest,
         )
 
+    def priced(self, price_per_token: float) -> "Sampling":
+        """Return the same problem at another price of a token."""
+        return eqx.tree_at(lambda problem: problem.price_per_token, self, jnp.asarray(price_per_token, float))
+
     def hindsight(self, world: SamplingWorld) -> SamplingOutcome:
         """The clairvoyant: run the one trace that is worth most. No policy does better in any world."""
         best = jnp.argmax(self._alone(world, world.right.astype(float)))

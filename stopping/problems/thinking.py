@@ -214,6 +214,10 @@ class Thinking(eqx.Module):
             unsupported=unsupported,
         )
 
+    def priced(self, price_per_token: float) -> "Thinking":
+        """Return the same problem at another price of a token."""
+        return eqx.tree_at(lambda problem: problem.price_per_token, self, jnp.asarray(price_per_token, float))
+
     def hindsight(self, world: ThinkingWorld) -> ThinkingOutcome:
         """The clairvoyant: stop where it is worth most, without a probe. No policy does better in any world."""
         world = jax.tree.map(jnp.asarray, world)

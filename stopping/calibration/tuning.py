@@ -1,0 +1,282 @@
+"""From a log to a rule that a careful person would deploy, or to the advice not to bother.
+
+The log is split by problem. On the first part every member of every family of rules is played; those that no other beats in
+both loss and saving (and that seem to lose less than the limit) are put in the order of their risk, and the order is frozen.
+On the second part they are certified in that order, and the saving is told from chance. On the third, which has had no say
+in anything, the rule chosen is measured.
+
+A rule is chosen only if it is certified and saves something for certain, probes and all that is cancelled paid; an adaptive one
+only if it also saves more than the best fixed rule that is certified, by two standard errors of their paired difference on the
+second part, where neither was picked.
+
+Reference: Laufer-Goldshtein, Fisch, Barzilay and Jaakkola, "Efficiently Controlling Multiple Risks with Pareto Testing" (ICLR
+2023): a frontier found on one part of the data, tested along a fixed sequence on another.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import jax
+import numpy as np
+
+import sims
+from sims import Estimate
+from sims.engine import evaluate
+from stopping.calibration.certification import Certificate, Certification, Grade, certify, order_by_risk
+from stopping.problems import Sampling
+from stopping.solvers.families import FIXED, sampling_families
+from stopping.solvers.thinking_families import THINKING_FIXED, thinking_families
+from stopping.traces import TraceLog, split
+from stopping.traces.reports import plus_minus
+
+FRACTIONS = (0.3, 0.5, 0.2)  # to choose on, to certify on, to measure on
+MOST_TESTED = 24  # rules of the frontier, spread evenly over their savings
+ERRORS = 2.0  # standard errors that a saving must exceed
+COMPONENTS = ("correct", "total_tokens", "latency_tokens", "utility")
+
+
+@dataclass(frozen=True)
+class Measured:
+    """A rule on one part of the log.
+
+    Attributes:
+        accuracy, total_tokens: means over the problems.
+        accuracy_change, saving_tokens: paired with the reference rule; a saving is what the rule takes less.
+        saving_share: of the reference's tokens.
+        saving_cost: of what tokens and seconds cost, in units of a right answer.
+        latency_median_tokens, latency_95th_tokens: over all runs.
+        clairvoyant_share: of what one who knows all answers beforehand would save, losing nothing.
+    """
+
+    accuracy: Estimate
+    total_tokens: Estimate
+    accuracy_change: Estimate
+    saving_tokens: Estimate
+    saving_share: Estimate
+    saving_cost: Estimate
+    latency_median_tokens: float
+    latency_95th_tokens: float
+    clairvoyant_share: float
+
+
+@dataclass(frozen=True)
+class Tested:
+    """A rule of the frontier: its certificate, and what it came to on the test part."""
+
+    policy: Any
+    family: str
+    certificate: Certificate
+    measured: Measured
+
+
+@dataclass(frozen=True)
+class Tuning:
+    """What `tune` found.
+
+    Attributes:
+        problem: in which rules were played.
+        reference: the rule in use now, and what it came to on the test part.
+        tested: the rules of the frontier, in the order of testing.
+        best_fixed: the fixed rule that saves most of those certified; None if none is.
+        chosen: the rule to use; None: keep the reference.
+        num_problems: of the three parts.
+        num_tried: members of all families.
+        advice: in one sentence.
+    """
+
+    problem: Any
+    reference: Any
+    reference_measured: Measured
+    tested: tuple[Tested, ...]
+    best_fixed: Tested | None
+    chosen: Tested | None
+    num_problems: tuple[int, int, int]
+    num_tried: int
+    advice: str
+
+    @property
+    def certification(self) -> Certification:
+        """The certificates of the rules tested."""
+        return Certification(tuple(rule.certificate for rule in self.tested))
+
+    def __repr__(self) -> str:
+        return f"Tuning({self.num_tried} rules tried, {len(self.tested)} tested; {self.advice})"
+
+
+def tune(
+    log: TraceLog,
+    problem: Any,
+    *,
+    max_accuracy_drop: float,
+    confidence: float = 0.95,
+    reference: Any = None,
+    rules: Sequence[Any] = (),
+    families: Mapping[str, Sequence[Any]] | None = None,
+    seed: int = 0,
+) -> Tuning:
+    """Find the rule that saves most while its loss is certified to stay below a limit.
+
+    Args:
+        log: with known correctness; for a thinking problem, with checkpoints on every problem.
+        problem: what is decided; its model is not used. Savings are told in its prices, in tokens where they are all 0.
+        max_accuracy_drop: the limit, between 0 and 1.
+        confidence: of the certificate.
+        reference: the rule in use now; by default the log's own.
+        rules: more of them, the user's own.
+        families: what is tried instead of the library's families.
+        seed: of the split and of the order of testing.
+
+    Raises:
+        LogError: for a log too short to be split.
+        PolicyMismatch: for a rule of the user's that the problem does not admit.
+        ValueError: as `certify`.
+    """
+    parts = split(log, FRACTIONS, seed=seed)
+    fit_part, certify_part, test_part = parts
+    reference = problem.reference_rule(log) if reference is None else reference
+    choosing = problem.worlds(fit_part)
+    known = families_of(problem, choosing) if families is None else families
+    tried = [(name, policy) for name, members in known.items() for policy in members if policy != reference]
+    tried += [(type(policy).__name__, policy) for policy in rules]
+    frontier = _frontier(problem, reference, tried, choosing, max_accuracy_drop)
+    if not frontier:
+        frontier = [_cheapest_loss(problem, reference, tried, choosing)]
+    order = order_by_risk([policy for _, policy in frontier], fit_part, problem, reference=reference, seed=seed)
+    certification = certify(
+        order, certify_part, problem,
+        max_accuracy_drop=max_accuracy_drop, confidence=confidence, reference=reference, seed=seed,
+    )  # fmt: skip
+    family_of = {policy: name for name, policy in frontier}
+    measured = measure(problem, reference, [reference, *order], problem.worlds(test_part))
+    tested = tuple(
+        Tested(one.policy, family_of[one.policy], one, figures)
+        for one, figures in zip(certification.certificates, measured[1:], strict=True)
+    )
+    best_fixed, chosen = _choose(problem, reference, tested, problem.worlds(certify_part))
+    return Tuning(
+        problem=problem,
+        reference=reference,
+        reference_measured=measured[0],
+        tested=tested,
+        best_fixed=best_fixed,
+        chosen=chosen,
+        num_problems=(fit_part.num_problems, certify_part.num_problems, test_part.num_problems),
+        num_tried=len(tried),
+        advice=_advice(reference, tested, best_fixed, chosen),
+    )
+
+
+def families_of(problem: Any, worlds: Any) -> Mapping[str, Sequence[Any]]:
+    """The library's families for a problem; thresholds are read off the worlds."""
+    return sampling_families(problem, worlds) if isinstance(problem, Sampling) else thinking_families(worlds)
+
+
+def measure(problem: Any, reference: Any, policies: Sequence[Any], worlds: Any) -> list[Measured]:
+    """What each policy comes to in worlds with leading axes `[problems, orders]`, against the reference."""
+    played = sims.play_rules(problem, [reference, *policies], worlds, COMPONENTS)
+    means = {name: values.mean(axis=2, dtype=np.float64) for name, values in played.items()}
+    cost = means["correct"] - means["utility"]
+    least = _clairvoyant_tokens(problem, worlds)
+    tokens = means["total_tokens"]
+    possible = float(tokens[0].mean() - least)
+    found = []
+    for index in range(1, len(policies) + 1):
+        saved = tokens[0] - tokens[index]
+        median, late = np.quantile(played["latency_tokens"][index], (0.5, 0.95))
+        found.append(
+            Measured(
+                accuracy=Estimate.of(means["correct"][index]),
+                total_tokens=Estimate.of(tokens[index]),
+                accuracy_change=Estimate.of(means["correct"][index] - means["correct"][0]),
+                saving_tokens=Estimate.of(saved),
+                saving_share=Estimate.ratio(saved, tokens[0]),
+                saving_cost=Estimate.of(cost[0] - cost[index]),
+                latency_median_tokens=float(median),
+                latency_95th_tokens=float(late),
+                clairvoyant_share=float(saved.mean()) / possible if possible > 0 else 0.0,
+            )
+        )
+    return found
+
+
+def _clairvoyant_tokens(problem: Any, worlds: Any) -> float:
+    """Mean tokens of one who gives the right answer wherever there is one, as cheaply as it can be had."""
+    flat = jax.tree.map(lambda leaf: np.asarray(leaf).reshape(-1, *leaf.shape[2:]), worlds)
+    return float(np.mean(evaluate(problem.priced(price_per_token=1e-9), "hindsight", flat).total_tokens))
+
+
+def _savings(problem: Any, reference: Any, policies: Sequence[Any], worlds: Any) -> tuple[np.ndarray, np.ndarray]:
+    """Loss and saving of each policy on each problem; the saving in the problem's prices, in tokens where there are none."""
+    played = sims.play_rules(problem, [reference, *policies], worlds, ("correct", "total_tokens", "utility"))
+    means = {name: values.mean(axis=2, dtype=np.float64) for name, values in played.items()}
+    cost = means["correct"] - means["utility"]
+    paid = cost if cost.any() else means["total_tokens"]
+    return means["correct"][0] - means["correct"][1:], paid[0] - paid[1:]
+
+
+def _frontier(
+    problem: Any, reference: Any, tried: list[tuple[str, Any]], worlds: Any, limit: float
+) -> list[tuple[str, Any]]:
+    """The rules that no other beats in both, seem to lose less than the limit and save something; at most `MOST_TESTED`."""
+    losses, savings = _savings(problem, reference, [policy for _, policy in tried], worlds)
+    loss = losses.mean(axis=1) + losses.std(axis=1) / np.sqrt(losses.shape[1])
+    saving = savings.mean(axis=1)
+    hopeful = [index for index in np.lexsort((loss, -saving)) if losses[index].mean() <= limit and saving[index] > 0]
+    kept: list[int] = []
+    for index in hopeful:  # from the largest saving down: one with less must lose less
+        if not kept or loss[index] < loss[kept[-1]]:
+            kept.append(int(index))
+    if len(kept) > MOST_TESTED:
+        levels = np.linspace(saving[kept[-1]], saving[kept[0]], MOST_TESTED)
+        kept = sorted({min(kept, key=lambda index: abs(saving[index] - level)) for level in levels})
+    fixed = [int(index) for index in hopeful if tried[index][0] in FIXED + THINKING_FIXED]
+    kept += [index for index in fixed[:1] if index not in kept]  # the one that saves most: there should be one to beat
+    return [tried[index] for index in kept]
+
+
+def _cheapest_loss(problem: Any, reference: Any, tried: list[tuple[str, Any]], worlds: Any) -> tuple[str, Any]:
+    """Where nothing is hopeful, the rule that loses least, so that there is something to show."""
+    losses, _ = _savings(problem, reference, [policy for _, policy in tried], worlds)
+    return tried[int(np.argmin(losses.mean(axis=1)))]
+
+
+def _choose(problem: Any, reference: Any, tested: Sequence[Tested], worlds: Any) -> tuple[Tested | None, Tested | None]:
+    certified = [rule for rule in tested if rule.certificate.grade is not Grade.NONE]
+    if not certified:
+        return None, None
+    _, savings = _savings(problem, reference, [rule.policy for rule in certified], worlds)
+    mean = savings.mean(axis=1)
+    fixed = [index for index, rule in enumerate(certified) if rule.family in FIXED + THINKING_FIXED]
+    best_fixed = max(fixed, key=lambda index: mean[index]) if fixed else None
+    best = int(np.argmax(mean))
+    chosen = best
+    if best_fixed is not None and best != best_fixed and not _exceeds(savings[best] - savings[best_fixed]):
+        chosen = best_fixed
+    return (
+        None if best_fixed is None else certified[best_fixed],
+        certified[chosen] if _exceeds(savings[chosen]) else None,
+    )
+
+
+def _exceeds(values: np.ndarray) -> bool:
+    estimate = Estimate.of(values)
+    return estimate.mean > ERRORS * estimate.standard_error and estimate.mean > 0
+
+
+def _advice(reference: Any, tested: Sequence[Tested], best_fixed: Tested | None, chosen: Tested | None) -> str:
+    if chosen is None:
+        failed = next((rule.certificate for rule in tested if rule.certificate.num_needed), None)
+        if any(rule.certificate.grade is not Grade.NONE for rule in tested):
+            return f"Do not bother: no rule that is certified saves anything for certain; keep {reference}."
+        more = f" About {failed.num_needed:,} problems to certify on might do." if failed else ""
+        return f"Do not bother: no rule could be certified; keep {reference}.{more}"
+    figures = chosen.measured
+    saved = figures.saving_share
+    what = (
+        f"on the test part it saves {plus_minus(saved, 0.01)} % of the tokens and changes accuracy by "
+        f"{plus_minus(figures.accuracy_change, 0.01, signed=True)} points"
+    )
+    if chosen is best_fixed:
+        return f"Do not bother with an adaptive rule: use the fixed {chosen.policy}: {what}."
+    return f"Use {chosen.policy}: {what}."

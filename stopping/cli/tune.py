@@ -1,0 +1,217 @@
+"""`stopping tune`: from a log to a certified rule, saved, or to the advice not to bother."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, Literal
+
+import typer
+from rich.markup import escape
+
+from stopping.cli.log_options import LogOptions, LogPath
+from stopping.cli.options import ImportOptions, OutputOptions, Plot, ProblemOptions, Seed, busy, plot_file
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+    from stopping.calibration import Tuning
+    from stopping.cli.output import TuneOutput
+    from stopping.traces import TraceLog
+
+Decision = Literal["sampling", "thinking"]
+
+
+def tune(
+    log: LogPath,
+    log_options: LogOptions,
+    problem_options: ProblemOptions,
+    output: OutputOptions,
+    imports: ImportOptions,
+    max_accuracy_drop: Annotated[float, typer.Option(metavar="D", help="The loss of accuracy to rule out.")] = 0.02,
+    confidence: Annotated[float, typer.Option(metavar="C", help="Of the certificate.")] = 0.95,
+    decision: Annotated[
+        Decision | None,
+        typer.Option(
+            help="When to stop sampling traces, or when to stop the thought of one; by default thinking where the log has "
+            "checkpoints and its reference is no vote.",
+            show_default=False,
+        ),
+    ] = None,
+    rule: Annotated[
+        list[str], typer.Option(metavar="RULE", help="A rule of yours beside the library's: module:Class(args).")
+    ] = [],  # noqa: B006
+    out: Annotated[
+        Path | None, typer.Option(metavar="DIR", help="Where to save the policy.", show_default=False)
+    ] = None,
+    seed: Seed = 0,
+    plot: Plot = None,
+) -> None:
+    """Find the rule that saves most while its loss is certified, and save it with its certificate and its promise.
+
+    Ends with 1 if --out is given and there is no rule worth saving.
+    """
+    console = output.console()
+    plot_file(plot)
+    from stopping.cli.exits import NotAchievedError
+    from stopping.cli.rules import parse
+
+    imports.load()
+    rules = [parse(text) for text in rule]
+    data = log_options.load(log)
+
+    import stopping
+    from stopping.calibration import problems_floor
+    from stopping.calibration.tuning import FRACTIONS
+
+    decision = decision or default_decision(data)
+    problem = problem_options.thinking() if decision == "thinking" else problem_options.problem(None, data.num_samples)
+    data = with_what_is_needed(console, data, decision)
+    floor = problems_floor(max_accuracy_drop, confidence)
+    console.print(
+        f"{log.name}: {data.num_problems:,} problems, of which {FRACTIONS[1]:.0%} certify; no certificate of "
+        f"{max_accuracy_drop:g} at {confidence:.0%} takes fewer than {floor:,}.",
+        markup=False,
+    )
+    with busy(console, "tuning"):
+        found = stopping.tune(
+            data, problem, max_accuracy_drop=max_accuracy_drop, confidence=confidence, rules=rules, seed=seed
+        )
+    record = record_of(log.name, data, decision, found, out)
+    print_tuning(console, record)
+    if plot is not None:
+        from stopping.plots import tuning
+
+        tuning(found).savefig(plot)
+        console.print(f"Picture: {plot}", markup=False)
+    if out is not None and found.chosen is not None:
+        save_tuned(found, out, log.name)
+        console.print(f"Saved in {out}", markup=False, soft_wrap=True)
+    output.write(record)
+    if out is not None and found.chosen is None:
+        raise NotAchievedError(f"nothing was saved in {out}: there is no rule worth it")
+
+
+def default_decision(log: "TraceLog") -> Decision:
+    """What a log is about: its vote, or the thought of a trace."""
+    return "thinking" if log.checkpoints is not None and not log.reference.startswith("majority") else "sampling"
+
+
+def with_what_is_needed(console: "Console", log: "TraceLog", decision: Decision) -> "TraceLog":
+    """The problems that a decision can be tuned on; how many are left out is said."""
+    if decision == "sampling" or log.probed.all():
+        return log
+    if not log.probed.any():
+        raise ValueError("LOG: expected checkpoints for --decision thinking, got none; see stopping inspect LOG")
+    left_out = int((~log.probed).sum())
+    console.print(f"{left_out:,} problems have no checkpoints, and are left out.", style="yellow")
+    return log.take(log.probed)
+
+
+def save_tuned(found: "Tuning", directory: Path, source: str) -> None:
+    """Save the rule chosen, with its certificate and what is promised of it.
+
+    Raises:
+        ArtifactError: as `stopping.save`.
+    """
+    import stopping
+
+    chosen = found.chosen
+    assert chosen is not None
+    figures, thinking = chosen.measured, found.problem.observation.__name__ == "ThinkingObservation"
+    interval = getattr(found.problem, "decision_interval_tokens", None)
+    stopping.save(
+        chosen.policy,
+        directory,
+        problem=found.problem,
+        decision_points={"on": "checkpoint" if thinking else "trace_end", "interval_tokens": interval},
+        reference_rule=_reference_name(found),
+        calibrated_on={"num_problems": sum(found.num_problems), "description": source},
+        promised={
+            "accuracy_change": figures.accuracy_change.as_dict(),
+            "net_saving_tokens": figures.saving_tokens.as_dict(),
+            "net_saving_share": figures.saving_share.as_dict(),
+        },
+        certificate=chosen.certificate.summary(),
+        evidence=[found.certification],
+    )
+
+
+def _reference_name(found: "Tuning") -> str:
+    from stopping.policies import FixedSamples
+
+    if isinstance(found.reference, FixedSamples):
+        number = found.reference.num_samples
+        return "single" if number == 1 else f"majority@{number}"
+    return f"budget={found.reference.max_tokens}"
+
+
+def record_of(name: str, log: "TraceLog", decision: Decision, found: "Tuning", out: Path | None) -> "TuneOutput":
+    """Return what was found in plain numbers."""
+    from stopping.cli.output import Figure, LogSummary, MeasuredRule, TunedRule, TuneOutput
+    from stopping.cli.rules import name_of
+
+    def measured(figures: Any) -> MeasuredRule:
+        values = {name: Figure.of(value) if hasattr(value, "mean") else value for name, value in vars(figures).items()}
+        return MeasuredRule.model_validate(values)
+
+    return TuneOutput(
+        log=LogSummary.of(name, log),
+        decision=decision,
+        split=found.num_problems,
+        num_tried=found.num_tried,
+        reference=name_of(found.reference),
+        reference_measured=measured(found.reference_measured),
+        rules=[
+            TunedRule.model_validate(
+                {
+                    "rule": name_of(rule.policy),
+                    "family": rule.family,
+                    "grade": rule.certificate.grade.name.lower(),
+                    "statement": rule.certificate.statement,
+                    "loss_bound": rule.certificate.loss_bound,
+                    "p_value": rule.certificate.p_value,
+                    "measured": measured(rule.measured),
+                }
+            )
+            for rule in found.tested
+        ],
+        chosen=None if found.chosen is None else name_of(found.chosen.policy),
+        policy=None if out is None or found.chosen is None else str(out),
+        advice=found.advice,
+    )
+
+
+def print_tuning(console: "Console", record: "TuneOutput") -> None:
+    """Print the table of rules, the reference first, and the advice."""
+    from stopping.cli.tables import NARROW, folded, new_table, note_few
+    from stopping.traces.reports import plus_minus
+
+    wide = console.width >= NARROW + 20  # else accuracy and tokens, of which the changes are shown, are left to --json
+    own = ["accuracy, %", "tokens"] if wide else []
+    columns = [*own, "change,\npoints", "saved, %", "latency,\n50 / 95 %", "of what\ncan be, %", "certificate"]
+    table = new_table("rule", *columns)
+
+    def row(name: str, one: Any, change: str, saved: str, share: str, grade: str, style: str | None) -> None:
+        both = [plus_minus(one.accuracy, 0.01), plus_minus(one.total_tokens)] if wide else []
+        latency = f"{one.latency_median_tokens:,.0f} / {one.latency_95th_tokens:,.0f}"
+        table.add_row(escape(folded(name, 24)), *both, change, saved, latency, share, grade, style=style)
+
+    row(record.reference, record.reference_measured, "reference", "", "", "", None)
+    for rule in record.rules:
+        one = rule.measured
+        change, saved = (plus_minus(each, 0.01, signed=True) for each in (one.accuracy_change, one.saving_share))
+        style = "bold" if rule.rule == record.chosen else None
+        row(rule.rule, one, change, saved, f"{100 * one.clairvoyant_share:.0f}", rule.grade, style)
+    fit_part, certify_part, test_part = record.split
+    console.print(
+        f"{record.num_tried:,} rules were tried on {fit_part:,} problems; the best {len(record.rules)} were certified on "
+        f"{certify_part:,}, in this order, and measured on {test_part:,}:",
+        markup=False,
+    )
+    console.print(table)
+    console.print(
+        f"Changes and savings are against {record.reference}, paired by problem; ± is one standard error. Tokens count probes "
+        "and all that is cancelled. What can be: the saving of one who knows all answers beforehand.",
+        markup=False,
+    )
+    note_few(console, test_part)
+    console.print()
+    console.print(record.advice, style="bold", markup=False)
