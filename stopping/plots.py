@@ -47,10 +47,14 @@ def frontier(comparison: "Comparison", names: Sequence[str]) -> Figure:
     )
 
 
-def tuning(found: "Tuning") -> Figure:
+def tuning(found: "Tuning", live: tuple["Estimate", "Estimate"] | None = None) -> Figure:
     """Draw the rules that `tune` tested, on the test part: accuracy against tokens. Certified ones are filled.
 
     The reference, the best fixed rule and the one chosen are named.
+
+    Args:
+        found: by `tune`.
+        live: tokens and accuracy of the rule chosen, in a live run.
     """
     from stopping.calibration import Grade
     from stopping.cli.rules import name_of
@@ -58,13 +62,23 @@ def tuning(found: "Tuning") -> Figure:
     named = {rule: name_of(rule.policy) for rule in (found.best_fixed, found.chosen) if rule is not None}
     if found.chosen is not None:
         named[found.chosen] += " (chosen)"
-    measured = [found.reference_measured, *(rule.measured for rule in found.tested)]
-    return _frontier(
-        [(figures.total_tokens, figures.accuracy) for figures in measured],
-        [type(found.reference).__name__, *(type(rule.policy).__name__ for rule in found.tested)],
-        [f"{name_of(found.reference)} (reference)", *(named.get(rule, "") for rule in found.tested)],
-        filled=[True, *(rule.certificate.grade is not Grade.NONE for rule in found.tested)],
-    )
+    points = [
+        (type(found.reference).__name__, f"{name_of(found.reference)} (reference)", found.reference_measured, True),
+        *(
+            (type(rule.policy).__name__, named.get(rule, ""), rule.measured, rule.certificate.grade is not Grade.NONE)
+            for rule in found.tested
+        ),
+    ]
+    kinds, names, measured, filled = map(list, zip(*points, strict=True))
+    figures = [(one.total_tokens, one.accuracy) for one in measured]
+    if live is not None:
+        kinds, names, figures, filled = (
+            [*kinds, "live"],
+            [*names, "the one chosen, live"],
+            [*figures, live],
+            [*filled, True],
+        )
+    return _frontier(figures, kinds, names, filled)
 
 
 def _frontier(

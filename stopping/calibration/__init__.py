@@ -6,7 +6,7 @@ from stopping.calibration.certification import Certificate, Certification, Grade
 from stopping.calibration.diagnostics import Diagnostics, diagnose
 from stopping.calibration.fit import Fit, fit, fit_all
 from stopping.calibration.planning import Plan, plan
-from stopping.calibration.tuning import Measured, Tested, Tuning, tune
+from stopping.calibration.tuning import Measured, Prediction, Tested, Tuning, predict, tune
 
 __all__ = [
     "Certificate",
@@ -16,6 +16,7 @@ __all__ = [
     "Grade",
     "Measured",
     "Plan",
+    "Prediction",
     "Tested",
     "Tuning",
     "certify",
@@ -24,6 +25,7 @@ __all__ = [
     "fit_all",
     "order_by_risk",
     "plan",
+    "predict",
     "problems_floor",
     "tune",
 ]

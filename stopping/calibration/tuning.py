@@ -15,7 +15,7 @@ Reference: Laufer-Goldshtein, Fisch, Barzilay and Jaakkola, "Efficiently Control
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import numpy as np
@@ -197,6 +197,43 @@ def measure(problem: Any, reference: Any, policies: Sequence[Any], worlds: Any) 
                 clairvoyant_share=float(saved.mean()) / possible if possible > 0 else 0.0,
             )
         )
+    return found
+
+
+class Prediction(NamedTuple):
+    """What so many new runs should come to: a mean, and an interval that holds calibration's error and their own noise."""
+
+    mean: float
+    low: float
+    high: float
+
+
+def predict(
+    problem: Any, reference: Any, policy: Any, worlds: Any, num_runs: int, confidence: float = 0.95
+) -> dict[str, Prediction]:
+    """Predict the accuracy change and the share of tokens saved over new problems, run once each.
+
+    Args:
+        problem: in which rules are played.
+        reference: what is in use now.
+        policy: the rule.
+        worlds: with leading axes `[problems, orders]`, of problems that have had no say in the rule: the test part's.
+        num_runs: problems to come, one run each of the rule and of the reference on the same noise.
+        confidence: of the intervals, normal.
+    """
+    played = sims.play_rules(problem, [reference, policy], worlds, ("correct", "total_tokens"))
+    correct, tokens = (played[name].astype(np.float64) for name in ("correct", "total_tokens"))
+    share = 1 - tokens[1].mean() / tokens[0].mean()
+    runs = {  # values of single runs whose mean is the figure, to first order
+        "accuracy_change": correct[1] - correct[0],
+        "saving_share": share + (tokens[0] - tokens[1] - share * tokens[0]) / tokens[0].mean(),
+    }
+    found = {}
+    for name, values in runs.items():
+        estimate = Estimate.of(values.mean(axis=1))
+        error = np.hypot(estimate.standard_error, values.std() / np.sqrt(num_runs))
+        low, high = Estimate(estimate.mean, float(error), estimate.num_independent).interval(confidence)
+        found[name] = Prediction(estimate.mean, low, high)
     return found
 
 

@@ -1,4 +1,4 @@
-"""The command line: `stopping fit | simulate | replay | compare | tune | plan | inspect | convert | demo | study | reasoner`.
+"""The command line: `stopping COMMAND`, listed by `stopping --help`.
 
 Exit codes: 0 done; 1 what was asked for cannot be achieved (a precision not reached, a fit that did not converge);
 2 bad input, said in one line; 70 a bug of ours, with its traceback.
@@ -18,6 +18,7 @@ from stopping.cli.fit import fit
 from stopping.cli.inspect import inspect
 from stopping.cli.options import flat
 from stopping.cli.plan import plan
+from stopping.cli.promise import promise
 from stopping.cli.reasoner import reasoner
 from stopping.cli.replay import replay
 from stopping.cli.simulate import simulate
@@ -31,7 +32,7 @@ app = typer.Typer(
     add_completion=False,
     pretty_exceptions_enable=False,
 )
-for command in (demo, inspect, convert, compare, tune, fit, simulate, replay, plan, study):
+for command in (demo, inspect, convert, compare, tune, fit, simulate, replay, plan, promise, study):
     app.command()(flat(guarded(command)))
 app.add_typer(reasoner)
 

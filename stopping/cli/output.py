@@ -331,6 +331,30 @@ class TuneOutput(Output):
     advice: str
 
 
+class Kept(Record):
+    """A figure that was promised, with its interval, what came of it live, and whether the interval holds that."""
+
+    promised: float
+    low: float
+    high: float
+    realised: Figure
+    held: bool
+
+
+class PromiseOutput(Output):
+    """`stopping promise`: what tuning found, what came of it live, and the advice at a limit that cannot be certified.
+
+    `kept` is empty where the advice is not to bother.
+    """
+
+    command: Literal["promise"] = "promise"
+    tuned: TuneOutput
+    num_live: Count
+    kept: dict[str, Kept]
+    limit_refused: float
+    advice_refused: str
+
+
 class StudyOutput(Output):
     """`stopping study`: its tables, as one."""
 
@@ -349,6 +373,7 @@ OUTPUTS: dict[str, type[Output]] = {
     "convert": ConvertOutput,
     "demo": DemoOutput,
     "plan": PlanOutput,
+    "promise": PromiseOutput,
     "tune": TuneOutput,
     "study": StudyOutput,
 }

@@ -6,6 +6,7 @@ checks that fail, votes that help. Its weights and a log of its traces come with
 
 from stopping.reasoner.countdown import Difficulty, Problem, draw_problem, is_right, vote_key
 from stopping.reasoner.gguf import save_gguf
+from stopping.reasoner.live import LiveRun, run_live
 from stopping.reasoner.llama import Llama, LlamaConfig, initialise
 from stopping.reasoner.recording import Plan, load_log, record
 from stopping.reasoner.sampling import Samples, sample
@@ -18,6 +19,7 @@ __all__ = [
     "RECIPES",
     "TOKENS",
     "Difficulty",
+    "LiveRun",
     "Llama",
     "LlamaConfig",
     "Plan",
@@ -32,6 +34,7 @@ __all__ = [
     "load_log",
     "load_model",
     "record",
+    "run_live",
     "sample",
     "save_gguf",
     "save_model",

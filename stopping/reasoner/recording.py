@@ -7,7 +7,7 @@ were also forced every few tokens (checkpoints), and on a few of those the token
 import dataclasses
 import tempfile
 from collections import defaultdict
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -201,14 +201,16 @@ def prompt_tokens(problem: Problem) -> list[int]:
 
 def _batches(problems: list[Problem], plan: Plan) -> list[list[int]]:
     """Problems that are sampled together: prompts of one length, all probed or none."""
+    kinds = [(index >= plan.num_probed, len(prompt_tokens(problem))) for index, problem in enumerate(problems)]
+    return batches_of(kinds, BATCH_PROBLEMS)
+
+
+def batches_of(kinds: Sequence[Any], most: int) -> list[list[int]]:
+    """The indices of those of one kind together, at most so many at once, in order of kind and index."""
     alike = defaultdict(list)
-    for index, problem in enumerate(problems):
-        alike[index >= plan.num_probed, len(prompt_tokens(problem))].append(index)
-    return [
-        group[start : start + BATCH_PROBLEMS]
-        for _, group in sorted(alike.items())
-        for start in range(0, len(group), BATCH_PROBLEMS)
-    ]
+    for index, kind in enumerate(kinds):
+        alike[kind].append(index)
+    return [group[start : start + most] for _, group in sorted(alike.items()) for start in range(0, len(group), most)]
 
 
 _HALVES = pa.list_(pa.float16())
@@ -226,13 +228,12 @@ def _traces(problem: Problem, samples: Samples, row: int, detail: str) -> list[d
     made = []
     for number, length in enumerate(samples.length_tokens[row].tolist()):
         tokens = samples.tokens[row, number, :length]
-        closed = np.flatnonzero(tokens == CLOSE_THINK)
-        answer = decode(tokens[closed[0] + 1 : -1].tolist()) if len(closed) and tokens[-1] == EOS else None
+        thought, answer = own_answer(tokens)
         trace: dict[str, Any] = {
             "problem": problem.prompt,
             "sample": number,
             "length_tokens": length,
-            "thought_tokens": int(closed[0]) if len(closed) else None,
+            "thought_tokens": thought,
             "correct": answer is not None and is_right(problem, answer),
             "answer": None if answer is None else vote_key(answer),
             "censored": bool(samples.censored[row, number]),
@@ -247,15 +248,29 @@ def _traces(problem: Problem, samples: Samples, row: int, detail: str) -> list[d
     return made
 
 
+def own_answer(tokens: np.ndarray) -> tuple[int | None, str | None]:
+    """Where a trace closed its thought, and what it answered by itself; None where it did not."""
+    closed = np.flatnonzero(tokens == CLOSE_THINK)
+    if not len(closed):
+        return None, None
+    thought = int(closed[0])
+    return thought, decode(tokens[thought + 1 : -1].tolist()) if tokens[-1] == EOS else None
+
+
+def forced_answer(tokens: np.ndarray) -> tuple[str | None, int]:
+    """An answer that was forced, None where it did not end in time, and its cost: with the closing tag and the end token."""
+    ended = np.flatnonzero(tokens == EOS)
+    length = int(ended[0]) if len(ended) else len(tokens)
+    return decode(tokens[:length].tolist()) if len(ended) else None, length + 1 + len(ended)
+
+
 def _checkpoints(problems: list[Problem], samples: Samples, every_tokens: int) -> list[dict[str, Any]]:
     made = []
     for probes in samples.probes:
         position = probes.position_tokens
         window = slice(max(position - every_tokens, 0), position)
         for row, number, tokens, mean, least in zip(*probes[1:], strict=True):
-            ended = np.flatnonzero(tokens == EOS)
-            length = int(ended[0]) if len(ended) else len(tokens)
-            answer = decode(tokens[:length].tolist()) if len(ended) else None
+            answer, cost = forced_answer(tokens)
             made.append(
                 {
                     "problem": problems[row].prompt,
@@ -263,7 +278,7 @@ def _checkpoints(problems: list[Problem], samples: Samples, every_tokens: int) -
                     "position_tokens": position,
                     "answer": None if answer is None else vote_key(answer),
                     "correct": answer is not None and is_right(problems[row], answer),
-                    "probe_cost_tokens": length + 1 + len(ended),
+                    "probe_cost_tokens": cost,
                     "log_close_prob": _short(samples.log_close_prob[row, number, position]),
                     "mean_entropy": _short(np.mean(samples.entropy[row, number, window])) if position else None,
                     "mean_log_prob": _short(np.mean(samples.log_prob[row, number, window])) if position else None,

@@ -6,11 +6,11 @@ stopped early is an exact prefix of the full one (up to a near tie that another 
 
 All rows stand at the same position. Work goes in stages of `STAGE_TOKENS`; between stages the finished rows are taken out and
 the cache grows, so attention pays for the tokens there are. At the same places answers can be forced: `</think>` is appended,
-the answer decoded greedily, and the trace goes on as if nothing had happened.
+the answer decoded greedily, and the trace goes on as if nothing had happened, or is stopped there.
 """
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from types import ModuleType
 from typing import Any, NamedTuple
 
@@ -71,6 +71,34 @@ class Probes(NamedTuple):
     least_log_prob: np.ndarray
 
 
+class Answers(NamedTuple):
+    """Answers forced from some traces; `[traces]` each but for `tokens`, int8 `[traces, tokens]`."""
+
+    tokens: np.ndarray
+    mean_log_prob: np.ndarray
+    least_log_prob: np.ndarray
+
+
+class Boundary(NamedTuple):
+    """Between two stages, where whoever watches may force answers and stop traces.
+
+    Attributes:
+        position_tokens: tokens generated before.
+        traces: those that still think, problem * samples + sample; int `[thinking]`.
+        tokens, log_prob, entropy: of all traces so far, `[traces, cap]`.
+        log_close_prob: of closing the thought here; float32 `[thinking]`.
+        force: forces answers from the traces whose places in `traces` are given.
+    """
+
+    position_tokens: int
+    traces: np.ndarray
+    tokens: np.ndarray
+    log_prob: np.ndarray
+    entropy: np.ndarray
+    log_close_prob: np.ndarray
+    force: Callable[[np.ndarray], Answers]
+
+
 class _Rows(NamedTuple):
     """Traces being drawn."""
 
@@ -114,12 +142,44 @@ def sample(
     Raises:
         ValueError: a size or the temperature is out of range, or prompt and cap exceed the model's context.
     """
+    probes: list[Probes] = []
+
+    def probe(here: Boundary) -> np.ndarray:
+        everyone = np.arange(len(here.traces))
+        place = here.traces // num_samples, here.traces % num_samples
+        probes.append(Probes(here.position_tokens, *place, *here.force(everyone)))
+        return everyone[:0]
+
+    samples = sample_watched(
+        key, model, prompts, problem_index, num_samples,
+        max_tokens=max_tokens, temperature=temperature, watch=probe, every_tokens=probe_every_tokens,
+    )  # fmt: skip
+    return samples._replace(probes=probes)
+
+
+def sample_watched(
+    key: PRNGKeyArray,
+    model: Llama,
+    prompts: Int[np.ndarray, "problems prompt"],
+    problem_index: Sequence[int],
+    num_samples: int,
+    *,
+    max_tokens: int,
+    temperature: float,
+    watch: Callable[[Boundary], np.ndarray],
+    every_tokens: int | None,
+) -> Samples:
+    """Draw traces under somebody's eyes: `watch` returns the places in `Boundary.traces` of those to be stopped there.
+
+    It is called after every `every_tokens`, a multiple of `STAGE_TOKENS`, and before the first; never if that is None. A stopped
+    trace ends where it stands: `</think>` and the answer are not drawn. Other arguments, and errors, as in `sample`.
+    """
     num_problems, prompt_tokens = prompts.shape
     context = model.config.max_position_embeddings
     if prompt_tokens + max_tokens > context:
         raise ValueError(f"max_tokens: expected at most {context - prompt_tokens} after this prompt, got {max_tokens}")
-    if probe_every_tokens is not None and (probe_every_tokens < 1 or probe_every_tokens % STAGE_TOKENS):
-        raise ValueError(f"probe_every_tokens: expected a multiple of {STAGE_TOKENS}, got {probe_every_tokens}")
+    if every_tokens is not None and (every_tokens < 1 or every_tokens % STAGE_TOKENS):
+        raise ValueError(f"probe_every_tokens: expected a multiple of {STAGE_TOKENS}, got {every_tokens}")
     if not temperature > 0 or num_samples < 1 or max_tokens < 1 or len(problem_index) != num_problems:
         raise ValueError(
             "expected temperature > 0, num_samples and max_tokens >= 1 and a problem_index for each prompt, "
@@ -128,23 +188,26 @@ def sample(
     total = num_problems * num_samples
     grid = (total, math.ceil(max_tokens / STAGE_TOKENS) * STAGE_TOKENS)
     drawn = [np.full(grid, PAD, np.int8), *(np.zeros(grid, np.float32) for _ in range(3))]
-    probes: list[Probes] = []
 
     rows = _start(model, jnp.asarray(prompts), _row_keys(key, jnp.asarray(problem_index), num_samples))
     live = np.arange(total)  # which trace each row is; rows beyond are padding
+    stopped_at = np.full(total, -1, np.int32)
     for start in range(0, max_tokens, STAGE_TOKENS):
-        # What this stage and a probe before it write must find a slot.
+        # What this stage and an answer before it write must find a slot.
         needed = prompt_tokens + start + max(STAGE_TOKENS, ANSWER_TOKENS + 1)
         if np.all(rows.done):
             break
         rows, live = _fitted(rows, live, needed)
         position = jnp.asarray(prompt_tokens + start)
-        if probe_every_tokens is not None and start % probe_every_tokens == 0:
-            idle = rows.closed | rows.done
-            thinking = np.flatnonzero(~np.asarray(idle)[: len(live)])
-            answers = [np.asarray(part)[thinking] for part in _forced(model, rows.cache, position, idle)]
-            traces = live[thinking]
-            probes.append(Probes(start, traces // num_samples, traces % num_samples, *answers))
+        if every_tokens is not None and start % every_tokens == 0:
+            thinking = np.flatnonzero(~np.asarray(rows.closed | rows.done)[: len(live)])
+            here = _boundary(model, rows, position, start, thinking, live, drawn)
+            stopped = thinking[watch(here)]
+            if len(stopped):
+                rows = rows._replace(done=rows.done.at[stopped].set(True))
+                stopped_at[live[stopped]] = start
+                if np.all(rows.done):
+                    break
         rows, steps = _stage(model, rows, position, jnp.asarray(start), jnp.asarray(temperature))
         for whole, part in zip(drawn, steps, strict=True):
             whole[live, start : start + STAGE_TOKENS] = np.asarray(part).T[: len(live)]
@@ -152,12 +215,33 @@ def sample(
     tokens, log_prob, entropy, log_close_prob = (
         np.reshape(part[:, :max_tokens], (num_problems, num_samples, max_tokens)) for part in drawn
     )
+    stopped_at = stopped_at.reshape(num_problems, num_samples)
     return Samples(
         tokens, log_prob, entropy, log_close_prob,
-        length_tokens=_lengths(np, tokens).astype(np.int32),
-        censored=~np.any(tokens == EOS, axis=-1),
-        probes=probes,
+        length_tokens=np.where(stopped_at >= 0, stopped_at, _lengths(np, tokens)).astype(np.int32),
+        censored=~np.any(tokens == EOS, axis=-1) & (stopped_at < 0),
+        probes=[],
     )  # fmt: skip
+
+
+def _boundary(
+    model: Llama,
+    rows: _Rows,
+    position: Array,
+    start: int,
+    thinking: np.ndarray,
+    live: np.ndarray,
+    drawn: list[np.ndarray],
+) -> Boundary:
+    def force(places: np.ndarray) -> Answers:
+        chosen = thinking[places]
+        idle = np.ones(rows.done.shape[0], bool)
+        idle[chosen] = False
+        return Answers(*(np.asarray(part)[chosen] for part in _forced(model, rows.cache, position, jnp.asarray(idle))))
+
+    close = np.asarray(jax.nn.log_softmax(rows.logits)[:, CLOSE_THINK])[thinking]
+    tokens, log_prob, entropy, _ = drawn
+    return Boundary(start, live[thinking], tokens, log_prob, entropy, close, force)
 
 
 def _lengths(xp: ModuleType, tokens: Any) -> Any:

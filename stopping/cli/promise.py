@@ -1,0 +1,138 @@
+"""`stopping promise`: what tuning promises of the shipped reasoner, and what comes of it live."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from stopping.cli.options import OutputOptions, Plot, Seed, plot_file
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+    from stopping.cli.output import PromiseOutput
+
+HARD_LIMIT = 0.001  # a drop of accuracy that 500 problems cannot rule out: where the advice is not to bother
+
+
+def promise(
+    output: OutputOptions,
+    problems: Annotated[
+        int, typer.Option(metavar="N", min=100, help="To run live, of those that tuning has not seen; at most 3,000.")
+    ] = 3000,
+    max_accuracy_drop: Annotated[float, typer.Option(metavar="D", help="The loss of accuracy to rule out.")] = 0.02,
+    confidence: Annotated[float, typer.Option(metavar="C", help="Of the certificate.")] = 0.95,
+    out: Annotated[
+        Path | None, typer.Option(metavar="DIR", help="Where to save the policy.", show_default=False)
+    ] = None,
+    seed: Seed = 0,
+    plot: Plot = None,
+) -> None:
+    """Tune a thinking rule on the shipped log, run it live in the shipped model, and print what was promised beside it.
+
+    The rule is tuned on the log's problems with checkpoints. It then stops the model's thoughts, while they are drawn, on
+    problems of the log without: nobody has looked at those. Their traces are in the log as they are without a rule, drawn from
+    the same noise, so both runs of a problem are compared.
+    """
+    console = output.console()
+    plot_file(plot)
+    from rich.progress import Progress
+
+    import stopping
+    from stopping.calibration.tuning import FRACTIONS, predict
+    from stopping.cli.tune import print_tuning, record_of, save_tuned
+    from stopping.reasoner import load_log
+    from stopping.traces import split
+
+    log = load_log()
+    probed, fresh = log.take(log.probed), log.take(~log.probed)
+    if problems > fresh.num_problems:
+        raise ValueError(f"--problems: expected at most {fresh.num_problems:,}, got {problems:,}")
+    problem, limits = stopping.Thinking(), {"confidence": confidence, "seed": seed}
+    found = stopping.tune(probed, problem, max_accuracy_drop=max_accuracy_drop, **limits)
+    tuned = record_of("shipped log", probed, "thinking", found, out)
+    print_tuning(console, tuned)
+    strict = stopping.tune(probed, problem, max_accuracy_drop=HARD_LIMIT, **limits)
+    live = None
+    if found.chosen is not None:
+        worlds = problem.worlds(split(probed, FRACTIONS, seed=seed)[2])
+        promised = predict(problem, found.reference, found.chosen.policy, worlds, problems)
+        with Progress(disable=not output.progress(), transient=True) as bar:
+            task = bar.add_task("running live", total=problems)
+            live = _live(fresh.take(range(problems)), found.chosen.policy, lambda done: bar.advance(task, done))
+        if out is not None:
+            save_tuned(found, out, "shipped log")
+    record = _record(tuned, found, strict, promised if live else None, live, problems)
+    _print(console, record)
+    if plot is not None and live is not None:
+        from stopping.plots import tuning
+
+        tuning(found, live=live[2:]).savefig(plot)
+        console.print(f"Picture: {plot}", markup=False)
+    output.write(record)
+
+
+def _live(log: Any, policy: Any, report: Any) -> tuple[Any, Any, Any, Any]:
+    """Accuracy change and share of tokens saved against the same traces left alone; tokens and accuracy of the run itself."""
+    import jax
+    import numpy as np
+
+    from sims import Estimate
+    from stopping.reasoner import Plan, load_model, run_live
+    from stopping.reasoner.recording import draw_distinct
+
+    plan = Plan()
+    drawn = draw_distinct(plan)
+    index_of = {problem.prompt: index for index, problem in enumerate(drawn)}
+    chosen = [index_of[name] for name in log.problem_ids]
+    run = run_live(
+        jax.random.key(plan.seed), load_model("target"), [drawn[index] for index in chosen], policy,
+        problem_index=chosen, every_tokens=plan.probe_every_tokens, cap_tokens=plan.cap_tokens,
+        temperature=plan.temperature, report=report,
+    )  # fmt: skip
+    own, right = log.length_tokens[:, 0], log.correct[:, 0]
+    saved = (own - run.total_tokens).astype(np.float64)
+    return (
+        Estimate.of(run.correct.astype(float) - right),
+        Estimate.ratio(saved, own),
+        Estimate.of(run.total_tokens),
+        Estimate.of(run.correct),
+    )
+
+
+def _record(tuned: Any, found: Any, strict: Any, promised: Any, live: Any, num_live: int) -> "PromiseOutput":
+    from stopping.cli.output import Figure, Kept, PromiseOutput
+
+    kept = {}
+    if live is not None:
+        for name, figure in zip(("accuracy_change", "saving_share"), live, strict=False):
+            told = promised[name]
+            kept[name] = Kept(
+                promised=told.mean, low=told.low, high=told.high, realised=Figure.of(figure),
+                held=told.low <= figure.mean <= told.high,
+            )  # fmt: skip
+    return PromiseOutput(
+        tuned=tuned, num_live=num_live, kept=kept, limit_refused=HARD_LIMIT, advice_refused=strict.advice
+    )
+
+
+def _print(console: "Console", record: "PromiseOutput") -> None:
+    from stopping.cli.tables import new_table
+    from stopping.traces.reports import plus_minus
+
+    console.print()
+    if record.kept:
+        table = new_table(
+            f"{record.tuned.chosen}, live on {record.num_live:,} problems", "promised", "95 % interval", "realised", ""
+        )
+        titles = {"accuracy_change": "accuracy, change in points", "saving_share": "tokens saved, %"}
+        for name, kept in record.kept.items():
+            table.add_row(
+                titles[name], f"{100 * kept.promised:+.1f}", f"{100 * kept.low:+.1f} to {100 * kept.high:+.1f}",
+                plus_minus(kept.realised, 0.01, signed=True), "kept" if kept.held else "missed",
+            )  # fmt: skip
+        console.print(table)
+        console.print(
+            "± is one standard error; the interval holds the error of the test part and the noise of the live runs."
+        )
+    console.print(f"With a limit of {record.limit_refused:g} instead: {record.advice_refused}", markup=False)

@@ -1,0 +1,117 @@
+"""Tuning: what it chooses on drawn logs whose truth is known, and what it refuses."""
+
+import dataclasses
+
+import jax
+import numpy as np
+import pytest
+
+import sims
+import stopping
+from stopping.calibration import Grade
+from stopping.calibration.tuning import measure
+from stopping.models import AnswerChain, LengthCorrectness
+from stopping.policies import CandidateStop, ConfidenceExit, FixedSamples, TokenBudget, VoteTable
+from stopping.problems import Sampling, Thinking
+from stopping.traces import LogError, split
+
+TELLING = AnswerChain(
+    0.2, 0.35, 0.01, 0.05, right_log_prob=-0.2, wrong_log_prob=-1.2, log_prob_scale=0.3, num_points=12
+)
+
+
+def drawn(chain, num_problems, key=0):
+    problem = Thinking(chain)
+    return problem.log(sims.draw(jax.random.key(key), problem, num_problems))
+
+
+@pytest.fixture(scope="module")
+def telling():
+    return stopping.tune(drawn(TELLING, 1200), Thinking(), max_accuracy_drop=0.02)
+
+
+def test_signals_that_tell_are_used(telling):
+    chosen = telling.chosen
+    assert isinstance(chosen.policy, ConfidenceExit) and chosen.certificate.grade is Grade.DATA
+    assert chosen.measured.saving_share.mean > 0.2
+    assert chosen.measured.accuracy_change.mean > -0.05
+    assert telling.advice.startswith("Use ConfidenceExit(")
+    assert telling.num_problems == (360, 600, 240)
+
+
+def test_what_was_promised_holds_on_fresh_worlds(telling):
+    """The test part's figures against 20,000 new worlds, within their errors."""
+    fresh = sims.draw(jax.random.key(9), Thinking(TELLING), 20_000)
+    worlds = jax.tree.map(lambda leaf: leaf[:, None], fresh)
+    (truth,) = measure(Thinking(), telling.reference, [telling.chosen.policy], worlds)
+    for name in ("accuracy_change", "saving_tokens", "saving_share", "accuracy"):
+        told, true = getattr(telling.chosen.measured, name), getattr(truth, name)
+        assert abs(told.mean - true.mean) < 4.5 * np.hypot(told.standard_error, true.standard_error)
+    assert truth.accuracy_change.mean > -0.02  # the certificate keeps its word
+    assert 0 < truth.clairvoyant_share < 1
+
+
+def test_the_parts_are_of_different_problems_and_the_order_was_frozen_before(telling):
+    log = drawn(TELLING, 1200)
+    fit_part, certify_part, test_part = split(log, (0.3, 0.5, 0.2), seed=0)
+    again = stopping.tune(log, Thinking(), max_accuracy_drop=0.02)
+    assert [rule.policy for rule in again.tested] == [rule.policy for rule in telling.tested]
+    names = [set(part.problem_ids) for part in (fit_part, certify_part, test_part)]
+    assert not names[0] & names[1] and not names[0] & names[2] and not names[1] & names[2]
+    # what certify_part holds changes certificates, not what is tested nor its order
+    shuffled = dataclasses.replace(log, correct=np.where(_is_in(log, certify_part), ~log.correct, log.correct))
+    other = stopping.tune(shuffled, Thinking(), max_accuracy_drop=0.02)
+    assert [rule.policy for rule in other.tested] == [rule.policy for rule in telling.tested]
+
+
+def _is_in(log, part):
+    return np.isin(np.array(log.problem_ids), np.array(part.problem_ids))[:, None]
+
+
+def test_signals_that_tell_nothing_bring_no_adaptive_rule():
+    """Placebo: probes whose log-probability has nothing to do with their answer; what budget there is, is kept to."""
+    chosen = []
+    for key in range(4):
+        found = stopping.tune(
+            drawn(AnswerChain(0.7, 0.0, 0.0, 0.05, num_points=12), 600, key), Thinking(), max_accuracy_drop=0.02
+        )
+        chosen.append(found.chosen and type(found.chosen.policy))
+        assert found.chosen is None or found.chosen is found.best_fixed
+        assert found.advice.startswith("Do not bother")
+    assert TokenBudget in chosen  # an answer that never changes is as good at the first decision point
+
+
+def test_thinking_that_mends_until_the_end_is_left_alone():
+    found = stopping.tune(
+        drawn(AnswerChain(0.05, 0.15, 0.0, 0.0, num_points=12), 600), Thinking(), max_accuracy_drop=0.02
+    )
+    assert found.chosen is None
+    assert found.advice.startswith("Do not bother")
+
+
+def test_too_few_problems_certify_nothing_and_say_how_many_might():
+    found = stopping.tune(drawn(TELLING, 200), Thinking(), max_accuracy_drop=0.02)
+    assert found.chosen is None and not found.certification.certified
+    assert "problems to certify on might do" in found.advice
+
+
+def test_sampling_with_short_traces_right_and_a_rule_of_one_s_own():
+    problem = Sampling(LengthCorrectness([3.0], [1.0], shift=0.5), 8)
+    log = problem.log(sims.draw(jax.random.key(2), problem, 900))
+    found = stopping.tune(log, Sampling(None, 8), max_accuracy_drop=0.03, rules=[VoteTable.cannot_be_caught(8)])
+    assert found.reference == FixedSamples(8)
+    proven = [rule for rule in found.tested if rule.certificate.grade is Grade.PROOF]
+    assert proven and all(rule.measured.accuracy_change.mean == 0 for rule in proven)
+    assert found.chosen.measured.saving_share.mean > 0.2
+    prices = stopping.tune(log, Sampling(None, 8, price_per_second=1e-3), max_accuracy_drop=0.03)
+    assert prices.chosen.measured.saving_cost.mean > 0
+
+
+def test_what_cannot_be_tuned_is_refused(telling):
+    log = drawn(TELLING, 100)
+    with pytest.raises(LogError, match="leave a part empty"):
+        stopping.tune(log.take(range(2)), Thinking(), max_accuracy_drop=0.02)
+    with pytest.raises(ValueError, match="max_drop: expected a number between 0 and 1"):
+        stopping.tune(log, Thinking(), max_accuracy_drop=0.0)
+    with pytest.raises(stopping.problems.PolicyMismatch, match="reads num_candidates"):
+        stopping.tune(log, Thinking(), max_accuracy_drop=0.02, rules=[CandidateStop(1)])
