@@ -14,6 +14,7 @@ References:
 """
 
 import math
+from bisect import bisect_left
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from enum import Enum
@@ -29,6 +30,7 @@ from stopping.solvers import Member
 from stopping.traces import TraceLog
 
 NUM_WORLDS = 4096  # drawn to put a solution's family in order
+MOST_NEEDED = 10**7  # problems: a capital that grows by less than one part in so many is said not to grow
 
 Risk = Literal["accuracy", "disagreement"]
 
@@ -178,7 +180,7 @@ def certify(
             checkpoints look ahead or whose traces were cut by a live policy, or a family without a model.
     """
     reference = sims.reference_rule(problem, log) if reference is None else reference
-    floor = problems_floor(max_accuracy_drop, confidence)
+    problems_floor(max_accuracy_drop, confidence)  # refuses numbers that cannot be, before any work
     _refuse_informative(log, problem)
     rules = _in_order(policies, problem, reference)
     if not rules:
@@ -204,7 +206,7 @@ def certify(
                 loss_bound=float(bound[index]) if tested else 0.0,
                 p_value=float(p_value[index]) if tested else None,
                 num_problems=log.num_problems,
-                num_needed=_needed(losses[index], max_accuracy_drop, confidence, floor) if failed else None,
+                num_needed=_needed(losses[index], max_accuracy_drop, confidence) if failed else None,
                 reached=bool(reached[index]) or not tested,
                 assumptions=_assumptions(grade, risk, reference, num_orders),
             )
@@ -327,15 +329,18 @@ def _refuse_informative(log: TraceLog, problem: Any) -> None:
             )
 
 
-def _needed(losses: np.ndarray, limit: float, confidence: float, floor: int) -> int | None:
-    """Problems until the best single stake's capital, growing as on these losses, is worth enough; None if none grows."""
+def _needed(losses: np.ndarray, limit: float, confidence: float) -> int | None:
+    """Problems with which the capital is worth enough, had it gone on as on these losses; None if it does not grow."""
     with np.errstate(divide="ignore"):  # a stake of 1 on a loss of 1
         growth = np.log1p(np.maximum(STAKES[:, None] * (limit - losses) / (1 - limit), -1)).mean(axis=1)
-    grows = growth > 0
-    if not grows.any():
+    if growth.max() <= 1 / MOST_NEEDED:
         return None
-    problems = (-math.log(risk_of(confidence)) - np.log(SHARES[grows])) / growth[grows]
-    return max(floor, math.ceil(problems.min()))
+
+    def worth(num_problems: int) -> float:
+        return float(np.logaddexp.reduce(np.log(SHARES) + num_problems * growth))
+
+    # it may fall at first, and never falls again once it has risen (it is convex)
+    return 1 + bisect_left(range(1, 100 * MOST_NEEDED), -math.log(risk_of(confidence)), key=worth)
 
 
 def _assumptions(grade: Grade, risk: Risk, reference: Any, num_orders: int) -> tuple[str, ...]:
