@@ -12,7 +12,7 @@ from scipy.stats import binom
 from stopping.calibration.betting import (
     SHARES,
     STAKES,
-    log_capital,
+    bet,
     p_values,
     problems_floor,
     problems_used,
@@ -39,8 +39,13 @@ def test_the_capital_is_what_plain_products_give():
     losses[1, 50] = 1.0
     for limit in (*LIMITS, 0.9):
         expected = np.array([plain_capital(row, limit) for row in losses])
-        np.testing.assert_allclose(log_capital(losses, limit), np.log(expected), rtol=1e-9, atol=1e-12)
+        goal = 0.9 * np.log(expected).max()
+        found = bet(losses, limit, goal)
+        np.testing.assert_allclose(found.log_capital, np.log(expected[:, -1]), rtol=1e-9, atol=1e-12)
+        np.testing.assert_allclose(found.log_most, np.log(expected.max(axis=1)), rtol=1e-9, atol=1e-12)
         np.testing.assert_allclose(p_values(losses, limit), 1 / np.maximum(expected.max(axis=1), 1), rtol=1e-9)
+        reached = np.log(expected) >= goal
+        assert found.num_used.tolist() == np.where(reached.any(axis=1), reached.argmax(axis=1) + 1, 201).tolist()
 
 
 def test_shares_are_of_one_capital():
@@ -58,8 +63,9 @@ def test_at_the_limit_the_capital_is_fair(values, limit):
     assert math.isclose(chances @ values, limit)
     outcomes = list(itertools.product(range(len(values)), repeat=7))
     weight = np.array([chances[list(outcome)].prod() for outcome in outcomes])
-    capital = np.exp(log_capital(np.array(values)[np.array(outcomes)], limit))
-    np.testing.assert_allclose(weight @ capital, 1, rtol=1e-12)
+    for num_losses in (1, 7):
+        capital = np.exp(bet(np.array(values)[np.array(outcomes)][:, :num_losses], limit).log_capital)
+        np.testing.assert_allclose(weight @ capital, 1, rtol=1e-12)
 
 
 @pytest.mark.parametrize("risk", [0.05, 0.3])
@@ -82,7 +88,7 @@ def test_two_signed_losses_at_the_limit_in_simulation():
 
 
 @settings(max_examples=60, deadline=None)
-@given(st.lists(st.floats(-1, 1), min_size=1, max_size=80), st.floats(0.001, 0.9), st.floats(0.001, 0.9))
+@given(st.lists(st.floats(-1, 1), min_size=1, max_size=32), st.floats(0.001, 0.9), st.floats(0.001, 0.9))
 def test_the_p_value_falls_with_the_limit_and_the_bound_is_where_it_crosses(losses, one, other):
     values = np.array(losses)
     low, high = sorted((one, other))
@@ -132,11 +138,11 @@ def test_members_do_not_meet():
 
 def test_long_and_extreme_losses_neither_overflow_nor_vanish():
     losses = np.stack([np.full(20_000, -1.0), np.full(20_000, 1.0), np.full(20_000, 0.02)])
-    capital = log_capital(losses, 0.02)
+    capital = bet(losses, 0.02).log_capital
     assert np.isfinite(capital).all()
     assert p_values(losses, 0.02).tolist() == [0, 1, pytest.approx(1)]
     # a stake of 1 grows fastest there is: by 1 + 1.02 / 0.98 a loss of -1
-    assert capital[0, -1] == pytest.approx(20_000 * math.log(2 / 0.98) + math.log(SHARES[0]), rel=1e-12)
+    assert capital[0] == pytest.approx(20_000 * math.log(2 / 0.98) + math.log(SHARES[0]), rel=1e-12)
 
 
 def test_what_cannot_be_is_refused():
