@@ -20,59 +20,109 @@ References:
 """
 
 import math
+from typing import Any, NamedTuple
 
+import jax
+import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Float, Int
+from jaxtyping import Array, Float, Int
 
 STAKES = np.array([1.0, 0.85, 0.6, 0.3, 0.1])
 SHARES = np.array([0.6, 0.18, 0.12, 0.06, 0.04])  # of the capital
-TOGETHER = 32  # factors multiplied before a logarithm is taken: their product is a number unless 1 - m < 1e-9
-TOLERANCE = 1e-4  # of a bound
+TOGETHER = 32  # losses between two logarithms: products of factors are numbers unless 1 - m < 1e-9
+NUM_HALVINGS = 14  # until a bound is known to 2^-14
 
 
-def log_capital(
-    losses: Float[np.ndarray, "*members problems"], max_mean: float | Float[np.ndarray, "*members"]
-) -> Float[np.ndarray, "*members problems"]:
-    """The logarithm of the capital after each loss, of one who bets that the mean is below `max_mean`.
+class Bets(NamedTuple):
+    """What has come of betting that each member's mean loss is below a limit; `[members]` each.
+
+    Attributes:
+        log_capital: logarithm of the capital after the last loss.
+        log_most: of the most it has been worth since the first.
+        num_used: losses until it was worth the goal; one more than there are if it never was.
+    """
+
+    log_capital: Any
+    log_most: Any
+    num_used: Any
+
+
+def bet(
+    losses: Float[np.ndarray, "*members problems"],
+    max_mean: float | Float[np.ndarray, "*members"],
+    log_goal: float = math.inf,
+) -> Bets:
+    """Bet that mean losses are below `max_mean`, in double precision.
+
+    Programs are compiled for numbers of members and problems that are powers of two.
 
     Args:
         losses: in [-1, 1], independent along the last axis, in an order fixed beforehand.
         max_mean: between 0 and 1, one for all or one for each member.
+        log_goal: logarithm of a capital.
 
     Raises:
         ValueError: for no losses, one outside [-1, 1], or a limit outside (0, 1).
     """
-    losses = np.asarray(losses, np.float64)
-    if not losses.size or not (np.abs(losses) <= 1).all():
-        raise ValueError("losses: expected numbers in [-1, 1], one a problem, got none or others")
-    limit = np.broadcast_to(np.asarray(max_mean, np.float64), losses.shape[:-1])
+    losses = _checked(losses)
+    *members, num_problems = losses.shape
+    limit = np.broadcast_to(np.asarray(max_mean, np.float64), members)
     if not ((limit > 0) & (limit < 1)).all():
         raise ValueError(f"max_mean: expected a number between 0 and 1, got {max_mean!r}")
-    gains = np.ascontiguousarray(((limit[..., None] - losses) / (1 - limit[..., None])).reshape(-1, losses.shape[-1]).T)
-    stakes = STAKES[:, None]
-    logs = np.log(SHARES)[:, None] + np.zeros(gains.shape[1])
-    capital, factor = np.empty_like(gains), np.empty_like(logs)
-    for first in range(0, len(gains), TOGETHER):
-        largest = logs.max(axis=0)
-        each = np.exp(logs - largest)
-        part = capital[first : first + TOGETHER]
-        for gain, total in zip(gains[first : first + TOGETHER], part, strict=True):
-            np.multiply(stakes, gain, out=factor)
-            factor += 1
-            each *= factor
-            each.sum(axis=0, out=total)
-        with np.errstate(divide="ignore"):  # a stake of 1 has met a loss of 1
-            logs = np.log(each) + largest
-        part[:] = np.log(part) + largest
-    return capital.T.reshape(losses.shape)
+    with jax.enable_x64(True):
+        rows = _padded(losses)
+        found = _bet(rows, np.pad(limit.reshape(-1), (0, len(rows) - limit.size)), num_problems, log_goal)
+    return Bets(*(np.asarray(values)[: limit.size].reshape(members) for values in found))
+
+
+def _checked(losses: np.ndarray) -> np.ndarray:
+    losses = np.asarray(losses, np.float64)
+    if not (losses.size and losses.min() >= -1 and losses.max() <= 1):  # not a number is neither
+        raise ValueError("losses: expected numbers in [-1, 1], one a problem, got none or others")
+    return losses
+
+
+def _padded(losses: np.ndarray) -> np.ndarray:
+    """Return the rows filled up to powers of two, so that few programs are compiled."""
+    rows = losses.reshape(-1, losses.shape[-1])
+    return np.pad(rows, [(0, max(TOGETHER, 1 << (count - 1).bit_length()) - count) for count in rows.shape])
+
+
+@jax.jit
+def _bet(
+    losses: Float[Array, "members problems"], limit: Float[Array, " members"], num_problems: Any, log_goal: Any
+) -> Bets:
+    """Bet on the first `num_problems` losses; problems come in whole parts of `TOGETHER`."""
+    num_members, num_padded = losses.shape
+    there = jnp.arange(num_padded)[:, None] < num_problems
+    gains = jnp.where(there, (limit - losses.T) / (1 - limit), 0)  # by 1 - m; a gain of 0 leaves the capital as it is
+    stakes = jnp.asarray(STAKES)[:, None]
+
+    def one(at: Any, gain: Array) -> tuple[Any, None]:
+        each, most, num_short, goal = at
+        each = each * (1 + stakes * gain)
+        most = jnp.maximum(most, each.sum(axis=0))
+        return (each, most, num_short + (most < goal), goal), None
+
+    def part(at: Any, some: Array) -> tuple[Any, None]:
+        shares, log, log_most, num_short = at
+        goal = jnp.where(log_most < log_goal, jnp.exp(log_goal - log), 0)
+        (each, most, num_short, _), _ = jax.lax.scan(one, (shares, jnp.zeros_like(log), num_short, goal), some)
+        total = each.sum(axis=0)
+        return (each / total, log + jnp.log(total), jnp.maximum(log_most, log + jnp.log(most)), num_short), None
+
+    none = jnp.zeros(num_members)
+    start = (jnp.asarray(SHARES)[:, None] + none, none, none - jnp.inf, jnp.zeros(num_members, int))
+    at, _ = jax.lax.scan(part, start, gains.reshape(-1, TOGETHER, num_members))
+    _, log, log_most, num_short = at
+    return Bets(log, log_most, jnp.minimum(num_short, num_problems) + 1)
 
 
 def p_values(
     losses: Float[np.ndarray, "*members problems"], max_mean: float | Float[np.ndarray, "*members"]
 ) -> Float[np.ndarray, "*members"]:
-    """The p-value of "the mean loss is `max_mean` or more" for each member; arguments and errors as `log_capital`."""
-    most: np.ndarray = log_capital(losses, max_mean).max(axis=-1)
-    return np.exp(-np.maximum(most, 0))
+    """The p-value of "the mean loss is `max_mean` or more" for each member; arguments and errors as `bet`."""
+    return np.exp(-np.maximum(bet(losses, max_mean).log_most, 0))
 
 
 def problems_used(
@@ -81,29 +131,38 @@ def problems_used(
     """How many losses it takes until the p-value is 1 - confidence; one more than there are where they do not do.
 
     Raises:
-        ValueError: as `log_capital`, or for a confidence outside (0, 1).
+        ValueError: as `bet`, or for a confidence outside (0, 1).
     """
-    enough = log_capital(losses, max_mean) >= -math.log(risk_of(confidence))
-    count: np.ndarray = np.where(enough.any(axis=-1), enough.argmax(axis=-1), enough.shape[-1]) + 1
-    return count
+    used: np.ndarray = bet(losses, max_mean, -math.log(risk_of(confidence))).num_used
+    return used
 
 
 def upper_bounds(losses: Float[np.ndarray, "*members problems"], confidence: float) -> Float[np.ndarray, "*members"]:
     """With this confidence the mean loss is at most so much, for each member; 1 where nothing can be said.
 
     It is the least limit that the p-value rules out: with every stake the capital only grows with the limit, so bisection
-    finds it, to `TOLERANCE` and rounded up.
+    finds it, to 2^-14 and rounded up.
 
     Raises:
-        ValueError: as `log_capital`, or for a confidence outside (0, 1).
+        ValueError: as `bet`, or for a confidence outside (0, 1).
     """
-    risk, losses = risk_of(confidence), np.asarray(losses, np.float64)
-    low, high = np.zeros(losses.shape[:-1]), np.ones(losses.shape[:-1])
-    for _ in range(math.ceil(-math.log2(TOLERANCE))):
+    losses, log_goal = _checked(losses), -math.log(risk_of(confidence))
+    *members, num_problems = losses.shape
+    with jax.enable_x64(True):
+        found = np.asarray(_bounds(_padded(losses), num_problems, log_goal))
+    return found[: math.prod(members)].reshape(members)
+
+
+@jax.jit
+def _bounds(losses: Float[Array, "members problems"], num_problems: Any, log_goal: Any) -> Float[Array, " members"]:
+    def halve(_: Any, between: tuple[Array, Array]) -> tuple[Array, Array]:
+        low, high = between
         middle = (low + high) / 2
-        excluded = p_values(losses, middle) <= risk
-        low, high = np.where(excluded, low, middle), np.where(excluded, middle, high)
-    return high
+        excluded = _bet(losses, middle, num_problems, log_goal).log_most >= log_goal
+        return jnp.where(excluded, low, middle), jnp.where(excluded, middle, high)
+
+    none = jnp.zeros(losses.shape[0])
+    return jax.lax.fori_loop(0, NUM_HALVINGS, halve, (none, none + 1))[1]
 
 
 def problems_floor(max_drop: float, confidence: float) -> int:

@@ -29,6 +29,7 @@ from stopping.solvers import Member
 from stopping.traces import TraceLog
 
 NUM_WORLDS = 4096  # drawn to put a solution's family in order
+MOST_NEEDED = 10**7  # problems: where more are needed, the capital is said not to grow
 
 Risk = Literal["accuracy", "disagreement"]
 
@@ -177,7 +178,7 @@ def certify(
             checkpoints look ahead or whose traces were cut by a live policy, or a family without a model.
     """
     reference = problem.reference_rule(log) if reference is None else reference
-    floor = problems_floor(max_accuracy_drop, confidence)
+    problems_floor(max_accuracy_drop, confidence)  # refuses numbers that cannot be, before any work
     _refuse_informative(log)
     rules = _in_order(policies, problem, reference)
     if not rules:
@@ -186,6 +187,7 @@ def certify(
     losses = losses_on(log, rules, problem, reference, num_orders=num_orders, seed=seed)
     proven = np.array([_is_proven(problem, policy, reference) for policy in rules])
     p_value, bound = p_values(losses, max_accuracy_drop), upper_bounds(losses, confidence)
+    needed = _needed(losses, max_accuracy_drop, confidence)
     passed = np.cumprod(proven | (p_value <= risk_of(confidence))).astype(bool)
     reached = np.r_[True, passed[:-1]]
     common = {"risk": risk, "reference": reference, "max_drop": max_accuracy_drop, "confidence": confidence}
@@ -203,7 +205,7 @@ def certify(
                 loss_bound=float(bound[index]) if tested else 0.0,
                 p_value=float(p_value[index]) if tested else None,
                 num_problems=log.num_problems,
-                num_needed=_needed(losses[index], max_accuracy_drop, confidence, floor) if failed else None,
+                num_needed=int(needed[index]) or None if failed else None,
                 reached=bool(reached[index]) or not tested,
                 assumptions=_assumptions(grade, risk, reference, num_orders),
             )
@@ -276,7 +278,7 @@ def losses_on(
     unjudged = {} if risk == "accuracy" else {"judged": False}
     worlds = problem.worlds(log, num_orders=num_orders, seed=seed, **unjudged)
     order = np.argsort(np.array(log.problem_ids))[np.random.default_rng(seed).permutation(log.num_problems)]
-    return losses_of(policies, problem, reference, worlds, risk)[:, order]
+    return np.take(losses_of(policies, problem, reference, worlds, risk), order, axis=1)
 
 
 def _risk(log: TraceLog) -> Risk:
@@ -320,15 +322,17 @@ def _refuse_informative(log: TraceLog) -> None:
             )
 
 
-def _needed(losses: np.ndarray, limit: float, confidence: float, floor: int) -> int | None:
-    """Problems until the best single stake's capital, growing as on these losses, is worth enough; None if none grows."""
+def _needed(losses: np.ndarray, limit: float, confidence: float) -> np.ndarray:
+    """Problems with which each rule's capital is worth enough, had it gone on as on these losses; 0 if it does not grow."""
     with np.errstate(divide="ignore"):  # a stake of 1 on a loss of 1
-        growth = np.log1p(np.maximum(STAKES[:, None] * (limit - losses) / (1 - limit), -1)).mean(axis=1)
-    grows = growth > 0
-    if not grows.any():
-        return None
-    problems = (-math.log(risk_of(confidence)) - np.log(SHARES[grows])) / growth[grows]
-    return max(floor, math.ceil(problems.min()))
+        gains = (limit - losses) / (1 - limit)
+        growth = np.stack([np.log1p(np.maximum(stake * gains, -1)).mean(axis=1) for stake in STAKES])
+    goal, low, high = -math.log(risk_of(confidence)), np.zeros(len(losses), int), np.full(len(losses), 2 * MOST_NEEDED)
+    while (high - low > 1).any():  # it may fall at first, and never falls again once it has risen (it is convex)
+        middle = (low + high) // 2
+        enough = np.logaddexp.reduce(np.log(SHARES)[:, None] + middle * growth) >= goal
+        low, high = np.where(enough, low, middle), np.where(enough, middle, high)
+    return np.where(high <= MOST_NEEDED, high, 0)
 
 
 def _assumptions(grade: Grade, risk: Risk, reference: Any, num_orders: int) -> tuple[str, ...]:

@@ -249,7 +249,7 @@ class Sampling(eqx.Module):
         """Whether the policy returns the reference's answer in every world: a proof, without data.
 
         The reference is `FixedSamples` of all `num_traces`, and the policy one that only ever sees the votes of the leader
-        and the runner-up, and stops: all it could do is looked at (`theory_notes/02_bounds.md`, claim 3).
+        and the runner-up, and stops: all it could do is looked at (`theory_notes/03_certification.md`, claim 5).
         """
         if not (isinstance(reference, FixedSamples) and reference.num_samples == self.num_traces):
             return False

@@ -21,12 +21,14 @@ def never_changes_the_vote(policy: Any, num_traces: int) -> bool:
     pair there is; of any other rule nothing is said (False).
     """
     kinds, signals = {Kind.CONTINUE, Kind.STOP}, {"leader_votes", "runner_up_votes"}
+    if not (set(policy.kinds) <= kinds and set(policy.signals) <= signals):
+        return False
     bound = bind(policy, "numpy")
     leader, runner_up = np.indices((num_traces + 1, num_traces // 2 + 1), dtype=np.int32).reshape(2, -1)
     there = (leader >= np.maximum(runner_up, 1)) & (leader + runner_up <= num_traces)
     leader, runner_up = leader[there], runner_up[there]
     state = bound.init(leader.shape)
-    if not (set(policy.kinds) <= kinds and set(policy.signals) <= signals and state == ()):
+    if state != ():
         return False
     left = num_traces - leader - runner_up
     open_still = (left > 0) & (num_traces - leader >= leader + (runner_up == 0))
