@@ -39,7 +39,7 @@ class Grade(Enum):
 
     PROOF = "by proof: it returns the reference's answer in every world, and loses nothing"
     DATA = "by data: the loss is below the limit, at the confidence asked for"
-    NONE = "not certified"
+    NONE = "not certified: the data do not rule the limit out; record as many problems as `num_needed` says, or a safer rule"
 
 
 @dataclass(frozen=True)
@@ -170,7 +170,7 @@ def certify(
         confidence: that no rule certified by data loses so much.
         reference: the rule in use now; by default the log's own (`problem.reference_rule(log)`).
         num_orders: of a problem's traces that its loss is averaged over; 1 for the order logged.
-        seed: of those orders, and of the order in which problems are looked at.
+        seed: of those orders, and of the order in which problems are looked at; chosen before any certificate is seen.
 
     Raises:
         PolicyMismatch: if a policy needs a signal, an action or more traces than the problem has.
