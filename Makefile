@@ -11,6 +11,7 @@ READY := $(VENV)/.ready-$(if $(EXTRAS),$(subst $(comma),-,$(EXTRAS)),base)
 
 demo: $(READY)
 	$(BIN)/stopping demo
+	$(BIN)/stopping promise
 
 test: $(READY)
 	$(BIN)/ruff check .

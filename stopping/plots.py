@@ -5,7 +5,7 @@ Colours are those of Okabe and Ito (Color Universal Design, 2008), which the col
 
 from collections.abc import Sequence
 from itertools import cycle
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 from matplotlib.axes import Axes
@@ -39,22 +39,27 @@ def frontier(comparison: "Comparison", names: Sequence[str]) -> Figure:
     rows = comparison.rows
     shown = [name.removeprefix("VoteTable.") for name in names]
     shown[0] += " (reference)"
-    return _frontier(
-        [(row.result.total_tokens, row.result.correct) for row in rows],
-        [type(row.policy).__name__ for row in rows],
-        shown,
-        filled=[index == 0 for index in range(len(rows))],
-    )
+    figures = [(row.result.total_tokens, row.result.correct) for row in rows]
+    unit = 1000 if max(tokens.mean for tokens, _ in figures) >= 10_000 else 1
+    points = [
+        _Point(*figure, name, type(row.policy).__name__, index == 0)
+        for index, (figure, name, row) in enumerate(zip(figures, shown, rows, strict=True))
+    ]
+    figure, axes = _scatter(points, (unit, 0.01), fewer_is_better=True)
+    axes.set_xlabel("total tokens a problem" + (", thousands" if unit > 1 else ""))
+    axes.set_ylabel("accuracy, %")
+    axes.set_xlim(left=max(0, axes.get_xlim()[0]))
+    return _labelled(figure, axes, points, (unit, 0.01), fewer_is_better=True)
 
 
 def tuning(found: "Tuning", live: tuple["Estimate", "Estimate"] | None = None) -> Figure:
-    """Draw the rules that `tune` tested, on the test part: accuracy against tokens. Certified ones are filled.
+    """Draw what the rules that `tune` tested save and cost on the test part, against the reference, which is at 0.
 
-    The reference, the best fixed rule and the one chosen are named.
+    Certified rules are filled; the best fixed rule and the one chosen are named. The dashed line is the limit.
 
     Args:
         found: by `tune`.
-        live: tokens and accuracy of the rule chosen, in a live run.
+        live: of the rule chosen, in a live run: the share of tokens saved, and the change of accuracy.
     """
     from stopping.calibration import Grade
     from stopping.cli.rules import name_of
@@ -63,69 +68,89 @@ def tuning(found: "Tuning", live: tuple["Estimate", "Estimate"] | None = None) -
     if found.chosen is not None:
         named[found.chosen] += " (chosen)"
     points = [
-        (type(found.reference).__name__, f"{name_of(found.reference)} (reference)", found.reference_measured, True),
-        *(
-            (type(rule.policy).__name__, named.get(rule, ""), rule.measured, rule.certificate.grade is not Grade.NONE)
-            for rule in found.tested
-        ),
-    ]
-    kinds, names, measured, filled = map(list, zip(*points, strict=True))
-    figures = [(one.total_tokens, one.accuracy) for one in measured]
-    if live is not None:
-        kinds, names, figures, filled = (
-            [*kinds, "live"],
-            [*names, "the one chosen, live"],
-            [*figures, live],
-            [*filled, True],
+        _Point(
+            rule.measured.saving_share, rule.measured.accuracy_change, named.get(rule, ""), type(rule.policy).__name__,
+            rule.certificate.grade is not Grade.NONE,
         )
-    return _frontier(figures, kinds, names, filled)
+        for rule in found.tested
+    ]  # fmt: skip
+    if live is not None:
+        points.append(_Point(*live, "the same, live", "live", True))
+    figure, axes = _scatter(points, (0.01, 0.01), fewer_is_better=False)
+    axes.set(xlabel=f"tokens saved against {name_of(found.reference)}, %", ylabel="change of accuracy, points")
+    axes.axhline(0, color="0.6", linewidth=0.6, zorder=0)
+    axes.axhline(-100 * found.tested[0].certificate.max_drop, color="0.6", linewidth=0.8, linestyle="--", zorder=0)
+    axes.legend(frameon=False, fontsize=_LABEL_POINTS, loc="lower left")
+    return _labelled(figure, axes, points, (0.01, 0.01), fewer_is_better=False)
 
 
-def _frontier(
-    figures: Sequence[tuple["Estimate", "Estimate"]], kinds: Sequence[str], names: Sequence[str], filled: Sequence[bool]
-) -> Figure:
-    """Accuracy against tokens, one point a rule; rules without a name are told by shape and colour alone."""
-    unit = 1000 if max(tokens.mean for tokens, _ in figures) >= 10_000 else 1
-    points = np.array([[figure.mean for figure in pair] for pair in figures]) * (1 / unit, 100)
-    errors = np.array([[figure.standard_error for figure in pair] for pair in figures]) * (1 / unit, 100)
-    errors = np.where(np.isfinite(errors), errors, 0)
-    line = points[_undominated(*points.T)]
+class _Point(NamedTuple):
+    """A rule in the plane; one without a name is told by shape and colour alone."""
 
+    x: "Estimate"
+    y: "Estimate"
+    name: str
+    kind: str
+    filled: bool
+
+
+Units = tuple[float, float]
+
+
+def _means_and_errors(points: Sequence[_Point], units: Units) -> tuple[np.ndarray, np.ndarray]:
+    means = np.array([[point.x.mean, point.y.mean] for point in points]) / units
+    errors = np.array([[point.x.standard_error, point.y.standard_error] for point in points]) / units
+    return means, np.where(np.isfinite(errors), errors, 0)
+
+
+def _scatter(points: Sequence[_Point], units: Units, *, fewer_is_better: bool) -> tuple[Figure, Axes]:
+    """The points with their errors, and the line of those that no other beats in both."""
+    means, errors = _means_and_errors(points, units)
+    line = _best(means, fewer_is_better)
     figure = Figure(figsize=(7.2, 4.8), dpi=150, layout="constrained")
     FigureCanvasAgg(figure)
     axes = figure.add_subplot()
     axes.plot(*line.T, color="0.75", linewidth=1.2, zorder=1)
     style = cycle(zip(COLOURS, MARKERS, strict=True))
-    styles = {kind: next(style) for kind in dict.fromkeys(kinds)}
+    styles = {kind: next(style) for kind in dict.fromkeys(point.kind for point in points)}
     seen: set[str] = set()
-    for kind, point, error, is_filled in zip(kinds, points, errors, filled, strict=True):
-        colour, marker = styles[kind]
-        axes.errorbar(*point, *error[::-1], color=colour, elinewidth=0.6, alpha=0.6, zorder=2)
+    for point, mean, error in zip(points, means, errors, strict=True):
+        colour, marker = styles[point.kind]
+        axes.errorbar(*mean, *error[::-1], color=colour, elinewidth=0.6, alpha=0.6, zorder=2)
         axes.plot(
-            *point, color=colour, marker=marker, markersize=5.5, markeredgewidth=1.2, zorder=3, linestyle="none",
-            markerfacecolor=colour if is_filled else "none", label=None if kind in seen else kind,
+            *mean, color=colour, marker=marker, markersize=5.5, markeredgewidth=1.2, zorder=3, linestyle="none",
+            markerfacecolor=colour if point.filled else "none", label=None if point.kind in seen else point.kind,
         )  # fmt: skip
-        seen.add(kind)
-    axes.set_xlabel("total tokens a problem" + (", thousands" if unit > 1 else ""))
-    axes.set_ylabel("accuracy, %")
-    num_problems = figures[0][1].num_independent
+        seen.add(point.kind)
+    num_problems = points[0].y.num_independent
     axes.set_title(f"± one standard error over {num_problems:,} problems", fontsize=_LABEL_POINTS, loc="right")
-    if not all(names):
-        axes.legend(frameon=False, fontsize=_LABEL_POINTS, loc="lower right")
     axes.margins(x=0.12, y=0.2)
-    axes.set_xlim(left=max(0, axes.get_xlim()[0]))
     axes.spines[["top", "right"]].set_visible(False)
     axes.tick_params(labelsize=_LABEL_POINTS)
+    return figure, axes
+
+
+def _labelled(figure: Figure, axes: Axes, points: Sequence[_Point], units: Units, *, fewer_is_better: bool) -> Figure:
+    """The figure with the names where there is room, its layout and limits now final."""
+    means, errors = _means_and_errors(points, units)
+    line = _best(means, fewer_is_better)
     figure.canvas.draw()
     figure.set_layout_engine("none")  # labels are placed for this layout
     axes.autoscale(False)  # and these limits, whatever leaders are drawn
     reach = errors[:, None] * np.eye(2)  # [rules, axes, 2]
-    bars = np.stack([points[:, None] - reach, points[:, None] + reach], axis=2).reshape(-1, 2, 2)
-    is_named = np.array([bool(name) for name in names])
-    marks = np.stack([points[~is_named]] * 2, axis=1)
-    ink = np.concatenate([bars, np.stack([line[:-1], line[1:]], axis=1), marks])
-    _label(axes, points[is_named], [name for name in names if name], ink)
+    bars = np.stack([means[:, None] - reach, means[:, None] + reach], axis=2).reshape(-1, 2, 2)
+    named = np.array([bool(point.name) for point in points])
+    marks = np.repeat(means[~named][:, None], 2, axis=1)
+    if named.any():
+        ink = np.concatenate([bars, np.stack([line[:-1], line[1:]], axis=1), marks])
+        _label(axes, means[named], [point.name for point in points if point.name], ink)
     return figure
+
+
+def _best(means: np.ndarray, fewer_is_better: bool) -> np.ndarray:
+    """The points that no other beats in both, along the line."""
+    line: np.ndarray = means[_undominated(means[:, 0] * (1 if fewer_is_better else -1), means[:, 1])]
+    return line
 
 
 def _undominated(x: np.ndarray, y: np.ndarray) -> list[int]:

@@ -85,7 +85,7 @@ def lengths(log: TraceLog) -> tuple[dict[str, Estimate], Figure]:
             linestyle=("-", "--")[index], label=name,
         )  # fmt: skip
     left.set(xlabel="tokens of a trace", ylabel="traces")
-    left.legend(frameon=False)
+    left.legend(frameon=False, loc="upper center")
     middle.plot(mean_length, accuracy, ".", color=COLOURS[0], markersize=2, alpha=0.3, rasterized=True)
     middle.set(xlabel="mean tokens of a problem's traces", ylabel="share of them right")
     return rows, figure

@@ -123,7 +123,7 @@ def tune(
         max_accuracy_drop: the limit, between 0 and 1.
         confidence: of the certificate.
         reference: the rule in use now; by default the log's own.
-        rules: more of them, the user's own.
+        rules: the user's own, which are tested in any case.
         families: what is tried instead of the library's families.
         seed: of the split and of the order of testing.
 
@@ -142,6 +142,8 @@ def tune(
     frontier = _frontier(problem, reference, tried, choosing, max_accuracy_drop)
     if not frontier:
         frontier = [_cheapest_loss(problem, reference, tried, choosing)]
+    own = [(type(policy).__name__, policy) for policy in rules]
+    frontier += [rule for rule in own if rule not in frontier]  # the user wants to know
     order = order_by_risk([policy for _, policy in frontier], fit_part, problem, reference=reference, seed=seed)
     certification = certify(
         order, certify_part, problem,

@@ -342,7 +342,7 @@ class Kept(Record):
 
 
 class PromiseOutput(Output):
-    """`stopping promise`: what tuning found, what came of it live, and the advice at a limit that cannot be certified.
+    """`stopping promise`: what tuning found, what came of it live, and the advice on too few problems.
 
     `kept` is empty where the advice is not to bother.
     """
@@ -351,8 +351,8 @@ class PromiseOutput(Output):
     tuned: TuneOutput
     num_live: Count
     kept: dict[str, Kept]
-    limit_refused: float
-    advice_refused: str
+    num_few: Count
+    advice_few: str
 
 
 class StudyOutput(Output):

@@ -186,13 +186,14 @@ def print_tuning(console: "Console", record: "TuneOutput") -> None:
 
     wide = console.width >= NARROW + 20  # else accuracy and tokens, of which the changes are shown, are left to --json
     own = ["accuracy, %", "tokens"] if wide else []
-    columns = [*own, "change,\npoints", "saved, %", "latency,\n50 / 95 %", "of what\ncan be, %", "certificate"]
+    columns = [*own, "change,\npoints", "saved, %", "latency,\n50 / 95 %", "of what\ncan be, %", "certi-\nfied by"]
     table = new_table("rule", *columns)
+    name_width = 36 if wide else 22
 
     def row(name: str, one: Any, change: str, saved: str, share: str, grade: str, style: str | None) -> None:
         both = [plus_minus(one.accuracy, 0.01), plus_minus(one.total_tokens)] if wide else []
         latency = f"{one.latency_median_tokens:,.0f} / {one.latency_95th_tokens:,.0f}"
-        table.add_row(escape(folded(name, 24)), *both, change, saved, latency, share, grade, style=style)
+        table.add_row(escape(folded(name, name_width)), *both, change, saved, latency, share, grade, style=style)
 
     row(record.reference, record.reference_measured, "reference", "", "", "", None)
     for rule in record.rules:

@@ -13,8 +13,8 @@ from stopping.calibration import Grade, order_by_risk
 from stopping.calibration.betting import p_values, upper_bounds
 from stopping.calibration.certification import losses_on
 from stopping.models import Answers, LengthCorrectness
-from stopping.policies import FirstFinish, FixedSamples, Margin, VoteTable
-from stopping.problems import Sampling
+from stopping.policies import FirstFinish, FixedSamples, Margin, TokenBudget, VoteTable
+from stopping.problems import Sampling, Thinking
 from stopping.solvers import Member
 from stopping.traces import LiveColumns, from_columns, with_checkpoints
 
@@ -193,15 +193,6 @@ def test_a_certificate_goes_into_the_artifact(log, certification, tmp_path):
     assert "3 of 5 rules certified" in repr(certification) and len(repr(certification).splitlines()) == 6
 
 
-class ReadsCheckpoints:
-    """Sampling, but for its reading the log's checkpoints."""
-
-    reads_checkpoints = True
-
-    def __getattr__(self, name):
-        return getattr(PROBLEM, name)
-
-
 def probed(log, grid):
     ids = log.problem_ids
     columns = {"problem": ids, "sample": [0] * len(ids), "position_tokens": [1] * len(ids), "answer": ["a"] * len(ids)}
@@ -212,9 +203,9 @@ def test_logs_from_which_nothing_can_be_told_are_refused(log):
     few = log.take(range(20))
     ahead = probed(few, "fraction_of_final")
     with pytest.raises(ValueError, match="fractions of the final length"):
-        stopping.certify([Margin(2)], ahead, ReadsCheckpoints(), max_accuracy_drop=0.5)
+        stopping.certify([TokenBudget(1)], ahead, Thinking(), max_accuracy_drop=0.5)
     with pytest.raises(ValueError, match="fractions of the final length"):
-        order_by_risk([Margin(2)], ahead, ReadsCheckpoints())
+        order_by_risk([TokenBudget(1)], ahead, Thinking())
     stopping.certify([Margin(2)], ahead, PROBLEM, max_accuracy_drop=0.5)  # its checkpoints are not looked at
 
     shape = few.present.shape

@@ -7,9 +7,8 @@ import pytest
 import sims
 from stopping.policies import AnswerAgreement, CandidateStop, CloseTokenThreshold, ConfidenceExit, TokenBudget
 from stopping.problems import Thinking
-from stopping.reasoner import Plan, load_log, run_live
+from stopping.reasoner import Plan, load_log, load_model, run_live
 from stopping.reasoner.recording import draw_distinct
-from tests.stopping.reasoner.examples import shipped
 
 NUM_PROBLEMS = 64
 
@@ -40,7 +39,7 @@ def problems():
 def test_a_live_run_is_the_replay_of_its_log(policy, problems, worlds):
     """Trace by trace, but where a near tie is rounded otherwise in a batch of another size."""
     heard = []
-    live = run_live(jax.random.key(Plan().seed), shipped(), problems, policy, report=heard.append)
+    live = run_live(jax.random.key(Plan().seed), load_model("target"), problems, policy, report=heard.append)
     assert sum(heard) == NUM_PROBLEMS
     replayed = sims.replay_worlds(Thinking(), policy, worlds).values
     same = np.all(
@@ -52,7 +51,7 @@ def test_a_live_run_is_the_replay_of_its_log(policy, problems, worlds):
 
 
 def test_without_a_policy_it_is_the_log(problems, worlds):
-    live = run_live(jax.random.key(Plan().seed), shipped(), problems)
+    live = run_live(jax.random.key(Plan().seed), load_model("target"), problems)
     assert np.mean(live.total_tokens == worlds.length_tokens[:, 0]) >= 0.95
     assert np.mean(live.correct == worlds.right[:, 0]) >= 0.95
     assert not live.stopped.any() and not live.probe_tokens.any()
