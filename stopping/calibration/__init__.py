@@ -5,6 +5,7 @@ from stopping.calibration.betting import problems_floor
 from stopping.calibration.certification import Certificate, Certification, Grade, certify, order_by_risk
 from stopping.calibration.diagnostics import Diagnostics, diagnose
 from stopping.calibration.fit import Fit, fit, fit_all
+from stopping.calibration.placebo import placebo
 from stopping.calibration.planning import Plan, plan
 from stopping.calibration.tuning import Measured, Prediction, Tested, Tuning, predict, tune
 
@@ -24,6 +25,7 @@ __all__ = [
     "fit",
     "fit_all",
     "order_by_risk",
+    "placebo",
     "plan",
     "predict",
     "problems_floor",

@@ -166,9 +166,9 @@ def _bounds(losses: Float[Array, "members problems"], num_problems: Any, log_goa
 
 
 def problems_floor(max_drop: float, confidence: float) -> int:
-    """The fewest problems that any certificate needs, had none of them a loss: ln(1 / alpha) / -ln(1 - max_drop).
+    """The fewest problems that can certify a rule that changes nothing on them: ln(1 / alpha) / -ln(1 - max_drop).
 
-    Of losses that are 1 with chance `max_drop`, and must not be certified, fewer are all 0 with more chance than
+    Fewer can do only where the rule mends more answers than it spoils. Of losses that are 1 with chance `max_drop`, and must not be certified, fewer are all 0 with more chance than
     alpha = 1 - confidence.
 
     Raises:

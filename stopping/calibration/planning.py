@@ -19,7 +19,7 @@ class Plan:
 
     Attributes:
         max_accuracy_drop, confidence: what is to be certified.
-        floor: the fewest problems of any certificate, had the rule no loss.
+        floor: the fewest problems that certify a rule that changes nothing on them.
         num_problems: with which a rule with these losses is certified with chance `POWER`; None without losses, or if
             `MOST_PROBLEMS` do not do.
         tokens_a_problem: generated to record one, probes included.

@@ -6,7 +6,17 @@ import typer
 from rich.markup import escape
 
 from stopping.cli.log_options import LogOptions, LogPath
-from stopping.cli.options import ImportOptions, NumOrders, OutputOptions, Plot, ProblemOptions, Seed, busy, plot_file
+from stopping.cli.options import (
+    DecisionOption,
+    ImportOptions,
+    NumOrders,
+    OutputOptions,
+    Plot,
+    ProblemOptions,
+    Seed,
+    busy,
+    plot_file,
+)
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -27,6 +37,7 @@ def compare(
             help="Margin(3), a policy's directory, or module:Class(args); repeat for more. Default: the library's.",
         ),
     ] = [],  # noqa: B006
+    decision: DecisionOption = None,
     reference: Annotated[
         str | None,
         typer.Option(
@@ -52,10 +63,8 @@ def compare(
     from sims.estimates import FEW
     from stopping.cli.output import ComparedRule, CompareOutput, LogSummary, Problem, accuracy_bounds, figures_of
 
-    problem = problem_options.problem(None, data.num_samples)
-    rules = [policy for policy, _ in named[bool(reference) :]] or default_rules(
-        data, problem.num_traces, problem.decision_interval_tokens
-    )
+    problem, data = problem_options.decided(decision, data, console)
+    rules = [policy for policy, _ in named[bool(reference) :]] or default_rules(data, problem)
     base = named[0][0] if reference else problem.reference_rule(data)
     with busy(console, f"replaying {len(rules)} rules"):
         comparison = sims.compare(problem, data, distinct(rules), reference=base, num_orders=num_orders, seed=seed)
@@ -118,13 +127,13 @@ def print_comparison(console: "Console", record: "CompareOutput") -> None:
         name = folded(rule.rule, 32) if narrow else rule.rule
         table.add_row(escape(name), *cells, *share, style=None if index else "bold")
     log = record.log
-    console.print(
-        f"{log.name}: {log.num_problems:,} problems, up to {record.problem.num_traces} traces each", markup=False
-    )
+    each = f"up to {record.problem.num_traces} traces each" if record.problem.num_traces else "each trace by itself"
+    console.print(f"{log.name}: {log.num_problems:,} problems, {each}", markup=False)
     console.print(table)
     console.print(f"Changes are against {record.reference}, paired by problem; ± is one standard error.", markup=False)
     thousands = "; k: thousands" if unit > 1 else ""
-    console.print(f"Tokens are those of all traces of a problem; latency, those until its answer{thousands}.")
+    what = "those of all traces of a problem" if record.problem.num_traces else "those of a trace and its probes"
+    console.print(f"Tokens are {what}; latency, those until its answer{thousands}.")
     if some_unsupported:
         console.print(
             "Unsupported: problems in which a rule asked for more than the log holds. They count without an answer, and with "

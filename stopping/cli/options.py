@@ -6,10 +6,13 @@ from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import MISSING, dataclass, field, fields, is_dataclass
 from pathlib import Path
-from typing import Annotated, Any, get_type_hints
+from typing import TYPE_CHECKING, Annotated, Any, Literal, get_type_hints
 
 import typer
 from rich.console import Console
+
+if TYPE_CHECKING:
+    from stopping.traces import TraceLog
 
 Seed = Annotated[int, typer.Option(help="Of all that is random.", min=0, max=2**32 - 1)]
 NumOrders = Annotated[
@@ -17,6 +20,17 @@ NumOrders = Annotated[
     typer.Option(metavar="N", min=1, help="Average over so many random orders of a problem's samples; 1: as logged."),
 ]
 Plot = Annotated[Path | None, typer.Option(metavar="FILE", help="Draw accuracy against tokens: .png, .pdf or .svg.")]
+
+Decision = Literal["sampling", "thinking"]
+DecisionOption = Annotated[
+    Decision | None,
+    typer.Option(
+        "--decision",
+        help="When to stop sampling traces, or when to stop the thought of one; by default thinking where the log has "
+        "checkpoints and its reference is no vote.",
+        show_default=False,
+    ),
+]
 
 
 def flat(command: Callable[..., None]) -> Callable[..., None]:
@@ -147,12 +161,22 @@ class ProblemOptions:
         _problem(metavar="N", min=1, help="Ask the rule every so many tokens too, not only when traces end."),
     ] = None
 
-    def thinking(self) -> Any:
-        """Return the thinking problem at these prices.
+    def decided(self, decision: Decision | None, log: "TraceLog", console: Console) -> "tuple[Any, TraceLog]":
+        """Return the problem a log is about, and the part of the log that it can be played on: what is left out is said.
 
         Raises:
-            ValueError: for an option that only a sampling problem has.
+            ValueError: for an option that only a sampling problem has, or a log without checkpoints.
         """
+        thinking = decision == "thinking" if decision else log.probed.any() and not log.reference.startswith("majority")
+        if not thinking:
+            return self.problem(None, log.num_samples), log
+        if not log.probed.any():
+            raise ValueError("LOG: expected checkpoints for --decision thinking, got none; see stopping inspect LOG")
+        if left_out := int((~log.probed).sum()):
+            console.print(f"{left_out:,} problems have no checkpoints, and are left out.", style="yellow")
+        return self._thinking(), log.take(log.probed) if left_out else log
+
+    def _thinking(self) -> Any:
         import stopping
 
         for name in ("num_traces", "wave_size", "decision_interval_tokens"):

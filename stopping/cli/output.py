@@ -21,6 +21,8 @@ FIGURES = {  # the components of an outcome that are shown: what they are called
     "latency_tokens": ("latency, tokens", 1.0),
     "latency_seconds": ("latency, seconds", 1.0),
     "num_launched": ("traces launched", 1.0),
+    "probe_tokens": ("probes paid in vain, tokens", 1.0),
+    "stopped": ("thoughts stopped, %", 0.01),
 }
 
 Positive = Annotated[float, Field(gt=0)]
@@ -84,11 +86,16 @@ class LogSummary(Record):
         )
 
 
-class Problem(Record):
-    """A sampling problem; prices in units of one right answer."""
+def is_thinking(problem: Any) -> bool:
+    """Whether a problem is about one chain of thought."""
+    return bool(problem.observation.__name__ == "ThinkingObservation")
 
-    num_traces: Count
-    wave_size: Count
+
+class Problem(Record):
+    """A problem; prices in units of one right answer. `num_traces` and the like are null for one chain of thought."""
+
+    num_traces: Count | None
+    wave_size: Count | None
     price_per_token: float
     price_per_second: float
     seconds_per_token: float
@@ -99,13 +106,13 @@ class Problem(Record):
     def of(cls, problem: Any) -> Self:
         """Describe a problem."""
         return cls(
-            num_traces=problem.num_traces,
-            wave_size=problem.wave_size,
+            num_traces=getattr(problem, "num_traces", None),
+            wave_size=getattr(problem, "wave_size", None),
             price_per_token=float(problem.price_per_token),
             price_per_second=float(problem.price_per_second),
             seconds_per_token=float(problem.seconds_per_token),
             lag_tokens=int(problem.lag_tokens),
-            decision_interval_tokens=problem.decision_interval_tokens,
+            decision_interval_tokens=getattr(problem, "decision_interval_tokens", None),
         )
 
 
@@ -272,7 +279,7 @@ class Recording(Record):
 
 
 class PlanOutput(Output):
-    """`stopping plan`: the fewest problems of any certificate, and those for a rule with these losses.
+    """`stopping plan`: the fewest problems that certify a rule that changes nothing, and those for a rule with these losses.
 
     `num_problems` is null where no losses are known, and where no number looked at would do (`possible` is then false).
     """
@@ -342,7 +349,7 @@ class Kept(Record):
 
 
 class PromiseOutput(Output):
-    """`stopping promise`: what tuning found, what came of it live, and the advice on too few problems.
+    """`stopping promise`: what tuning found, what came of it live, and the advice where signals tell nothing.
 
     `kept` is empty where the advice is not to bother.
     """
@@ -351,8 +358,7 @@ class PromiseOutput(Output):
     tuned: TuneOutput
     num_live: Count
     kept: dict[str, Kept]
-    num_few: Count
-    advice_few: str
+    advice_placebo: str
 
 
 class StudyOutput(Output):

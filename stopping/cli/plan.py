@@ -143,7 +143,7 @@ def _print(console: "Console", record: "PlanOutput", options: RecordingOptions) 
 
     limit, confidence = f"{100 * record.max_accuracy_drop:.3g} %", f"{100 * record.confidence:.4g} %"
     say(f"To rule out a loss of {limit} with confidence {confidence}:")
-    say(f"  at least {record.floor:,} problems, had the rule no loss at all;")
+    say(f"  at least {record.floor:,} problems, if the rule changes nothing on them;")
     if record.losses is not None:
         losses = record.losses
         whose = f"{losses.rule} against {losses.reference}" if losses.rule else "a rule"

@@ -13,8 +13,6 @@ if TYPE_CHECKING:
     from sims import Estimate
     from stopping.cli.output import PromiseOutput
 
-FEW_PROBLEMS = 200  # of which half certify: too few for any certificate at the usual limits, and the advice says so
-
 
 def promise(
     output: OutputOptions,
@@ -40,6 +38,7 @@ def promise(
     from rich.progress import Progress
 
     import stopping
+    from stopping.calibration import placebo
     from stopping.calibration.tuning import FRACTIONS, predict
     from stopping.cli.tune import print_tuning, record_of, save_tuned
     from stopping.reasoner import load_log
@@ -51,9 +50,9 @@ def promise(
         raise ValueError(f"--problems: expected at most {fresh.num_problems:,}, got {problems:,}")
     problem, limits = stopping.Thinking(), {"confidence": confidence, "seed": seed}
     found = stopping.tune(probed, problem, max_accuracy_drop=max_accuracy_drop, **limits)
-    tuned = record_of("shipped log", probed, "thinking", found, out)
+    tuned = record_of("shipped log", probed, found, out)
     print_tuning(console, tuned)
-    few = stopping.tune(probed.take(range(FEW_PROBLEMS)), problem, max_accuracy_drop=max_accuracy_drop, **limits)
+    shuffled = stopping.tune(placebo(probed, seed), problem, max_accuracy_drop=max_accuracy_drop, **limits)
     live = None
     if found.chosen is not None:
         worlds = problem.worlds(split(probed, FRACTIONS, seed=seed)[2])
@@ -63,7 +62,7 @@ def promise(
             live = _live(fresh.take(range(problems)), found.chosen.policy, lambda done: bar.advance(task, done))
         if out is not None:
             save_tuned(found, out, "shipped log")
-    record = _record(tuned, few, promised if live else None, live, problems)
+    record = _record(tuned, shuffled, promised if live else None, live, problems)
     _print(console, record)
     if plot is not None and live is not None:
         from stopping.plots import tuning
@@ -96,7 +95,7 @@ def _live(log: Any, policy: Any, report: Any) -> tuple["Estimate", "Estimate"]:
     return Estimate.of(run.correct.astype(float) - right), Estimate.ratio(saved, own)
 
 
-def _record(tuned: Any, few: Any, promised: Any, live: Any, num_live: int) -> "PromiseOutput":
+def _record(tuned: Any, shuffled: Any, promised: Any, live: Any, num_live: int) -> "PromiseOutput":
     from stopping.cli.output import Figure, Kept, PromiseOutput
 
     kept = {}
@@ -107,7 +106,7 @@ def _record(tuned: Any, few: Any, promised: Any, live: Any, num_live: int) -> "P
                 promised=told.mean, low=told.low, high=told.high, realised=Figure.of(figure),
                 held=told.low <= figure.mean <= told.high,
             )  # fmt: skip
-    return PromiseOutput(tuned=tuned, num_live=num_live, kept=kept, num_few=FEW_PROBLEMS, advice_few=few.advice)
+    return PromiseOutput(tuned=tuned, num_live=num_live, kept=kept, advice_placebo=shuffled.advice)
 
 
 def _print(console: "Console", record: "PromiseOutput") -> None:
@@ -130,5 +129,5 @@ def _print(console: "Console", record: "PromiseOutput") -> None:
             "± is one standard error; the interval holds the error of the test part and the noise of the live runs."
         )
     console.print(
-        f"On {record.num_few:,} problems instead of {sum(record.tuned.split):,}: {record.advice_few}", markup=False
+        f"Placebo, the same log with its signals shuffled among traces: {record.advice_placebo}", markup=False
     )

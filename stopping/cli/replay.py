@@ -6,7 +6,7 @@ import typer
 from rich.markup import escape
 
 from stopping.cli.log_options import LogOptions, LogPath
-from stopping.cli.options import ImportOptions, NumOrders, OutputOptions, ProblemOptions, Seed
+from stopping.cli.options import DecisionOption, ImportOptions, NumOrders, OutputOptions, ProblemOptions, Seed
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -31,6 +31,7 @@ def replay(
     problem_options: ProblemOptions,
     output: OutputOptions,
     imports: ImportOptions,
+    decision: DecisionOption = None,
     num_orders: NumOrders = 1,
     seed: Seed = 0,
 ) -> None:
@@ -44,7 +45,7 @@ def replay(
 
     import sims
 
-    problem = problem_options.problem(None, data.num_samples)
+    problem, data = problem_options.decided(decision, data, console)
     result = sims.replay(problem, policy, data, num_orders=num_orders, seed=seed)
     record = record_of("replay", log.name, rule, problem, result)
     print_run(console, record, f"on {data.num_problems:,} problems of {log.name}")
@@ -77,6 +78,8 @@ def print_run(console: "Console", record: "RunOutput", where: str) -> None:
     console.print(f"[bold]{escape(record.rule)}[/bold] {escape(where)}")
     table = new_table("", "mean ± error")
     for name, (title, unit) in FIGURES.items():
+        if name not in record.figures:
+            continue
         least = "≥ " if record.num_unsupported and name != "utility" else ""
         table.add_row(title, least + plus_minus(record.figures[name], unit))
     console.print(table)

@@ -134,8 +134,17 @@ def _literal(value: Any) -> str:
     return repr(np.asarray(value).tolist())
 
 
-def default_rules(log: "TraceLog", num_traces: int, decision_interval_tokens: int | None) -> list[Any]:
-    """Return the library's rules that make sense on a log: those that vote only where answers can be compared."""
+def default_rules(log: "TraceLog", problem: Any) -> list[Any]:
+    """Return the library's rules that make sense on a log.
+
+    Those that vote, only where answers can be compared; of those that stop a thought, a few of each family.
+    """
+    if not hasattr(problem, "num_traces"):
+        from stopping.solvers.thinking_families import thinking_families
+
+        members = thinking_families(problem.worlds(log)).values()
+        return distinct(each[len(each) * part // 4] for each in members for part in (1, 2, 3))
+    num_traces = problem.num_traces
     rules: list[Any] = [FixedSamples(2**k) for k in range(num_traces.bit_length()) if 2**k < num_traces]
     rules += [FixedSamples(num_traces), *(FirstFinish(k) for k in (1, 3) if k <= num_traces)]
     if log.num_samples > 1 and log.has_answers:
@@ -144,7 +153,7 @@ def default_rules(log: "TraceLog", num_traces: int, decision_interval_tokens: in
         rules += [VoteTable.cannot_be_caught(num_traces), *([UnanimousWindow(3)] if num_traces >= 3 else [])]
     else:
         rules = [FixedSamples(1), FirstFinish(1)]
-    if decision_interval_tokens is not None:
+    if problem.decision_interval_tokens is not None:
         lengths = np.quantile(log.length_tokens[log.present], _BUDGET_QUANTILES)
         rules += [TokenBudget(int(np.ceil(length))) for length in lengths]
     return distinct(rules)

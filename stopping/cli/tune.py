@@ -1,13 +1,22 @@
 """`stopping tune`: from a log to a certified rule, saved, or to the advice not to bother."""
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from rich.markup import escape
 
 from stopping.cli.log_options import LogOptions, LogPath
-from stopping.cli.options import ImportOptions, OutputOptions, Plot, ProblemOptions, Seed, busy, plot_file
+from stopping.cli.options import (
+    DecisionOption,
+    ImportOptions,
+    OutputOptions,
+    Plot,
+    ProblemOptions,
+    Seed,
+    busy,
+    plot_file,
+)
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -15,8 +24,6 @@ if TYPE_CHECKING:
     from stopping.calibration import Tuning
     from stopping.cli.output import TuneOutput
     from stopping.traces import TraceLog
-
-Decision = Literal["sampling", "thinking"]
 
 
 def tune(
@@ -27,14 +34,7 @@ def tune(
     imports: ImportOptions,
     max_accuracy_drop: Annotated[float, typer.Option(metavar="D", help="The loss of accuracy to rule out.")] = 0.02,
     confidence: Annotated[float, typer.Option(metavar="C", help="Of the certificate.")] = 0.95,
-    decision: Annotated[
-        Decision | None,
-        typer.Option(
-            help="When to stop sampling traces, or when to stop the thought of one; by default thinking where the log has "
-            "checkpoints and its reference is no vote.",
-            show_default=False,
-        ),
-    ] = None,
+    decision: DecisionOption = None,
     rule: Annotated[
         list[str], typer.Option(metavar="RULE", help="A rule of yours beside the library's: module:Class(args).")
     ] = [],  # noqa: B006
@@ -61,20 +61,18 @@ def tune(
     from stopping.calibration import problems_floor
     from stopping.calibration.tuning import FRACTIONS
 
-    decision = decision or default_decision(data)
-    problem = problem_options.thinking() if decision == "thinking" else problem_options.problem(None, data.num_samples)
-    data = with_what_is_needed(console, data, decision)
+    problem, data = problem_options.decided(decision, data, console)
     floor = problems_floor(max_accuracy_drop, confidence)
     console.print(
-        f"{log.name}: {data.num_problems:,} problems, of which {FRACTIONS[1]:.0%} certify; no certificate of "
-        f"{max_accuracy_drop:g} at {confidence:.0%} takes fewer than {floor:,}.",
+        f"{log.name}: {data.num_problems:,} problems, of which {FRACTIONS[1]:.0%} certify. A drop of {max_accuracy_drop:g} is "
+        f"ruled out at {confidence:.0%} by {floor:,} problems without a loss, by fewer only where a rule also mends answers.",
         markup=False,
     )
     with busy(console, "tuning"):
         found = stopping.tune(
             data, problem, max_accuracy_drop=max_accuracy_drop, confidence=confidence, rules=rules, seed=seed
         )
-    record = record_of(log.name, data, decision, found, out)
+    record = record_of(log.name, data, found, out)
     print_tuning(console, record)
     if plot is not None:
         from stopping.plots import tuning
@@ -89,22 +87,6 @@ def tune(
         raise NotAchievedError(f"nothing was saved in {out}: there is no rule worth it")
 
 
-def default_decision(log: "TraceLog") -> Decision:
-    """What a log is about: its vote, or the thought of a trace."""
-    return "thinking" if log.checkpoints is not None and not log.reference.startswith("majority") else "sampling"
-
-
-def with_what_is_needed(console: "Console", log: "TraceLog", decision: Decision) -> "TraceLog":
-    """The problems that a decision can be tuned on; how many are left out is said."""
-    if decision == "sampling" or log.probed.all():
-        return log
-    if not log.probed.any():
-        raise ValueError("LOG: expected checkpoints for --decision thinking, got none; see stopping inspect LOG")
-    left_out = int((~log.probed).sum())
-    console.print(f"{left_out:,} problems have no checkpoints, and are left out.", style="yellow")
-    return log.take(log.probed)
-
-
 def save_tuned(found: "Tuning", directory: Path, source: str) -> None:
     """Save the rule chosen, with its certificate and what is promised of it.
 
@@ -112,10 +94,11 @@ def save_tuned(found: "Tuning", directory: Path, source: str) -> None:
         ArtifactError: as `stopping.save`.
     """
     import stopping
+    from stopping.cli.output import is_thinking
 
     chosen = found.chosen
     assert chosen is not None
-    figures, thinking = chosen.measured, found.problem.observation.__name__ == "ThinkingObservation"
+    figures, thinking = chosen.measured, is_thinking(found.problem)
     interval = getattr(found.problem, "decision_interval_tokens", None)
     stopping.save(
         chosen.policy,
@@ -143,9 +126,9 @@ def _reference_name(found: "Tuning") -> str:
     return f"budget={found.reference.max_tokens}"
 
 
-def record_of(name: str, log: "TraceLog", decision: Decision, found: "Tuning", out: Path | None) -> "TuneOutput":
+def record_of(name: str, log: "TraceLog", found: "Tuning", out: Path | None) -> "TuneOutput":
     """Return what was found in plain numbers."""
-    from stopping.cli.output import Figure, LogSummary, MeasuredRule, TunedRule, TuneOutput
+    from stopping.cli.output import Figure, LogSummary, MeasuredRule, TunedRule, TuneOutput, is_thinking
     from stopping.cli.rules import name_of
 
     def measured(figures: Any) -> MeasuredRule:
@@ -154,7 +137,7 @@ def record_of(name: str, log: "TraceLog", decision: Decision, found: "Tuning", o
 
     return TuneOutput(
         log=LogSummary.of(name, log),
-        decision=decision,
+        decision="thinking" if is_thinking(found.problem) else "sampling",
         split=found.num_problems,
         num_tried=found.num_tried,
         reference=name_of(found.reference),

@@ -24,7 +24,7 @@ def comparison():
         }
     )
     problem = Sampling(None, num_samples, decision_interval_tokens=500)
-    return sims.compare(problem, log, default_rules(log, num_samples, 500))
+    return sims.compare(problem, log, default_rules(log, problem))
 
 
 def names_of(comparison):

@@ -8,11 +8,12 @@ import pytest
 
 import sims
 import stopping
-from stopping.calibration import Grade
+from stopping.calibration import Grade, placebo
 from stopping.calibration.tuning import measure
 from stopping.models import AnswerChain, LengthCorrectness
-from stopping.policies import CandidateStop, ConfidenceExit, FixedSamples, TokenBudget, VoteTable
+from stopping.policies import CandidateStop, ConfidenceExit, FirstFinish, FixedSamples, TokenBudget, VoteTable
 from stopping.problems import Sampling, Thinking
+from stopping.reasoner import load_log
 from stopping.traces import LogError, split
 
 TELLING = AnswerChain(
@@ -115,3 +116,42 @@ def test_what_cannot_be_tuned_is_refused(telling):
         stopping.tune(log, Thinking(), max_accuracy_drop=0.0)
     with pytest.raises(stopping.problems.PolicyMismatch, match="reads num_candidates"):
         stopping.tune(log, Thinking(), max_accuracy_drop=0.02, rules=[CandidateStop(1)])
+
+
+@pytest.fixture(scope="module")
+def shipped():
+    log = load_log()
+    return log.take(log.probed)
+
+
+def test_the_shipped_log_has_a_rule_worth_it(shipped):
+    found = stopping.tune(shipped, Thinking(), max_accuracy_drop=0.02)
+    assert found.chosen is not None and found.chosen is not found.best_fixed
+    assert found.chosen.certificate.grade is Grade.DATA
+    assert found.chosen.measured.saving_share.mean > 0.1
+
+
+@pytest.mark.parametrize("seed", range(2))
+def test_placebo_signals_permuted_within_positions_bring_no_adaptive_rule(shipped, seed):
+    shuffled = placebo(shipped, seed)
+    for name, values in shuffled.checkpoints.signals.items():
+        own = shipped.checkpoints.signals[name]
+        for position in (32, 256):
+            there = shipped.checkpoints.position_tokens == position
+            assert (np.sort(values[there]) == np.sort(own[there])).all() and (values[there] != own[there]).any()
+    found = stopping.tune(shuffled, Thinking(), max_accuracy_drop=0.02)
+    assert found.chosen is found.best_fixed and isinstance(found.chosen.policy, TokenBudget)
+    assert found.advice.startswith("Do not bother with an adaptive rule")
+
+
+def test_where_long_traces_are_right_first_finish_hurts_and_is_not_advised():
+    log = load_log().take(range(1500))
+    longest, shortest = (end(log.length_tokens, axis=1, keepdims=True) for end in (np.max, np.min))
+    flipped = dataclasses.replace(log, length_tokens=longest + shortest - log.length_tokens)
+    table = sims.compare(Sampling(None, 16), flipped, [FirstFinish(1)], reference=FixedSamples(1))
+    change = table.rows[1].against_reference["correct"]
+    assert change.mean < -4 * change.standard_error  # worse than a single trace
+    found = stopping.tune(flipped, Sampling(None, 16), max_accuracy_drop=0.02)
+    assert found.chosen is None or not isinstance(found.chosen.policy, FirstFinish)
+    hurt = [rule for rule in found.tested if rule.policy == FirstFinish(1)]
+    assert all(rule.certificate.grade is Grade.NONE for rule in hurt)

@@ -8,6 +8,7 @@ from stopping.artifacts import save
 from stopping.cli.rules import default_rules, name_of, parse
 from stopping.policies import FirstFinish, FixedSamples, Margin, UnanimousWindow, VoteTable
 from stopping.policies.examples import EXAMPLES
+from stopping.problems import Sampling
 from stopping.traces import from_columns
 from tests import helpers
 from tests.helpers import OWN_POLICIES
@@ -45,7 +46,7 @@ def test_published_tables_go_by_their_names():
 @pytest.mark.parametrize(
     ("text", "says"),
     [
-        ("Nonsense(1)", "known: FirstFinish"),
+        ("Nonsense(1)", "known: AnswerAgreement"),
         ("Margin(", "expected Margin(3)"),
         ("Margin(0)", "expected a whole number >= 1"),
         ("Margin(1, 2, 3)", "positional arguments"),
@@ -102,11 +103,15 @@ def log_of(answers):
 
 def test_default_rules_are_those_a_log_can_tell_apart():
     voted, single, unnamed = log_of("xxyx"), log_of("x"), log_of([None] * 4)
-    assert default_rules(voted, 4, None) == [
+    assert default_rules(voted, Sampling(None, 4)) == [
         FixedSamples(1), FixedSamples(2), FixedSamples(4), FirstFinish(1), FirstFinish(3), Margin(2), Margin(3),
         VoteTable.adaptive_consistency(0.8, 4), VoteTable.adaptive_consistency(0.95, 4),
         VoteTable.cannot_be_caught(4), UnanimousWindow(3),
     ]  # fmt: skip
-    assert default_rules(single, 1, None) == default_rules(unnamed, 4, None) == [FixedSamples(1), FirstFinish(1)]
-    budgets = default_rules(voted, 4, 50)[-3:]
+    assert (
+        default_rules(single, Sampling(None, 1))
+        == default_rules(unnamed, Sampling(None, 4))
+        == [FixedSamples(1), FirstFinish(1)]
+    )
+    budgets = default_rules(voted, Sampling(None, 4, decision_interval_tokens=50))[-3:]
     assert [budget.max_tokens for budget in budgets] == [175, 250, 325]
