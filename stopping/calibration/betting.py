@@ -168,8 +168,8 @@ def _bounds(losses: Float[Array, "members problems"], num_problems: Any, log_goa
 def problems_floor(max_drop: float, confidence: float) -> int:
     """The fewest problems that can certify a rule that changes nothing on them: ln(1 / alpha) / -ln(1 - max_drop).
 
-    Fewer can do only where the rule mends more answers than it spoils. Of losses that are 1 with chance `max_drop`, and must not be certified, fewer are all 0 with more chance than
-    alpha = 1 - confidence.
+    Fewer can do only where the rule mends more answers than it spoils. Of losses that are 1 with chance `max_drop`, and must
+    not be certified, fewer are all 0 with more chance than alpha = 1 - confidence.
 
     Raises:
         ValueError: for numbers outside (0, 1).
