@@ -13,7 +13,7 @@ import stopping
 from stopping.policies import SamplingObservation
 from stopping.reasoner import load_log
 
-ROAD, SERVER, RULE, REASONER = re.findall(
+ROAD, SERVER, TUNE, RULE, REASONER = re.findall(
     r"```python\n(.*?)```", (Path(__file__).parents[1] / "README.md").read_text(encoding="utf-8"), re.DOTALL
 )
 
@@ -34,6 +34,13 @@ def test_from_a_log_to_a_server(folder: Path) -> None:
     scope["observation"] = SamplingObservation(8, 0, 8, 0, 8, 0, 900, 6000)
     exec(SERVER, scope)
     assert scope["action"].kind == 1  # eight equal votes: every rule here stops
+
+
+def test_tuning(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    scope: dict[str, Any] = {}
+    exec(TUNE, scope)
+    assert scope["found"].num_problems == (60, 100, 40)
+    assert scope["found"].advice in capsys.readouterr().out
 
 
 def test_a_rule_of_your_own(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:

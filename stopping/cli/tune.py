@@ -80,14 +80,14 @@ def tune(
         tuning(found).savefig(plot)
         console.print(f"Picture: {plot}", markup=False)
     if out is not None and found.chosen is not None:
-        save_tuned(found, out, log.name)
+        save_tuned(found, out, log.name, data)
         console.print(f"Saved in {out}", markup=False, soft_wrap=True)
     output.write(record)
     if out is not None and found.chosen is None:
         raise NotAchievedError(f"nothing was saved in {out}: there is no rule worth it")
 
 
-def save_tuned(found: "Tuning", directory: Path, source: str) -> None:
+def save_tuned(found: "Tuning", directory: Path, source: str, log: "TraceLog") -> None:
     """Save the rule chosen, with its certificate and what is promised of it.
 
     Raises:
@@ -99,7 +99,8 @@ def save_tuned(found: "Tuning", directory: Path, source: str) -> None:
     chosen = found.chosen
     assert chosen is not None
     figures, thinking = chosen.measured, is_thinking(found.problem)
-    interval = getattr(found.problem, "decision_interval_tokens", None)
+    probes = log.checkpoints if thinking else None
+    interval = probes.interval_tokens if probes else getattr(found.problem, "decision_interval_tokens", None)
     stopping.save(
         chosen.policy,
         directory,

@@ -13,7 +13,7 @@ class CloseTokenThreshold:
     At `answer_log_prob` or above the model is nearly done: answer now. From `patience_tokens` on, `give_up_log_prob` or below
     means that it is not getting there: answer now too, for more thought will not help. Costs no probe.
 
-    Adapted from the hazard of the closing token (Ghosh et al., budget control of small reasoners, arXiv 2505.07961, in which
+    Adapted from the hazard of the closing token (Making Small Language Models Efficient Reasoners, arXiv 2505.07961, in which
     it is scaled and not thresholded); the second threshold is ours.
     """
 

@@ -54,6 +54,13 @@ class Checkpoints:
         if len({column.shape for column in [*columns, *self.signals.values()]}) != 1 or self.problem_index.ndim != 1:
             raise LogError("checkpoints: expected columns of one length")
 
+    @property
+    def interval_tokens(self) -> int:
+        """The usual distance of two checkpoints of a trace, in tokens; their usual position where no trace has two."""
+        trace = np.stack([self.problem_index, self.sample_index])
+        gaps = np.diff(self.position_tokens)[(trace[:, 1:] == trace[:, :-1]).all(axis=0)]
+        return int(np.median(gaps if gaps.size else self.position_tokens))
+
     def take(self, problem_indices: np.ndarray, num_problems: int) -> "Checkpoints":
         """The checkpoints of these problems ([n] distinct indices of `num_problems`), renumbered 0, 1, ..., n - 1."""
         starts = np.searchsorted(self.problem_index, np.arange(num_problems + 1))

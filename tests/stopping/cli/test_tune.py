@@ -36,7 +36,8 @@ def test_tune_saves_what_it_found(probed, tmp_path):
     loaded = artifacts.load(tmp_path / "policy")
     document = loaded.document
     assert loaded.policy == found.chosen.policy == parse(content["chosen"])
-    assert (document.observation, document.decision_points.on) == ("ThinkingObservation", "checkpoint")
+    points = document.decision_points
+    assert (document.observation, points.on, points.interval_tokens) == ("ThinkingObservation", "checkpoint", 32)
     assert (document.certificate.grade, document.certificate.max_accuracy_drop) == ("data", 0.04)
     assert document.promised["net_saving_share"].mean == found.chosen.measured.saving_share.mean
     assert document.reference_rule == "budget=480"
