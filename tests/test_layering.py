@@ -16,7 +16,7 @@ MAY_IMPORT = {
     "problems": {"models", "policies", "traces"},
     "sims": {"problems", "models", "policies", "traces"},
     "solvers": {"problems", "policies", "sims", "makespan"},
-    "reasoner": {"traces"},
+    "reasoner": {"policies", "traces"},
     "calibration": {"traces", "models", "sims", "solvers"},
 }
 ANYTHING = {"cli", "plots"}  # and sims/studies, and stopping/__init__.py, the lazy table of contents

@@ -24,9 +24,7 @@ import sims
 from sims import Estimate
 from sims.engine import evaluate
 from stopping.calibration.certification import Certificate, Certification, Grade, certify, order_by_risk
-from stopping.problems import Sampling
-from stopping.solvers.families import FIXED, sampling_families
-from stopping.solvers.thinking_families import THINKING_FIXED, thinking_families
+from stopping.solvers.families import FIXED, families_of
 from stopping.traces import TraceLog, split
 from stopping.traces.reports import plus_minus
 
@@ -169,11 +167,6 @@ def tune(
     )
 
 
-def families_of(problem: Any, worlds: Any) -> Mapping[str, Sequence[Any]]:
-    """The library's families for a problem; thresholds are read off the worlds."""
-    return sampling_families(problem, worlds) if isinstance(problem, Sampling) else thinking_families(worlds)
-
-
 def measure(problem: Any, reference: Any, policies: Sequence[Any], worlds: Any) -> list[Measured]:
     """What each policy comes to in worlds with leading axes `[problems, orders]`, against the reference."""
     played = sims.play_rules(problem, [reference, *policies], worlds, COMPONENTS)
@@ -269,7 +262,7 @@ def _frontier(
     if len(kept) > MOST_TESTED:
         levels = np.linspace(saving[kept[-1]], saving[kept[0]], MOST_TESTED)
         kept = sorted({min(kept, key=lambda index: abs(saving[index] - level)) for level in levels})
-    fixed = [int(index) for index in hopeful if tried[index][0] in FIXED + THINKING_FIXED]
+    fixed = [int(index) for index in hopeful if tried[index][0] == FIXED[type(problem).__name__]]
     kept += [index for index in fixed[:1] if index not in kept]  # the one that saves most: there should be one to beat
     return [tried[index] for index in kept]
 
@@ -286,7 +279,7 @@ def _choose(problem: Any, reference: Any, tested: Sequence[Tested], worlds: Any)
         return None, None
     _, savings = _savings(problem, reference, [rule.policy for rule in certified], worlds)
     mean = savings.mean(axis=1)
-    fixed = [index for index, rule in enumerate(certified) if rule.family in FIXED + THINKING_FIXED]
+    fixed = [index for index, rule in enumerate(certified) if rule.family == FIXED[type(problem).__name__]]
     best_fixed = max(fixed, key=lambda index: mean[index]) if fixed else None
     best = int(np.argmax(mean))
     chosen = best

@@ -1,12 +1,13 @@
 """The families of rules that are searched: one class each, over a grid of its parameter."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
 
 from stopping.policies import FirstFinish, FixedSamples, Margin, TokenBudget, UnanimousWindow, VoteTable
 from stopping.problems import Sampling, SamplingWorld
+from stopping.solvers.thinking_families import thinking_families
 
 CONFIDENCES = (0.6, 0.7, 0.8, 0.9, 0.95, 0.98, 0.99)
 NUM_BUDGETS = 16
@@ -32,5 +33,10 @@ def sampling_families(problem: Sampling, worlds: SamplingWorld) -> dict[str, Seq
     }
 
 
-FIXED = ("FixedSamples",)
+def families_of(problem: Any, worlds: Any) -> Mapping[str, Sequence[Any]]:
+    """Return the families for any problem of ours, with thresholds read off the worlds."""
+    return sampling_families(problem, worlds) if isinstance(problem, Sampling) else thinking_families(worlds)
+
+
+FIXED = {"Sampling": "FixedSamples", "Thinking": "TokenBudget"}  # the family that adapts to nothing, by problem
 SCALAR = ("FirstFinish", "Margin", "UnanimousWindow", "TokenBudget")  # one number, compared with one count

@@ -95,10 +95,10 @@ def solve(
             chosen[name], utility[name] = policies[index], values[index]
             scores[name] = utilities(problem, [policies[index]], scoring)[0]
     means = {name: float(values.mean()) for name, values in utility.items()}
-    fixed = max(FIXED, key=means.__getitem__)
+    fixed = FIXED["Sampling"]
     best = max(means, key=means.__getitem__)
     gain = Estimate.of(utility[best] - utility[fixed])
-    adaptive = best not in FIXED and gain.mean > 2 * gain.standard_error
+    adaptive = best != fixed and gain.mean > 2 * gain.standard_error
     family = {
         name: Member(chosen[name], Estimate.of(scores[name]), Estimate.of(scores[name] - scores[fixed]))
         for name in families

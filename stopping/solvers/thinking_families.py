@@ -76,6 +76,3 @@ def thinking_families(worlds: ThinkingWorld) -> dict[str, Sequence[Any]]:
             EntropySlope(gain, number, interval) for gain in GAINS for number in (1, 2) for interval in intervals
         ]
     return families
-
-
-THINKING_FIXED = ("TokenBudget",)
