@@ -1,5 +1,6 @@
 """`stopping tune`: from a log to a certified rule, saved, or to the advice not to bother."""
 
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
@@ -19,14 +20,12 @@ if TYPE_CHECKING:
 Decision = Literal["sampling", "thinking"]
 
 
-def tune(
-    log: LogPath,
-    log_options: LogOptions,
-    problem_options: ProblemOptions,
-    output: OutputOptions,
-    imports: ImportOptions,
-    max_accuracy_drop: Annotated[float, typer.Option(metavar="D", help="The loss of accuracy to rule out.")] = 0.02,
-    confidence: Annotated[float, typer.Option(metavar="C", help="Of the certificate.")] = 0.95,
+@dataclass(frozen=True)
+class TuningOptions:
+    """What is tuned, against which limit, and which rules are tried beside the library's."""
+
+    max_accuracy_drop: Annotated[float, typer.Option(metavar="D", help="The loss of accuracy to rule out.")] = 0.02
+    confidence: Annotated[float, typer.Option(metavar="C", help="Of the certificate.")] = 0.95
     decision: Annotated[
         Decision | None,
         typer.Option(
@@ -34,14 +33,56 @@ def tune(
             "checkpoints and its reference is no vote.",
             show_default=False,
         ),
-    ] = None,
+    ] = None
     rule: Annotated[
         list[str], typer.Option(metavar="RULE", help="A rule of yours beside the library's: module:Class(args).")
-    ] = [],  # noqa: B006
+    ] = field(default_factory=list)
+    seed: Seed = 0
+
+    def run(
+        self, console: "Console", path: Path, log_options: LogOptions, problem_options: ProblemOptions
+    ) -> "tuple[TraceLog, Decision, Tuning]":
+        """Return the log that was tuned on, what is decided, and what was found.
+
+        Raises:
+            ValueError: for a rule or a log that cannot be read, an option that the decision does not have, and as
+                `stopping.tune`.
+        """
+        from stopping.cli.rules import parse
+
+        rules = [parse(text) for text in self.rule]
+        data = log_options.load(path)
+
+        import stopping
+        from stopping.calibration import problems_floor
+        from stopping.calibration.tuning import FRACTIONS
+
+        decision = self.decision or default_decision(data)
+        thinking = decision == "thinking"
+        problem = problem_options.thinking() if thinking else problem_options.problem(None, data.num_samples)
+        data = with_what_is_needed(console, data, decision)
+        limits = {"max_accuracy_drop": self.max_accuracy_drop, "confidence": self.confidence}
+        console.print(
+            f"{path.name}: {data.num_problems:,} problems, of which {FRACTIONS[1]:.0%} certify; no certificate of "
+            f"{self.max_accuracy_drop:g} at {self.confidence:.0%} takes fewer than "
+            f"{problems_floor(self.max_accuracy_drop, self.confidence):,}.",
+            markup=False,
+        )
+        with busy(console, "tuning"):
+            found = stopping.tune(data, problem, **limits, rules=rules, seed=self.seed)
+        return data, decision, found
+
+
+def tune(
+    log: LogPath,
+    log_options: LogOptions,
+    problem_options: ProblemOptions,
+    output: OutputOptions,
+    imports: ImportOptions,
+    tuning_options: TuningOptions,
     out: Annotated[
         Path | None, typer.Option(metavar="DIR", help="Where to save the policy.", show_default=False)
     ] = None,
-    seed: Seed = 0,
     plot: Plot = None,
 ) -> None:
     """Find the rule that saves most while its loss is certified, and save it with its certificate and its promise.
@@ -51,29 +92,9 @@ def tune(
     console = output.console()
     plot_file(plot)
     from stopping.cli.exits import NotAchievedError
-    from stopping.cli.rules import parse
 
     imports.load()
-    rules = [parse(text) for text in rule]
-    data = log_options.load(log)
-
-    import stopping
-    from stopping.calibration import problems_floor
-    from stopping.calibration.tuning import FRACTIONS
-
-    decision = decision or default_decision(data)
-    problem = problem_options.thinking() if decision == "thinking" else problem_options.problem(None, data.num_samples)
-    data = with_what_is_needed(console, data, decision)
-    floor = problems_floor(max_accuracy_drop, confidence)
-    console.print(
-        f"{log.name}: {data.num_problems:,} problems, of which {FRACTIONS[1]:.0%} certify; no certificate of "
-        f"{max_accuracy_drop:g} at {confidence:.0%} takes fewer than {floor:,}.",
-        markup=False,
-    )
-    with busy(console, "tuning"):
-        found = stopping.tune(
-            data, problem, max_accuracy_drop=max_accuracy_drop, confidence=confidence, rules=rules, seed=seed
-        )
+    data, decision, found = tuning_options.run(console, log, log_options, problem_options)
     record = record_of(log.name, data, decision, found, out)
     print_tuning(console, record)
     if plot is not None:
