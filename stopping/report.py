@@ -14,9 +14,9 @@ import numpy as np
 from matplotlib import rc_context
 from matplotlib.figure import Figure
 
-import stopping.plots as plots
 from sims import Estimate
 from sims.estimates import FEW
+from stopping import __version__, plots
 from stopping.calibration import Grade, Measured, Tested, Tuning
 from stopping.calibration.forced_answers import Group, by_confidence, by_position, overconfidence
 from stopping.cli.rules import name_of
@@ -27,7 +27,6 @@ from stopping.traces.reports import plus_minus
 UNITS = {  # of a parameter, by how its name ends
     "tokens": "tokens",
     "seconds": "seconds",
-    "log_prob": "natural logarithm of a probability",
     "gain": "nats",
     "patience": "probes",
     "votes": "votes",
@@ -38,8 +37,8 @@ UNITS = {  # of a parameter, by how its name ends
     "num_samples": "traces",
     "num_candidates": "results",
 }
-GRADES = {Grade.PROOF: "proof", Grade.DATA: "data", Grade.NONE: "not certified"}
-LIBRARIES = ("stopping", "jax", "numpy", "matplotlib")
+GRADES = {Grade.PROOF: "proof", Grade.DATA: "data", Grade.NONE: "none"}
+LIBRARIES = ("jax", "numpy", "matplotlib")
 
 PAGE = Template("""\
 <!DOCTYPE html>
@@ -59,20 +58,22 @@ code { font-size: .92em; overflow-wrap: anywhere; unicode-bidi: isolate; }
 pre { margin: 0; padding: .5rem; border: 1px solid #767676; } pre code { white-space: pre-wrap; }
 .advice { font-size: 1.2rem; border-left: .3rem solid; padding-left: .8rem; }
 .scroll { overflow-x: auto; } .scroll:focus-visible { outline: 3px solid #0072b2; outline-offset: 2px; }
-table { border-collapse: collapse; font-variant-numeric: tabular-nums; }
-caption { text-align: left; padding-bottom: .5rem; }
-th, td { padding: .2rem .6rem; border-bottom: 1px solid #bbb; text-align: right; white-space: nowrap; }
+table { border-collapse: collapse; font-size: .9rem; font-variant-numeric: tabular-nums; }
+caption { font-weight: bold; text-align: left; padding-bottom: .5rem; }
+th, td { padding: .2rem .5rem; border-bottom: 1px solid #bbb; text-align: right; white-space: nowrap; }
 thead th { vertical-align: bottom; border-bottom: 2px solid; white-space: normal; }
-th:first-child { text-align: left; font-weight: inherit; white-space: normal; min-width: 11rem; }
+th:first-child { text-align: left; } tbody th { font-weight: inherit; white-space: normal; }
+tbody code { overflow-wrap: normal; }
 tr.chosen > * { font-weight: bold; border-block: 2px solid; }
-figure { margin: 1.5rem 0; } figure svg { display: block; width: 100%; height: auto; min-width: 22rem; }
+figure { margin: 1.5rem 0; } figcaption { margin-top: .5rem; }
+figure svg { display: block; width: 100%; height: auto; min-width: 22rem; }
 .wide svg { min-width: 34rem; max-width: 48rem; }
 .pictures { display: grid; gap: 0 2rem; grid-template-columns: repeat(auto-fit, minmax(min(100%, 24rem), 1fr)); }
 dt { font-weight: bold; margin-top: .4rem; } dd { margin-left: 1.5rem; }
 @media print {
   body { max-width: none; padding: 0; font-size: 10pt; } table { font-size: 8.5pt; }
   .scroll { overflow: visible; } figure svg, .wide svg { min-width: 0; } th, td { padding: .1rem .35rem; }
-  figure, tr, pre, .advice { break-inside: avoid; } h2, h3, caption { break-after: avoid; }
+  figure, tr, pre, dl, .advice { break-inside: avoid; } h2, h3, caption { break-after: avoid; }
   .pictures { grid-template-columns: 1fr 1fr; }
 }
 </style>
@@ -119,14 +120,12 @@ def page(found: Tuning, log: TraceLog, *, name: str, command: str) -> str:
 def _rule(found: Tuning) -> str:
     """What to run, in words."""
     policy = found.reference if found.chosen is None else found.chosen.policy
-    doing = "Keep the rule in use now" if found.chosen is None else "Use"
+    doing = "Keep the rule in use now," if found.chosen is None else "Use"
     about = re.split(r"(?<=\.)\s", " ".join((type(policy).__doc__ or "").split()), maxsplit=1)[0]
-    terms = "".join(f"<dt><code>{_text(key)}</code></dt><dd>{_value(key, value)}</dd>" for key, value in _of(policy))
-    return f"<p>{doing}, <code>{_text(name_of(policy))}</code>. {_prose(about)}</p>\n<dl>{terms}</dl>"
-
-
-def _of(policy: Any) -> Iterable[tuple[str, Any]]:
-    return parameters(policy).items()
+    terms = "".join(
+        f"<dt><code>{_text(key)}</code></dt><dd>{_value(key, value)}</dd>" for key, value in parameters(policy).items()
+    )
+    return f"<p>{doing} <code>{_text(name_of(policy))}</code>. {_prose(about)}</p>\n<dl>{terms}</dl>"
 
 
 def _value(name: str, value: Any) -> str:
@@ -135,7 +134,7 @@ def _value(name: str, value: Any) -> str:
     shown = ", ".join(f"{number:,.6g}" if isinstance(number, (int, float)) else str(number) for number in numbers)
     unit = next((unit for ending, unit in UNITS.items() if name.endswith(ending)), "")
     if name.endswith("log_prob"):
-        unit += f", of {np.exp(float(value)):.3g}"
+        unit = f"(natural logarithm of a probability of {np.exp(float(value)):.3g})"
     return f"{_text(shown)} {unit}".strip()
 
 
@@ -153,20 +152,20 @@ def _rules(found: Tuning) -> str:
     fit_part, certify_part, test_part = found.num_problems
     head = (
         "rule", "accuracy, %", "tokens", "change, points", "tokens saved, %", "latency, 50 / 95 %",
-        "of what can be saved, %", "certified by",
+        "of what can be, %", "certified by",
     )  # fmt: skip
     cells = "".join(f'<th scope="col">{column}</th>' for column in head)
     rows = [_row(name_of(found.reference), "in use now", found.reference_measured, ("reference", "", "", ""))]
     rows += [_tested_row(found, rule) for rule in found.tested]
     few = f" With fewer than {FEW} problems, errors are by bootstrap." if test_part < FEW else ""
     reference = f"<code>{_text(name_of(found.reference))}</code>"
-    caption = (
-        f"Rules in the order in which they were certified, measured on the test part. Changes and savings are against "
-        f"{reference}, paired by problem; ± is one standard error. Latency is in tokens, for 50 and 95 % of the runs. Tokens "
-        f"count probes and all that is cancelled. What can be saved: by one who knows all answers beforehand.{few}"
+    about = (
+        f"Changes and savings are against {reference}, paired by problem; ± is one standard error. Latency is in tokens, for 50 "
+        f"and 95 % of the runs. Tokens count probes and all that is cancelled. What can be: the saving of one who knows all "
+        f"answers beforehand.{few}"
     )
     table = (
-        f"<table>\n<caption>{caption}</caption>\n<thead><tr>{cells}</tr></thead>\n"
+        f"<table>\n<caption>Rules in the order of testing, on the test part</caption>\n<thead><tr>{cells}</tr></thead>\n"
         f"<tbody>\n{''.join(rows)}</tbody>\n</table>"
     )
     parts = (
@@ -188,7 +187,7 @@ def _rules(found: Tuning) -> str:
         "that no other beats in both."
     )
     return (
-        f"<p>The log was split by problem:</p>\n<dl>{sizes}</dl>\n{_scrolled('Rules tested, a table', table)}\n"
+        f"<p>The log was split by problem:</p>\n<dl>{sizes}</dl>\n<p>{about}</p>\n{_scrolled('Rules tested, a table', table)}\n"
         f"{_figure('Savings and costs', plots.tuning(found), label, caption, wide=True)}"
     )
 
@@ -222,10 +221,7 @@ def _log(found: Tuning, log: TraceLog, name: str) -> str:
         for chosen in (judged & log.correct, judged & ~log.correct)
     )
     aside = "".join(f" {count:,} rows were set aside: {_text(reason)}." for reason, count in log.set_aside.items())
-    told = (
-        f"<p><code>{_text(name)}</code>: {log.num_problems:,} problems, {log.num_traces:,} traces; the answer that counts is "
-        f"produced by <code>{_text(log.reference)}</code>.{aside}</p>"
-    )
+    told = f"<p><code>{_text(name)}</code>: {log.num_problems:,} problems, {log.num_traces:,} traces.{aside}</p>"
     means = f"Right traces have {_mean(right)} tokens on average, wrong ones {_mean(wrong)}."
     pictures = [_figure("Lengths", plots.lengths(log), f"Lengths of right and wrong traces. {means}", means)]
     probes = log.checkpoints
@@ -268,7 +264,7 @@ def _reliability(groups: tuple[Group, ...], verdict: str) -> str:
 
 
 def _origin(command: str) -> str:
-    versions = ", ".join(f"{library} {version(library)}" for library in LIBRARIES)
+    versions = ", ".join([f"stopping {__version__}", *(f"{library} {version(library)}" for library in LIBRARIES)])
     return (
         f"<p>Made again by:</p>\n<pre><code>{_text(command)}</code></pre>\n"
         f"<p>With {_text(versions)}, Python {platform.python_version()}.</p>"

@@ -22,7 +22,7 @@ from stopping.calibration.forced_answers import by_confidence, by_position, over
 from stopping.cli import app
 from stopping.cli.rules import name_of
 from stopping.models import AnswerChain
-from stopping.policies import ConfidenceExit, TokenBudget
+from stopping.policies import ConfidenceExit, FixedSamples, TokenBudget
 from stopping.problems import Thinking
 from stopping.report import page
 from tests.stopping.cli.drawn import drawn_log
@@ -133,7 +133,7 @@ def test_a_screen_reader_finds_its_way(read):
 
 
 def test_the_table_of_rules(found, read):
-    assert read.one("caption")["text"].startswith("Rules in the order")
+    assert read.one("caption")["text"].startswith("Rules in the order of testing")
     columns = [cell for cell in read.all("th") if "thead" in cell["within"]]
     rules = [cell for cell in read.all("th") if "tbody" in cell["within"]]
     assert all(cell["scope"] == "col" for cell in columns) and all(cell["scope"] == "row" for cell in rules)
@@ -187,8 +187,10 @@ def test_a_log_without_probes_or_confidence_has_no_groups(log):
     assert by_confidence(silent) == () and np.isnan(overconfidence(silent).mean) and by_position(silent)
 
 
-def test_the_command(tmp_path):
-    """On a log of votes: no forced answers to show; a name that is not text; the command that is named works."""
+def test_the_command(tmp_path, monkeypatch):
+    """On a log of votes, with no forced answers to show; the command that is named is the one that was given."""
+    few = {"FixedSamples": [FixedSamples(2), FixedSamples(3)]}
+    monkeypatch.setattr("stopping.calibration.tuning.families_of", lambda problem, worlds: few)
     log = drawn_log(tmp_path / "a <b> & c.parquet")
     out, record = tmp_path / "page.html", tmp_path / "out.json"
     words = [
@@ -228,8 +230,8 @@ def test_a_browser_fits_it_into_a_narrow_window(text, tmp_path):
     )
     command = (
         f"{CHROMIUM} --headless --no-sandbox --disable-gpu --disable-quic --no-first-run --disable-background-networking "
-        f"--disable-component-update --disable-sync --user-data-dir={tmp_path / 'profile'} --dump-dom "
+        f"--disable-component-update --disable-sync --hide-scrollbars --user-data-dir={tmp_path / 'profile'} --dump-dom "
         f"{(tmp_path / 'frame.html').as_uri()}"
     )
-    done = subprocess.run(shlex.split(command), capture_output=True, text=True, timeout=60)
+    done = subprocess.run(shlex.split(command), capture_output=True, text=True, timeout=300)
     assert re.search(r"<title>(\d+)</title>", done.stdout)[1] == "320"
