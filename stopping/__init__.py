@@ -41,6 +41,7 @@ _STAGES = (
     "policies",
     "problems",
     "reasoner",
+    "report",
     "solvers",
     "traces",
 )

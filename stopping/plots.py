@@ -16,9 +16,12 @@ from matplotlib.patheffects import withStroke
 if TYPE_CHECKING:
     from sims import Comparison, Estimate
     from stopping.calibration import Tuning
+    from stopping.calibration.forced_answers import Group
+    from stopping.traces import TraceLog
 
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#000000", "#E69F00", "#56B4E9")
 MARKERS = ("o", "s", "^", "D", "v", "P", "X")
+_NUM_BINS = 40  # of lengths
 _LABEL_POINTS = 8  # size of the type
 _RADII_POINTS = (7, 12, 18, 26, 36, 48, 62, 80, 100)  # how far from its point a label is tried
 _LEADER_POINTS = 12  # farther labels are joined to their points
@@ -82,6 +85,69 @@ def tuning(found: "Tuning", live: tuple["Estimate", "Estimate"] | None = None) -
     axes.axhline(-100 * found.tested[0].certificate.max_drop, color="0.6", linewidth=0.8, linestyle="--", zorder=0)
     axes.legend(frameon=False, fontsize=_LABEL_POINTS, loc="lower left")
     return _labelled(figure, axes, points, (0.01, 0.01), fewer_is_better=False)
+
+
+def lengths(log: "TraceLog") -> Figure:
+    """Draw how long right and wrong traces are, of those whose correctness is known."""
+    figure, axes = _panel("tokens of a trace", "traces")
+    judged = log.present & log.correct_known
+    edges = np.linspace(0, log.length_tokens[judged].max(), _NUM_BINS + 1).tolist()
+    classes = {"right": judged & log.correct, "wrong": judged & ~log.correct}
+    for (name, chosen), colour, line in zip(classes.items(), COLOURS, ("-", "--"), strict=False):
+        axes.hist(
+            log.length_tokens[chosen], edges, histtype="step", color=colour, linestyle=line, linewidth=1.3, label=name
+        )
+    axes.legend(frameon=False, fontsize=_LABEL_POINTS)
+    return figure
+
+
+def forced_answers(groups: Sequence["Group"]) -> Figure:
+    """Draw how often answers forced on the way are right, beside what the same traces answer if they are left alone.
+
+    Args:
+        groups: by position, as `by_position` finds them; at least one.
+    """
+    figure, axes = _panel("tokens thought so far", "right, %")
+    centres = [group.centre for group in groups]
+    _curve(axes, centres, [group.right for group in groups], 0, "forced there")
+    _curve(axes, centres, [group.final for group in groups], 1, "the same traces, left alone")
+    axes.legend(frameon=False, fontsize=_LABEL_POINTS)
+    return figure
+
+
+def confidence(groups: Sequence["Group"]) -> Figure:
+    """Draw how often forced answers are right by the probability that the model gave them, and how many are where.
+
+    Args:
+        groups: by confidence, as `by_confidence` finds them; at least one.
+    """
+    figure, axes = _panel("probability given to the answer, %", "right, %")
+    centres = [100 * group.centre for group in groups]
+    axes.bar(centres, [100 * group.share for group in groups], width=3, color="0.85", label="share of the answers")
+    axes.plot([0, 100], [0, 100], color="0.6", linewidth=0.8, linestyle="--", label="as it should be")
+    _curve(axes, centres, [group.right for group in groups], 0, "right")
+    axes.set(xlim=(0, 102), ylim=(0, 102))
+    axes.legend(frameon=False, fontsize=_LABEL_POINTS, loc="upper left")
+    return figure
+
+
+def _panel(xlabel: str, ylabel: str) -> tuple[Figure, Axes]:
+    figure = Figure(figsize=(4.8, 3.2), dpi=150, layout="constrained")
+    FigureCanvasAgg(figure)
+    axes = figure.add_subplot()
+    axes.set(xlabel=xlabel, ylabel=ylabel)
+    axes.spines[["top", "right"]].set_visible(False)
+    axes.tick_params(labelsize=_LABEL_POINTS)
+    return figure, axes
+
+
+def _curve(axes: Axes, places: Sequence[float], shares: Sequence["Estimate"], style: int, name: str) -> None:
+    """Shares in %, with error bars of one standard error."""
+    heights, errors = ([100 * getattr(share, part) for share in shares] for part in ("mean", "standard_error"))
+    axes.errorbar(
+        places, heights, errors, color=COLOURS[style], marker=MARKERS[style], markersize=4, linewidth=1, capsize=2,
+        linestyle=("-", "--")[style], label=name,
+    )  # fmt: skip
 
 
 class _Point(NamedTuple):

@@ -19,7 +19,7 @@ MAY_IMPORT = {
     "reasoner": {"policies", "traces"},
     "calibration": {"traces", "models", "sims", "solvers"},
 }
-ANYTHING = {"cli", "plots"}  # and sims/studies, and stopping/__init__.py, the lazy table of contents
+ANYTHING = {"cli", "plots", "report"}  # and sims/studies, and stopping/__init__.py, the lazy table of contents
 
 
 def rooms() -> list[str]:

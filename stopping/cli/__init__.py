@@ -21,6 +21,7 @@ from stopping.cli.plan import plan
 from stopping.cli.promise import promise
 from stopping.cli.reasoner import reasoner
 from stopping.cli.replay import replay
+from stopping.cli.report import report
 from stopping.cli.simulate import simulate
 from stopping.cli.study import study
 from stopping.cli.tune import tune
@@ -32,7 +33,7 @@ app = typer.Typer(
     add_completion=False,
     pretty_exceptions_enable=False,
 )
-for command in (demo, inspect, convert, compare, tune, fit, simulate, replay, plan, promise, study):
+for command in (demo, inspect, convert, compare, tune, report, fit, simulate, replay, plan, promise, study):
     app.command()(flat(guarded(command)))
 app.add_typer(reasoner)
 

@@ -338,6 +338,14 @@ class TuneOutput(Output):
     advice: str
 
 
+class ReportOutput(Output):
+    """`stopping report`: what tuning found, and the file of the page about it."""
+
+    command: Literal["report"] = "report"
+    tuned: TuneOutput
+    page: str
+
+
 class Kept(Record):
     """A figure that was promised, with its interval, what came of it live, and whether the interval holds that."""
 
@@ -380,6 +388,7 @@ OUTPUTS: dict[str, type[Output]] = {
     "demo": DemoOutput,
     "plan": PlanOutput,
     "promise": PromiseOutput,
+    "report": ReportOutput,
     "tune": TuneOutput,
     "study": StudyOutput,
 }

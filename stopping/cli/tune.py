@@ -1,5 +1,6 @@
 """`stopping tune`: from a log to a certified rule, saved, or to the advice not to bother."""
 
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -26,22 +27,60 @@ if TYPE_CHECKING:
     from stopping.traces import TraceLog
 
 
+@dataclass(frozen=True)
+class TuningOptions:
+    """What is tuned, against which limit, and which rules are tried beside the library's."""
+
+    max_accuracy_drop: Annotated[float, typer.Option(metavar="D", help="The loss of accuracy to rule out.")] = 0.02
+    confidence: Annotated[float, typer.Option(metavar="C", help="Of the certificate.")] = 0.95
+    decision: DecisionOption = None
+    rule: Annotated[
+        list[str], typer.Option(metavar="RULE", help="A rule of yours beside the library's: module:Class(args).")
+    ] = field(default_factory=list)
+    seed: Seed = 0
+
+    def run(
+        self, console: "Console", path: Path, log_options: LogOptions, problem_options: ProblemOptions
+    ) -> "tuple[TraceLog, Tuning]":
+        """Return the log that was tuned on, and what was found.
+
+        Raises:
+            ValueError: for a rule or a log that cannot be read, an option that the decision does not have, and as
+                `stopping.tune`.
+        """
+        from stopping.cli.rules import parse
+
+        rules = [parse(text) for text in self.rule]
+        data = log_options.load(path)
+
+        import stopping
+        from stopping.calibration import problems_floor
+        from stopping.calibration.tuning import FRACTIONS
+
+        problem, data = problem_options.decided(self.decision, data, console)
+        limits = {"max_accuracy_drop": self.max_accuracy_drop, "confidence": self.confidence}
+        console.print(
+            f"{path.name}: {data.num_problems:,} problems, of which {FRACTIONS[1]:.0%} certify. A drop of "
+            f"{self.max_accuracy_drop:g} is ruled out at {self.confidence:.0%} by "
+            f"{problems_floor(self.max_accuracy_drop, self.confidence):,} problems without a loss, by fewer only where a rule "
+            "also mends answers.",
+            markup=False,
+        )
+        with busy(console, "tuning"):
+            found = stopping.tune(data, problem, **limits, rules=rules, seed=self.seed)
+        return data, found
+
+
 def tune(
     log: LogPath,
     log_options: LogOptions,
     problem_options: ProblemOptions,
     output: OutputOptions,
     imports: ImportOptions,
-    max_accuracy_drop: Annotated[float, typer.Option(metavar="D", help="The loss of accuracy to rule out.")] = 0.02,
-    confidence: Annotated[float, typer.Option(metavar="C", help="Of the certificate.")] = 0.95,
-    decision: DecisionOption = None,
-    rule: Annotated[
-        list[str], typer.Option(metavar="RULE", help="A rule of yours beside the library's: module:Class(args).")
-    ] = [],  # noqa: B006
+    tuning_options: TuningOptions,
     out: Annotated[
         Path | None, typer.Option(metavar="DIR", help="Where to save the policy.", show_default=False)
     ] = None,
-    seed: Seed = 0,
     plot: Plot = None,
 ) -> None:
     """Find the rule that saves most while its loss is certified, and save it with its certificate and its promise.
@@ -51,27 +90,9 @@ def tune(
     console = output.console()
     plot_file(plot)
     from stopping.cli.exits import NotAchievedError
-    from stopping.cli.rules import parse
 
     imports.load()
-    rules = [parse(text) for text in rule]
-    data = log_options.load(log)
-
-    import stopping
-    from stopping.calibration import problems_floor
-    from stopping.calibration.tuning import FRACTIONS
-
-    problem, data = problem_options.decided(decision, data, console)
-    floor = problems_floor(max_accuracy_drop, confidence)
-    console.print(
-        f"{log.name}: {data.num_problems:,} problems, of which {FRACTIONS[1]:.0%} certify. A drop of {max_accuracy_drop:g} is "
-        f"ruled out at {confidence:.0%} by {floor:,} problems without a loss, by fewer only where a rule also mends answers.",
-        markup=False,
-    )
-    with busy(console, "tuning"):
-        found = stopping.tune(
-            data, problem, max_accuracy_drop=max_accuracy_drop, confidence=confidence, rules=rules, seed=seed
-        )
+    data, found = tuning_options.run(console, log, log_options, problem_options)
     record = record_of(log.name, data, found, out)
     print_tuning(console, record)
     if plot is not None:
