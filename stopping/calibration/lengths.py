@@ -59,6 +59,7 @@ def fit_lengths(data: Statistics) -> LengthFit:
         climbs = jax.lax.map(
             lambda fraction: objective(*moved(fraction), data), fractions
         )  # mapped, it is not vectorised
+        climbs = jnp.where(jnp.isnan(climbs), -jnp.inf, climbs)  # a step too far is none to take
         highest = jnp.max(climbs)
         rounding = 8 * jnp.finfo(dtype).eps * jnp.abs(highest)
         chosen = jnp.argmax(climbs >= highest - rounding)  # the longest of those that rounding cannot tell apart

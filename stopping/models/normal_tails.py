@@ -8,6 +8,7 @@ from jax.scipy.special import log_ndtr, ndtr, ndtri
 from jaxtyping import Array, Float
 
 FAR = 40.0  # standard deviations: beyond, the tail is 1 below and counts as this far above
+HIGH = 7.0  # where the series of the hazard takes over, in float32
 DEEP = -8.0  # below, masses leave single precision
 
 
@@ -30,13 +31,38 @@ class UpperTail(NamedTuple):
 
 
 def upper_tail(z: Float[Array, "..."]) -> UpperTail:
-    """Return the tail above z; what is not used costs nothing under `jax.jit`."""
+    """Return the tail above z; what is not used costs nothing under `jax.jit`.
+
+    In float32 hazard - z loses its digits far out, and with it 1 - bend, a curvature that must not be negative: beyond
+    `HIGH` all come from the asymptotic series of the hazard, z + 1 / z - 2 / z^3 + 10 / z^5 - ..., and its derivatives.
+    """
     z = jnp.clip(z, -FAR, FAR)
     log_mass = log_ndtr(-z)
     hazard = jnp.exp(-0.5 * z * z - 0.5 * np.log(2 * np.pi) - log_mass)  # stable in both tails
     bend = hazard * (hazard - z)
     twist = bend * (2 * hazard - z) - hazard
-    return UpperTail(z, log_mass, hazard, bend, twist, twist * (2 * hazard - z) + 2 * bend * (bend - 1))
+    warp = twist * (2 * hazard - z) + 2 * bend * (bend - 1)
+    if z.dtype == jnp.float32:
+        high = z > HIGH
+        far = 1 / jnp.where(high, z, HIGH)
+        hazard, bend, twist, warp = (
+            jnp.where(high, jnp.polyval(jnp.asarray(series, z.dtype), far), near)
+            for series, near in zip(_derivatives(), (hazard, bend, twist, warp), strict=True)
+        )
+        hazard = jnp.where(high, z + hazard, hazard)
+    return UpperTail(z, log_mass, hazard, bend, twist, warp)
+
+
+def _derivatives() -> list[np.ndarray]:
+    """Series of hazard - z and of the hazard's derivatives, as polynomials in 1 / z, highest power first."""
+    found = [np.array(_SERIES, float)]  # by power, lowest first
+    for _ in range(3):
+        found.append(np.append(0, -np.arange(len(found[-1])) * found[-1]))  # d/dz z^-n = -n z^-(n + 1)
+    found[1][0] += 1  # of z itself
+    return [series[::-1] for series in found]
+
+
+_SERIES = (0, 1, 0, -2, 0, 10, 0, -74, 0, 706, 0, -8162)  # of hazard - z, by power of 1 / z
 
 
 def quantile_below(

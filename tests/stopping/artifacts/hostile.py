@@ -24,8 +24,9 @@ import safetensors.numpy
 
 from stopping import artifacts
 from stopping.artifacts.streams import episode
-from stopping.policies import SamplingObservation, bind
+from stopping.policies import SamplingObservation, ThinkingObservation, bind, observation_of
 from stopping.policies.examples import EXAMPLES
+from stopping.policies.signals import dtype_of
 from tests.helpers import BIG, OWN_POLICIES
 
 POLICY, GOLDEN, WEIGHTS, CARD, CHECKSUMS = NAMES = (
@@ -68,15 +69,28 @@ def _probes() -> list[SamplingObservation]:
     ]
 
 
-PROBES = _probes()
+def _thoughts(num_rows: int = 200, num_points: int = 24) -> list[ThinkingObservation]:
+    """Thoughts side by side, each point seen without a probe and then with one."""
+    rng, seen = np.random.default_rng(12345), []
+    for point in range(2 * num_points):
+        values = {name: -rng.exponential(3.0, (num_rows, 1)) for name in ThinkingObservation._fields}
+        values["elapsed_tokens"] = np.full((num_rows, 1), 64 * (point // 2 + 1))
+        values["num_candidates"] = np.minimum(point // 6, rng.integers(0, 5, (num_rows, 1)))
+        values["probed"] = np.full((num_rows, 1), point % 2 == 1)
+        values["probed_answer"] = rng.integers(-1, 2, (num_rows, 1))
+        seen.append(ThinkingObservation(**{name: value.astype(dtype_of(name)) for name, value in values.items()}))
+    return seen
+
+
+PROBES = {SamplingObservation: _probes(), ThinkingObservation: _thoughts()}
 
 
 def decisions(policy: Any) -> list[tuple[int, int]]:
-    """Return the policy's decisions on fixed observations: all small votes, clocks, and three episodes."""
-    bound, taken = bind(policy, "numpy"), []
-    episodes = bound.init(PROBES[-1].answer.shape)
-    for observation in PROBES:
-        shape = observation.answer.shape
+    """Return the policy's decisions on fixed observations: small votes, clocks and three episodes, or thoughts."""
+    bound, taken, probes = bind(policy, "numpy"), [], PROBES[observation_of(policy)]
+    episodes = bound.init(probes[-1].elapsed_tokens.shape)
+    for observation in probes:
+        shape = observation.elapsed_tokens.shape
         state = episodes if len(shape) > 1 else bound.init(shape)
         state, action = bound.step(state, observation)
         episodes = state if len(shape) > 1 else episodes

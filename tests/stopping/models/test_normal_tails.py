@@ -23,6 +23,20 @@ def test_upper_tail() -> None:
         np.testing.assert_allclose(derivative(lambda x: upper_tail(x).twist), tail.warp, rtol=1e-2, atol=1e-6)
 
 
+def test_far_out_single_precision_keeps_its_digits_and_curvatures_their_sign() -> None:
+    z = np.concatenate([np.linspace(-12, 7, 200), np.linspace(7, FAR, 400)]).astype(np.float32)
+    single = jax.tree.map(lambda leaf: np.asarray(leaf, float), jax.jit(upper_tail)(jnp.asarray(z)))
+    with jax.enable_x64(True):
+        double = jax.tree.map(np.asarray, upper_tail(jnp.asarray(z, float)))
+    np.testing.assert_allclose(single.hazard, double.hazard, rtol=1e-5, atol=1e-12)
+    np.testing.assert_allclose(1 - single.bend, 1 - double.bend, rtol=1e-2, atol=1e-5)
+    np.testing.assert_allclose(single.twist, double.twist, rtol=5e-2, atol=2e-3)
+    np.testing.assert_allclose(single.warp, double.warp, rtol=5e-2, atol=2e-2)
+    assert (single.bend < 1).all()
+    high = z > 7.1
+    np.testing.assert_allclose(1 - single.bend[high], 1 - double.bend[high], rtol=2e-3)
+
+
 def test_no_cap_is_finite() -> None:
     tail = upper_tail(jnp.array([-np.inf, np.inf]))
     assert all(np.isfinite(np.asarray(values)).all() for values in tail)
