@@ -6,6 +6,7 @@ from stopping.policies.first_finish import FirstFinish
 from stopping.policies.fixed_samples import FixedSamples
 from stopping.policies.margin import Margin
 from stopping.policies.policy import Policy, parameters, policy, registered
+from stopping.policies.posterior_vote import PosteriorVote
 from stopping.policies.signals import NO_ANSWER, SamplingObservation
 from stopping.policies.token_budget import TokenBudget
 from stopping.policies.unanimous_window import UnanimousWindow
@@ -20,6 +21,7 @@ __all__ = [
     "Kind",
     "Margin",
     "Policy",
+    "PosteriorVote",
     "Return",
     "SamplingObservation",
     "TokenBudget",
