@@ -43,8 +43,8 @@ class Bound:
             return own_step(xp, state, observation)
 
         self.policy, self.backend, self._where = policy, backend, xp.where
-        self.init = init
-        self.step = step_plain if backend == "python" else step
+        self.init: Any = init
+        self.step: Any = step_plain if backend == "python" else step
         if backend == "python" and any(isinstance(leaf, tuple) for leaf in init()):
             on_arrays = Bound(policy, "numpy")
             self.init, self.step = on_arrays.init, _on_numbers(policy, on_arrays.step)

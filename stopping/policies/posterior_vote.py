@@ -178,19 +178,15 @@ class PosteriorVote:
         """
         most = len(self.log_copies) - 1
         num_running = xp.minimum(num_running, most)[..., None, None]
-        num_ended = xp.minimum(state.num_ended, most)[..., None, None]
         right_and_runs = self.chances * right_runs[..., None]
         runs = xp.maximum(right_and_runs + (1 - self.chances) * wrong_runs[..., None], SMALLEST)
         next_right = xp.where(num_running > 0, right_and_runs / runs, self.chances)  # [effects, chances]
-        by_pair = (
-            self.log_prior
-            + num_ended * xp.log1p(-self.chances)
-            + num_running * xp.log(runs)
-            + state.log_wrong[..., None]
-        )  # [effects, chances], of all answers wrong
+        by_pair = self.log_prior + num_running * xp.log(runs) + state.log_wrong[..., None]  # [effects, chances]
         votes = xp.minimum(state.count, most)
-        log_odds = xp.log(self.chances) - xp.log1p(-self.chances)
-        by_votes = votes[..., None] * log_odds  # [labels, chances], of those votes right after all
+        wrong = xp.maximum(state.num_ended[..., None] - state.count, 0)
+        by_votes = (  # [labels, chances]
+            votes[..., None] * xp.log(self.chances) + xp.minimum(wrong, most)[..., None] * xp.log1p(-self.chances)
+        )
         most_pair, most_votes = xp.max(by_pair), xp.max(by_votes)  # sums of products are taken relative to these
         by_pair = xp.exp(by_pair - most_pair[..., None])
         by_votes = xp.exp(by_votes - most_votes[..., None])

@@ -1,6 +1,22 @@
 """A policy from a problem."""
 
+from stopping.solvers.count_induction import CountLaw, CountSolution, Tally, count_induction, count_value
 from stopping.solvers.families import sampling_families
+from stopping.solvers.posterior_vote import posterior_vote
 from stopping.solvers.solve import Member, Solution, Status, clairvoyant, reachable, solve
 
-__all__ = ["Member", "Solution", "Status", "clairvoyant", "reachable", "sampling_families", "solve"]
+__all__ = [
+    "CountLaw",
+    "CountSolution",
+    "Member",
+    "Solution",
+    "Status",
+    "Tally",
+    "clairvoyant",
+    "count_induction",
+    "count_value",
+    "posterior_vote",
+    "reachable",
+    "sampling_families",
+    "solve",
+]

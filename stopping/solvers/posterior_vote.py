@@ -1,9 +1,11 @@
-"""`PosteriorVote` from a model: the joint law of chance and length of a problem that the model draws, in a table.
+"""`PosteriorVote` from a model: the joint law of chance and length of a problem not seen yet, in a table.
 
-A model of many problems draws each of them equally often, so a new problem's law is the mixture of theirs. Chances get the
-Gauss nodes of their mixture, by which every power that up to `num_traces` traces can ask for is integrated exactly;
-effects get equally spaced nodes, whose law is taken given each chance: in a fitted model long problems are the hard ones.
-With one problem, as in `Fit.population`, chance and effect are independent and both sums as good as exact.
+A problem's chance p of a right answer has the law that the model draws it from, a Beta law or the mixture of its problems':
+Gauss nodes integrate every power exactly that up to `num_traces` traces can ask for. Its effect on length is normal given
+p, with a mean linear in p, as `Fit` estimates it: long problems are the hard ones. Its nodes are equally spaced.
+
+With one problem, as in `Fit.population`, chance and effect are independent, this is the model, and what the policy believes
+is exact to 1e-5. With several, mean, variance and covariance are theirs, and no problem is learnt by heart.
 """
 
 from typing import Any
@@ -11,13 +13,14 @@ from typing import Any
 import jax
 import numpy as np
 from scipy.special import log_ndtr, logsumexp
-from scipy.stats import beta, norm
+from scipy.stats import norm
 
 from stopping.policies import PosteriorVote
+from stopping.policies.normal_tail import MOST
 from stopping.policies.policy import INT32_MAX
 from stopping.problems import Sampling
 
-REACH = 4.5  # standard deviations of a problem's effect, to each side
+REACH = 4.5  # standard deviations of the effect, to each side
 SPACING = 1.4  # of the narrowest law that all traces can leave of it: a sum over normal densities is then exact to 1e-4
 MOST_EFFECTS = 96
 LEAST = 1e-6  # chances are kept this far from 0 and 1: in single precision the next is one of them
@@ -35,14 +38,13 @@ def posterior_vote(model: Any, problem: Sampling, threshold: float, least_hope: 
     """
     most = problem.num_traces
     law = {name: np.float64(np.asarray(getattr(model, name))) for name in _SHARED}
-    chances, chance_weights = _gauss(*_flat(model.chance_nodes(most)), most // 2 + 1)
+    nodes, weights = model.chance_nodes(most)
+    chances, chance_weights = _gauss(nodes.ravel(), weights.ravel() / model.num_problems, most // 2 + 1)
     chances = np.clip(chances, LEAST, 1 - LEAST)
-    effects, log_effects = _effects(model, law, most)  # [effects], [problems, effects]
-    alpha, beta_ = (np.asarray(values, np.float64)[:, None] for values in (model.alpha, model.beta))
-    log_chances = beta.logpdf(chances, alpha, beta_)  # [problems, chances]
-    log_chances -= logsumexp(log_chances, axis=0)
-    log_prior = logsumexp(log_effects[:, :, None] + log_chances[:, None, :], axis=0) + np.log(chance_weights)
-    log_below_cap = log_ndtr((np.log(law["cap_tokens"]) - effects) / law["scale_right"])
+    effects, log_effects = _effects(model, law, chances, most)
+    log_prior = log_effects + np.log(chance_weights)
+    cap_score = (np.log(law["cap_tokens"]) - effects) / law["scale_right"]
+    log_below_cap = log_ndtr(np.maximum(cap_score, -MOST))  # the policy keeps all scores within these bounds
     with np.errstate(divide="ignore"):
         log_wrong = np.log1p(-law["loop_prob"]) + np.log1p(-law["no_answer_prob"]) - np.log(law["scale_wrong"])
     with jax.enable_x64(True):
@@ -56,7 +58,7 @@ def posterior_vote(model: Any, problem: Sampling, threshold: float, least_hope: 
         effects=effects,
         chances=chances,
         log_prior=np.maximum(log_prior, SMALLEST_LOG),
-        right_below_cap=np.exp(np.maximum(log_below_cap, SMALLEST_LOG)),
+        right_below_cap=np.exp(log_below_cap),
         log_right_to_wrong=np.minimum(-np.log(law["scale_right"]) - log_below_cap - log_wrong, -SMALLEST_LOG),
         shift=float(law["shift"]),
         scale_right=float(law["scale_right"]),
@@ -70,11 +72,6 @@ def posterior_vote(model: Any, problem: Sampling, threshold: float, least_hope: 
 
 
 _SHARED = ("shift", "scale_right", "scale_wrong", "loop_prob", "no_answer_prob", "cap_tokens")
-
-
-def _flat(nodes: tuple[np.ndarray, np.ndarray]) -> tuple[np.ndarray, np.ndarray]:
-    points, weights = nodes
-    return points.ravel(), weights.ravel() / len(points)
 
 
 def _gauss(points: np.ndarray, weights: np.ndarray, num_nodes: int) -> tuple[np.ndarray, np.ndarray]:
@@ -93,15 +90,27 @@ def _gauss(points: np.ndarray, weights: np.ndarray, num_nodes: int) -> tuple[np.
     return nodes, vectors[0] ** 2
 
 
-def _effects(model: Any, law: dict[str, np.float64], num_traces: int) -> tuple[np.ndarray, np.ndarray]:
-    """Return equally spaced effects, and the log-probability of each in each problem."""
-    centre, scale = (np.asarray(values, np.float64)[:, None] for values in (model.effect, model.effect_scale))
-    low, high = (centre - REACH * scale).min(), (centre + REACH * scale).max()
+def _effects(
+    model: Any, law: dict[str, np.float64], chances: np.ndarray, num_traces: int
+) -> tuple[np.ndarray, np.ndarray]:
+    """Return equally spaced effects, and the log-probability of each given each chance, `[effects, chances]`.
+
+    Linear regression in the law of a problem drawn at random, in which p and the effect are independent given the problem.
+    """
+    alpha, beta, centre, scale = (
+        np.asarray(values, np.float64) for values in (model.alpha, model.beta, model.effect, model.effect_scale)
+    )
+    mean_chance = alpha / (alpha + beta)
+    variance_chance = mean_chance.var() + (mean_chance * (1 - mean_chance) / (alpha + beta + 1)).mean()
+    slope = ((centre - centre.mean()) * mean_chance).mean() / variance_chance
+    spread = np.sqrt(max(centre.var() + (scale**2).mean() - slope**2 * variance_chance, 0))
+    mean = centre.mean() + slope * (chances - mean_chance.mean())
+    low, high = mean.min() - REACH * spread, mean.max() + REACH * spread
     if high == low:
-        return np.array([low]), np.zeros((len(centre), 1))
+        return np.array([low]), np.zeros((1, len(chances)))
     of_lengths = min(law["scale_right"], law["scale_wrong"]) / np.sqrt(num_traces)
-    narrowest = scale.min() * of_lengths / np.hypot(scale.min(), of_lengths)
-    wanted = (high - low) / (SPACING * narrowest) if narrowest > 0 else np.inf
-    effects = np.linspace(low, high, int(np.ceil(np.clip(wanted + 1, 2, MOST_EFFECTS))))
-    log_probs = norm.logpdf(effects, centre, np.maximum(scale, effects[1] - effects[0]))
-    return effects, log_probs - logsumexp(log_probs, axis=1, keepdims=True)
+    narrowest = spread * of_lengths / np.hypot(spread, of_lengths)
+    wanted = min((high - low) / max(SPACING * narrowest, LEAST), MOST_EFFECTS - 1)
+    effects = np.linspace(low, high, int(np.ceil(wanted)) + 1)
+    log_probs = norm.logpdf(effects[:, None], mean, max(spread, effects[1] - effects[0]))
+    return effects, log_probs - logsumexp(log_probs, axis=0)
