@@ -74,13 +74,21 @@ class CountLaw:
         weights = np.exp(self._weights(tally) - self._weights(tally).max())
         return float(weights[0] / weights.sum()) if tally.votes else 0.0
 
+    def hope(self, tally: Tally) -> float:
+        """P(the answer with most votes is wrong, and the next trace is right)."""
+        weights = np.exp(self._weights(tally) - self._weights(tally).max())
+        own = np.array([*tally.votes, 0])
+        next_right = (self._alpha + own) / (self._alpha + self._beta + tally.num_traces)
+        return float((weights * next_right)[1 if tally.votes else 0 :].sum() / weights.sum())
+
     def nexts(self, tally: Tally) -> list[tuple[float, Tally]]:
-        """What the next trace may make of a tally, with the probability of each."""
+        """What the next trace may make of a tally, with the probability of each, where it is above 0."""
         votes, silent = tally
         added = [tuple(sorted((*votes[:i], votes[i] + 1, *votes[i + 1 :]), reverse=True)) for i in range(len(votes))]
         later = [Tally(each, silent) for each in (*added, (*votes, 1))] + [Tally(votes, silent + 1)]
         now = np.logaddexp.reduce(self._weights(tally))
-        return [(float(np.exp(np.logaddexp.reduce(self._weights(each)) - now)), each) for each in later]
+        probs = [float(np.exp(np.logaddexp.reduce(self._weights(each)) - now)) for each in later]
+        return [(prob, each) for prob, each in zip(probs, later, strict=True) if prob > 0]
 
     def gain_of_one_more(self, tally: Tally) -> float:
         """How much one more trace, if one is left, raises P(the leader is right) in mean.
@@ -140,7 +148,7 @@ def _value(law: CountLaw, cost: float, choose: Callable[[Tally, float, float], f
         prob = law.leader_prob(tally)
         if tally.num_traces == law.num_traces:
             return prob
-        go_on = -cost + sum(chance * value(each) for chance, each in law.nexts(tally) if chance > 0)
+        go_on = -cost + sum(chance * value(each) for chance, each in law.nexts(tally))
         return choose(tally, prob, go_on) if tally.votes else go_on
 
     return value(Tally())
