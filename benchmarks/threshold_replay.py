@@ -73,9 +73,9 @@ def run() -> Report:
 
 
 def _ours(problem: Sampling, rules: Sequence[TokenBudget], worlds: SamplingWorld) -> list[Any]:
-    stacked = stack(rules)
+    stacked, axes = stack(rules)
     return [
-        jax.tree.map(lambda values: np.asarray(values)[:, :count], play_family(problem, stacked, block))  # noqa: B023
+        jax.tree.map(lambda values: np.asarray(values)[:, :count], play_family(problem, stacked, axes, block))  # noqa: B023
         for _, count, block in blocks_of(worlds, FAMILY_BLOCK)
     ]
 

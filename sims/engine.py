@@ -37,9 +37,9 @@ def play_block(problem: Any, policy: Any, worlds: Any) -> Any:
 
 
 @eqx.filter_jit
-def play_family(problem: Any, policies: Any, worlds: Any) -> Any:
-    """Play many policies of one class, stacked, through a block of worlds; `[policies, worlds]`."""
-    return jax.vmap(lambda policy: jax.vmap(lambda world: problem.play(world, policy))(worlds))(policies)
+def play_family(problem: Any, policies: Any, axes: Any, worlds: Any) -> Any:
+    """Play many policies of one class, stacked along `axes`, through a block of worlds; `[policies, worlds]`."""
+    return jax.vmap(lambda policy: jax.vmap(lambda world: problem.play(world, policy))(worlds), (axes,))(policies)
 
 
 @eqx.filter_jit

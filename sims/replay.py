@@ -73,11 +73,11 @@ def play_rules(problem: Any, policies: Sequence[Any], worlds: Any, components: S
     flat = jax.tree.map(lambda leaf: np.asarray(leaf).reshape(-1, *leaf.shape[2:]), worlds)
     parts: dict[str, list[np.ndarray]] = defaultdict(list)
     for family in families.values():
-        stacked = stack([policies[index] for index in family])
+        stacked, axes = stack([policies[index] for index in family])
         blocks = [
             [np.asarray(getattr(outcome, name))[:, :count] for name in components]
             for _, count, block in blocks_of(flat, FAMILY_BLOCK)
-            for outcome in [play_family(problem, stacked, block)]
+            for outcome in [play_family(problem, stacked, axes, block)]
         ]
         for name, values in zip(components, zip(*blocks, strict=True), strict=True):
             parts[name].append(np.concatenate(values, axis=1))

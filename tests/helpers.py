@@ -24,7 +24,7 @@ BIG = VoteTable.cannot_be_caught(9000)  # with weights in a file of their own
 
 def name_of(value: Any) -> str | None:
     """Name a policy in the list of tests."""
-    return repr(value).replace("\n", "") if hasattr(value, "signals") else None
+    return repr(value).replace("\n", "")[:100] if hasattr(value, "signals") else None
 
 
 def needs(backend: str) -> None:

@@ -31,6 +31,7 @@ if TYPE_CHECKING:
 
 FORMS = "Margin(3), VoteTable.adaptive_consistency(0.95, 8), a policy's directory, or module:Class(args)"
 OURS = {name: value for name, value in vars(policies).items() if isinstance(value, type) and hasattr(value, "signals")}
+MOST_CHARACTERS, MOST_NUMBERS = 200, 2  # beyond, a name is shortened to so many numbers
 _BUDGET_QUANTILES = (0.25, 0.5, 0.75)
 
 
@@ -107,11 +108,19 @@ def _call(text: str, source: str) -> tuple[list[str], list[Any], dict[str, Any]]
 
 
 def name_of(policy: Any) -> str:
-    """Return a text that `parse` gives the policy back from (after an import of its class, for one's own)."""
+    """Return a text that `parse` gives the policy back from (after an import of its class, for one's own).
+
+    A policy with long tables is named by its single numbers: `PosteriorVote(threshold=0.9, least_hope=0.02, ...)`. `parse`
+    takes the directory where it is saved.
+    """
     cls = type(policy)
     if cls is VoteTable and (name := _published_table(policy)):
         return name
-    values = ", ".join(_literal(value) for value in parameters(policy).values())
+    own = parameters(policy)
+    values = ", ".join(_literal(value) for value in own.values())
+    if len(values) > MOST_CHARACTERS:
+        numbers = [f"{name}={_literal(value)}" for name, value in own.items() if np.ndim(value) == 0]
+        values = ", ".join([*numbers[:MOST_NUMBERS], "..."])
     return (
         f"{'' if cls.__name__ in OURS and OURS[cls.__name__] is cls else cls.__module__ + ':'}{cls.__name__}({values})"
     )

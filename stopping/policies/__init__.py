@@ -11,6 +11,7 @@ from stopping.policies.first_finish import FirstFinish
 from stopping.policies.fixed_samples import FixedSamples
 from stopping.policies.margin import Margin
 from stopping.policies.policy import Policy, parameters, policy, registered
+from stopping.policies.posterior_vote import PosteriorVote
 from stopping.policies.signals import NO_ANSWER, SamplingObservation, ThinkingObservation, observation_of
 from stopping.policies.token_budget import TokenBudget
 from stopping.policies.unanimous_window import UnanimousWindow
@@ -31,6 +32,7 @@ __all__ = [
     "Kind",
     "Margin",
     "Policy",
+    "PosteriorVote",
     "Return",
     "SamplingObservation",
     "ThinkingObservation",

@@ -1,5 +1,7 @@
 """A policy bound to a backend: parameters cast once, functions looked up once."""
 
+from collections.abc import Callable
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -19,6 +21,8 @@ class Bound:
         init: `init(batch_shape=()) -> state`.
         step: `step(state, observation) -> (state, Action)`; on array backends `kind` is int8 and `amount` int32,
             both of the batch's shape; on plain Python both are plain numbers.
+
+    A policy whose state holds arrays is computed by NumPy on plain Python too, numbers in and numbers out.
     """
 
     __slots__ = ("_where", "backend", "init", "policy", "step")
@@ -39,8 +43,11 @@ class Bound:
             return own_step(xp, state, observation)
 
         self.policy, self.backend, self._where = policy, backend, xp.where
-        self.init = init
-        self.step = step_plain if backend == "python" else step
+        self.init: Any = init
+        self.step: Any = step_plain if backend == "python" else step
+        if backend == "python" and any(isinstance(leaf, tuple) for leaf in init()):
+            on_arrays = Bound(policy, "numpy")
+            self.init, self.step = on_arrays.init, _on_numbers(policy, on_arrays.step)
 
     def recycle(self, state: Any, mask: Any) -> Any:
         """Return the state with the rows in `mask` (bool, the batch's shape) as before their first decision point."""
@@ -59,6 +66,19 @@ class Bound:
 def bind(policy: Any, backend: Backend) -> Bound:
     """Return the policy on a backend: `python` (plain numbers, one row), `numpy`, `jax` or `torch` (CPU tensors)."""
     return Bound(policy, backend)
+
+
+def _on_numbers(
+    policy: Any, step: Callable[[Any, Any], tuple[Any, Action]]
+) -> Callable[[Any, Any], tuple[Any, Action]]:
+    def step_numbers(state: Any, observation: Any) -> tuple[Any, Action]:
+        signals = {name: np.asarray(getattr(observation, name)) for name in policy.signals}
+        types = {"i": _INT32, "f": np.dtype(np.float32)}
+        seen = {name: value.astype(types.get(value.dtype.kind, value.dtype)) for name, value in signals.items()}
+        state, action = step(state, SimpleNamespace(**seen))
+        return state, Action(int(action.kind), int(action.amount))
+
+    return step_numbers
 
 
 def _cast(value: Any, backend: Backend) -> Any:

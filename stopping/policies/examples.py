@@ -11,10 +11,36 @@ from stopping.policies.first_finish import FirstFinish
 from stopping.policies.fixed_samples import FixedSamples
 from stopping.policies.margin import Margin
 from stopping.policies.policy import INT32_MAX
+from stopping.policies.posterior_vote import PosteriorVote
 from stopping.policies.token_budget import TokenBudget
 from stopping.policies.unanimous_window import UnanimousWindow
 from stopping.policies.vote_table import VoteTable
 from stopping.policies.windowed_confidence import WindowedConfidence
+
+_COUNTS = np.arange(17)
+_LOG_FACTORIALS = np.cumsum(np.log(np.maximum(_COUNTS, 1)))
+
+
+def _posterior_vote(threshold: float, least_hope: float) -> PosteriorVote:
+    """For 16 traces of long or short, hard or easy problems; wrong answers agree by Ewens's law, concentration 1."""
+    return PosteriorVote(
+        threshold=threshold,
+        least_hope=least_hope,
+        effects=np.array([7.5, 8.0, 8.5]),
+        chances=np.array([0.2, 0.8]),
+        log_prior=np.log([[0.1, 0.2], [0.2, 0.2], [0.2, 0.1]]),
+        right_below_cap=np.array([1.0, 0.99, 0.9]),
+        log_right_to_wrong=np.array([0.5, 0.51, 0.6]),
+        shift=0.3,
+        scale_right=0.4,
+        scale_wrong=0.6,
+        loop_prob=0.1,
+        cap_tokens=8192,
+        log_kinds=0.0 * _COUNTS,
+        log_wrong_answers=-_LOG_FACTORIALS,
+        log_copies=_LOG_FACTORIALS[np.maximum(_COUNTS - 1, 0)],
+    )
+
 
 EXAMPLES = (
     AnswerAgreement(1, 1),
@@ -32,6 +58,8 @@ EXAMPLES = (
     FixedSamples(16),
     Margin(1),
     Margin(3),
+    _posterior_vote(1.0, 0.05),
+    _posterior_vote(0.9, 0.0),
     TokenBudget(1),
     TokenBudget(INT32_MAX),
     TokenBudget(4096),

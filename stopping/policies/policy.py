@@ -89,8 +89,8 @@ def with_parameters(policy: Any, values: dict[str, Any]) -> Any:
     return new
 
 
-def table(policy: Any, name: str, dtype: type) -> np.ndarray:
-    """Replace a parameter by its own read-only one-axis array, from `__post_init__`.
+def table(policy: Any, name: str, dtype: type, num_axes: int = 1) -> np.ndarray:
+    """Replace a parameter by its own read-only array of so many axes, from `__post_init__`.
 
     Raises:
         ValueError: if it is not a non-empty list of finite numbers, or an integer `dtype` cannot hold them.
@@ -100,7 +100,7 @@ def table(policy: Any, name: str, dtype: type) -> np.ndarray:
         asked = np.asarray(given)
     except ValueError:  # lists of unequal lengths
         asked = np.array(None)
-    fits = asked.dtype.kind in "iuf" and asked.ndim == 1 and asked.size > 0 and np.isfinite(asked).all()
+    fits = asked.dtype.kind in "iuf" and asked.ndim == num_axes and asked.size > 0 and np.isfinite(asked).all()
     if fits and np.dtype(dtype).kind == "i":
         limits = np.iinfo(dtype)
         fits = ((asked >= limits.min) & (asked <= limits.max) & (asked == np.floor(asked))).all()

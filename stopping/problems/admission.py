@@ -74,8 +74,11 @@ def as_pytree(policy: Any) -> Any:
     return with_parameters(policy, {name: jnp.asarray(value) for name, value in parameters(policy).items()})
 
 
-def stack(policies: Sequence[Any]) -> Any:
-    """Return many policies of one class as one, each parameter with a new first axis.
+def stack(policies: Sequence[Any]) -> tuple[Any, Any]:
+    """Return many policies of one class as one, and its `in_axes` for `jax.vmap`.
+
+    The first parameter, and every other in which they differ, gets a new first axis, which is mapped over. What hangs on the
+    rest alone is computed once for all policies.
 
     Raises:
         ValueError: if the classes, or the shapes of a parameter, differ.
@@ -83,15 +86,18 @@ def stack(policies: Sequence[Any]) -> Any:
     kinds = {type(policy) for policy in policies}
     if len(kinds) != 1:
         raise ValueError(f"policies: expected one class, got {sorted(kind.__name__ for kind in kinds)}")
-    stacked = {}
+    stacked: dict[str, Any] = {}
+    axes: dict[str, int | None] = {}
     for name in parameters(policies[0]):
         values = [np.asarray(getattr(policy, name)) for policy in policies]
         if len({value.shape for value in values}) != 1:
             raise ValueError(
                 f"{kinds.pop().__name__}.{name}: expected one shape, got {[value.shape for value in values]}"
             )
-        stacked[name] = np.stack(values)
-    return as_pytree(with_parameters(policies[0], stacked))
+        shared = bool(axes) and all(np.array_equal(values[0], value) for value in values[1:])
+        stacked[name], axes[name] = (values[0], None) if shared else (np.stack(values), 0)
+    policy = as_pytree(with_parameters(policies[0], stacked))
+    return policy, with_parameters(policy, axes)
 
 
 def _flatten(policy: Any) -> tuple[list[tuple[Any, Any]], tuple[str, ...]]:

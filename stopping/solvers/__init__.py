@@ -1,17 +1,25 @@
 """A policy from a problem."""
 
 from stopping.solvers.chain_induction import induced_point, one_step_point
+from stopping.solvers.count_induction import CountLaw, CountSolution, Tally, count_induction, count_value
 from stopping.solvers.families import sampling_families
+from stopping.solvers.posterior_vote import posterior_vote
 from stopping.solvers.solve import Member, Solution, Status, clairvoyant, reachable, solve
 from stopping.solvers.thinking_families import thinking_families
 
 __all__ = [
+    "CountLaw",
+    "CountSolution",
     "Member",
     "Solution",
     "Status",
+    "Tally",
     "clairvoyant",
+    "count_induction",
+    "count_value",
     "induced_point",
     "one_step_point",
+    "posterior_vote",
     "reachable",
     "sampling_families",
     "solve",

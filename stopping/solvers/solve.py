@@ -93,7 +93,7 @@ def solve(
             values = utilities(problem, policies, choosing)
             index = int(np.argmax(values.mean(axis=1)))
             chosen[name], utility[name] = policies[index], values[index]
-            scores[name] = utilities(problem, [policies[index]], scoring)[0]
+            scores[name] = utilities(problem, policies, scoring)[index]
     means = {name: float(values.mean()) for name, values in utility.items()}
     fixed = FIXED["Sampling"]
     best = max(means, key=means.__getitem__)
@@ -118,9 +118,9 @@ def solve(
 
 def utilities(problem: Any, policies: Sequence[Any], worlds: Any) -> Float[np.ndarray, "policies worlds"]:
     """Play each policy, all of one class, through stacked worlds."""
-    stacked = stack(policies)
+    stacked, axes = stack(policies)
     parts = [
-        np.asarray(play_family(problem, stacked, block).utility, np.float64)[:, :count]
+        np.asarray(play_family(problem, stacked, axes, block).utility, np.float64)[:, :count]
         for _, count, block in blocks_of(worlds, FAMILY_BLOCK)
     ]
     return np.concatenate(parts, axis=1)

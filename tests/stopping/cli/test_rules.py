@@ -6,7 +6,7 @@ import pytest
 
 from stopping.artifacts import save
 from stopping.cli.rules import default_rules, name_of, parse
-from stopping.policies import FirstFinish, FixedSamples, Margin, UnanimousWindow, VoteTable
+from stopping.policies import FirstFinish, FixedSamples, Margin, PosteriorVote, UnanimousWindow, VoteTable
 from stopping.policies.examples import EXAMPLES
 from stopping.problems import Sampling
 from stopping.traces import from_columns
@@ -34,8 +34,12 @@ def test_rules_by_name(text, policy):
 @pytest.mark.parametrize(
     "policy", (*EXAMPLES, *OWN_POLICIES, VoteTable.adaptive_consistency(0.8, 5)), ids=helpers.name_of
 )
-def test_a_name_gives_the_policy_back(policy):
-    assert parse(name_of(policy)) == policy
+def test_a_name_gives_the_policy_back(policy, tmp_path):
+    if not isinstance(policy, PosteriorVote):
+        assert parse(name_of(policy)) == policy
+        return
+    assert name_of(policy) == f"PosteriorVote(threshold={policy.threshold}, least_hope={policy.least_hope}, ...)"
+    assert parse(str(save(policy, tmp_path / "policy"))) == policy
 
 
 def test_published_tables_go_by_their_names():

@@ -172,6 +172,8 @@ def test_counts_in_the_state_stay_int32(policy, backend):
 @every_policy
 @pytest.mark.parametrize("backend", ["python", "numpy"])
 def test_reads_only_its_signals_and_uses_only_the_names(policy, backend):
+    if backend == "python" and any(leaf.ndim for leaf in bind(policy, "numpy").init()):
+        pytest.skip("the state holds arrays: NumPy computes it on plain Python too")
     xp = SimpleNamespace(**{name: getattr(namespace(backend), name) for name in NAMES})
     one = one_observation(policy, shape=() if backend == "python" else (3,))._asdict()
     seen = SimpleNamespace(**{name: one[name] for name in policy.signals})
@@ -216,8 +218,10 @@ def test_recycle_resets_the_masked_rows_only(policy, backend):
 def test_recycle_on_plain_python(policy):
     bound = bind(policy, "python")
     state, _ = bound.step(bound.init(), one_observation(policy))
-    assert bound.recycle(state, True) == bound.init()
-    assert bound.recycle(state, False) == state
+    for again, expected in ((bound.recycle(state, True), bound.init()), (bound.recycle(state, False), state)):
+        assert type(again) is type(expected)
+        for a, b in zip(again, expected, strict=True):
+            np.testing.assert_array_equal(a, b)
 
 
 def _array(backend):

@@ -355,7 +355,8 @@ def test_a_grid_of_policies_is_one_policy_mapped_over():
     problem = Sampling(LengthCorrectness(), 4)
     one = problem.draw(jax.random.key(0))
     grid = [Margin(votes) for votes in (1, 2, 3)]
-    mapped = jax.vmap(lambda rule: problem.play(one, rule))(stack(grid))
+    stacked, axes = stack(grid)
+    mapped = jax.vmap(lambda rule: problem.play(one, rule), (axes,))(stacked)
     for i, rule in enumerate(grid):
         alone = problem.play(one, as_pytree(rule))
         assert all(a == b[i] for a, b in zip(alone, mapped, strict=True))
