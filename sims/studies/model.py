@@ -26,7 +26,7 @@ from scipy.stats import norm
 from sims import draw, play_rules
 from sims.estimates import Estimate
 from sims.studies import Part
-from stopping.calibration import fit_all
+from stopping.calibration import Fit, fit_all
 from stopping.cli.rules import name_of
 from stopping.models import LengthCorrectness
 from stopping.plots import COLOURS, MARKERS
@@ -77,9 +77,9 @@ def run(log: TraceLog) -> dict[str, Part]:
     random = np.random.default_rng(0)
     drawn = [random.permutation(pool.num_problems)[:size] for size in sizes for _ in range(NUM_DRAWS)]
     seen = {"as_logged": pool, "more_traces": first_samples(pool, few), "longer_cap": cut_at(pool, log.cap_tokens // 2)}
-    fits = fit_all(LengthCorrectness(), [part.take(indices) for part in seen.values() for indices in drawn])
-    fits += fit_all(LengthCorrectness(), [pool.take(indices) for indices in drawn], pooled=True)
-    models = [at_cap(fit.model, log.cap_tokens) for fit in fits]
+    fits = _fits([part.take(indices) for part in seen.values() for indices in drawn])
+    pooled_fits = _fits([pool.take(indices) for indices in drawn], pooled=True)
+    models = [at_cap(fit.model, log.cap_tokens) for fit in fits + pooled_fits]
     by_model, few_by_model, cut_by_model, by_pooled = (
         choices.reshape(len(sizes), NUM_DRAWS, len(COSTS)) for choices in np.split(every.best_drawn(models), 4)
     )
@@ -121,7 +121,10 @@ def run(log: TraceLog) -> dict[str, Part]:
         )
         for j, (cost, rule) in enumerate(zip(COSTS, best, strict=True))
     }
-    converged = {"fits that converged": Estimate.of(np.array([fit.converged for fit in fits]))}
+    converged = {
+        f"fits that converged, {what}": Estimate.of(np.array([fit.converged for fit in some]))
+        for what, some in (("model", fits), ("pooled model", pooled_fits))
+    }
     parts["as_logged"] = parts["as_logged"]._replace(rows=constant | converged | parts["as_logged"].rows)
     return parts
 
@@ -175,6 +178,12 @@ class Candidates(NamedTuple):
         return np.array(chosen)
 
 
+def _fits(logs: Sequence[TraceLog], *, pooled: bool = False) -> list[Fit]:
+    """Fits of logs whose draws come one after another; one draw of each kind at a time: one program, compiled once."""
+    draws = [fit_all(LengthCorrectness(), logs[index::NUM_DRAWS], pooled=pooled) for index in range(NUM_DRAWS)]
+    return [fit for of_one_kind in zip(*draws, strict=True) for fit in of_one_kind]
+
+
 def _as_solved(utilities: Float[np.ndarray, "rules worlds"], fixed: np.ndarray) -> int:
     means = utilities.mean(axis=1)
     best, best_fixed = int(means.argmax()), int(np.where(fixed, means, -np.inf).argmax())
@@ -184,7 +193,7 @@ def _as_solved(utilities: Float[np.ndarray, "rules worlds"], fixed: np.ndarray) 
 
 def _repeated(model: LengthCorrectness, num_problems: int) -> LengthCorrectness:
     """The same law with its problems repeated up to this number: models of one shape share one compiled program."""
-    return eqx.tree_at(_by_problem, model, replace_fn=lambda values: jnp.resize(values, num_problems))
+    return eqx.tree_at(_by_problem, model, replace_fn=lambda values: np.resize(values, num_problems))
 
 
 def _by_problem(model: LengthCorrectness) -> tuple[Any, ...]:
@@ -197,12 +206,14 @@ def at_cap(model: LengthCorrectness, cap_tokens: int) -> LengthCorrectness:
     A chance is that of a right answer within the cap: it goes with the share of right traces that end by then, if their
     lengths follow the model beyond the cap too. What is known of a problem is taken for as much as before.
     """
-    scale = jnp.hypot(model.scale_right, model.effect_scale)
-    ends = [norm.cdf((np.log(cap) - np.asarray(model.effect)) / scale) for cap in (model.cap_tokens, cap_tokens)]
-    total = model.alpha + model.beta
-    chance = jnp.clip(model.alpha / total * ends[1] / ends[0], LEAST_CHANCE, 1 - LEAST_CHANCE)
-    at = (chance * total, (1 - chance) * total, jnp.asarray(cap_tokens, float))
-    return eqx.tree_at(lambda m: (m.alpha, m.beta, m.cap_tokens), model, at)
+    alpha, beta, effect, effect_scale = (np.asarray(values) for values in _by_problem(model))
+    scale = np.hypot(model.scale_right, effect_scale)
+    before, after = (norm.cdf((np.log(cap) - effect) / scale) for cap in (float(model.cap_tokens), cap_tokens))
+    chance = np.clip(alpha / (alpha + beta) * after / before, LEAST_CHANCE, 1 - LEAST_CHANCE)
+    own = (chance * (alpha + beta), (1 - chance) * (alpha + beta), cap_tokens)
+    return eqx.tree_at(
+        lambda m: (m.alpha, m.beta, m.cap_tokens), model, tuple(jnp.asarray(each, float) for each in own)
+    )
 
 
 def first_samples(log: TraceLog, num_samples: int) -> TraceLog:
@@ -255,24 +266,25 @@ def _differences(regrets: Mapping[str, Regrets]) -> dict[str, Regrets]:
 
 
 def _picture(regrets: Mapping[str, Regrets], sizes: Sequence[int], num_problems: int) -> Figure:
-    figure = Figure(figsize=(7.2, 2.8), dpi=150, layout="constrained")
-    panels = figure.subplots(1, len(COSTS))
-    for place, (axes, cost) in enumerate(zip(panels, COSTS, strict=True)):
+    figure = Figure(figsize=(7.2, 3.0), dpi=150, layout="constrained")
+    for place, (axes, cost) in enumerate(zip(figure.subplots(1, len(COSTS)), COSTS, strict=True)):
         for index, (name, values) in enumerate(regrets.items()):
             means = [mean_regret(values[i, :, place], size / num_problems) for i, size in enumerate(sizes)]
             heights, errors = ([getattr(mean, part) for mean in means] for part in ("mean", "standard_error"))
-            shifted = np.array(sizes) * 1.05 ** (index - (len(regrets) - 1) / 2)
+            beside = np.array(sizes) * 1.06 ** (index - (len(regrets) - 1) / 2)
             axes.errorbar(
-                shifted, heights, errors, color=COLOURS[index], marker=MARKERS[index], linewidth=1, markersize=4,
+                beside, heights, errors, color=COLOURS[index], marker=MARKERS[index], linewidth=1, markersize=4,
                 capsize=2, label=name,
             )  # fmt: skip
-        axes.set(xscale="log", xlabel="problems to choose on", title=f"vote of all for {cost:g}")
+        axes.axhline(0, color="0.6", linewidth=0.6, zorder=0)
+        axes.set(xscale="log")
         axes.set_xticks(sizes, [f"{size:,}" for size in sizes])
         axes.minorticks_off()
-        axes.set_ylim(bottom=0)
-        axes.title.set_fontsize(8)
+        axes.set_title(f"the vote of all costs {cost:g}", fontsize=8)
         axes.spines[["top", "right"]].set_visible(False)
         axes.tick_params(labelsize=7)
-    panels[0].set_ylabel("regret, hundredths of a right answer", fontsize=8)
-    panels[0].legend(frameon=False, fontsize=7)
+    figure.supxlabel("problems to choose on", fontsize=8)
+    figure.supylabel("regret, hundredths of a right answer", fontsize=8)
+    handles, labels = axes.get_legend_handles_labels()
+    figure.legend(handles, labels, frameon=False, fontsize=8, ncols=len(regrets), loc="outside upper center")
     return figure
