@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from sims.studies import Part
     from stopping.cli.output import LogSummary
 
-STUDIES = ("reasoner", "certification")
+STUDIES = ("reasoner", "certification", "model")
 
 
 def study(
@@ -20,7 +20,8 @@ def study(
         str,
         typer.Argument(
             metavar="NAME",
-            help="reasoner: what the shipped model's traces are like; certification: do certificates keep their word.",
+            help="reasoner: what the shipped model's traces are like; certification: do certificates keep their word; "
+            "model: does the model earn its place beside a grid of rules.",
         ),
     ],
     output: OutputOptions,

@@ -1,0 +1,290 @@
+"""Does the model earn its place?
+
+A rule is chosen in two ways: on worlds drawn from a model fitted to some problems, as `solve` does, and on those problems
+themselves, as the best of a grid of rules replayed on them. Both choose among the same rules, and pay on problems that
+neither has seen. Regret is the utility of the rule that is best there in hindsight less that of the rule chosen, in
+hundredths of a right answer. Tokens are priced so that the vote of all traces costs a given share of a right answer.
+
+The problems to choose on are drawn from the part of the log that is not held out, several times for each number of them. The
+error of a mean regret is that of the problems held out, paired, and that of the draws, put together. Draws have problems in
+common, which is corrected for as if regret were a mean over the problems drawn.
+"""
+
+import dataclasses
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple, Self
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import jax.random as jr
+import numpy as np
+from jaxtyping import Float, Int
+from matplotlib.figure import Figure
+from scipy.stats import norm
+
+from sims import draw, play_rules
+from sims.estimates import Estimate
+from sims.studies import Part
+from stopping.calibration import Fit, fit_all
+from stopping.cli.rules import name_of
+from stopping.models import LengthCorrectness
+from stopping.plots import COLOURS, MARKERS
+from stopping.policies import NO_ANSWER
+from stopping.problems import Sampling
+from stopping.solvers import sampling_families
+from stopping.solvers.families import FIXED
+from stopping.traces import TraceLog, split
+
+HELD_OUT = 0.4  # of the problems
+SIZES = (50, 100, 200, 400, 1200)  # problems to choose on; each divides the next
+NUM_DRAWS = 10  # of each size
+NUM_WORLDS = 4096  # drawn from a model
+COSTS = (0.03, 0.1, 0.3)  # of the vote of all traces, in right answers
+ERRORS = 2.0  # by which a rule must beat the best fixed one on drawn worlds, as in `solve`
+LEAST_CHANCE = 1e-3  # that a trace is right, and that it is not, at another cap
+UNIT = 100  # regrets are in hundredths of a right answer
+
+Utilities = Float[np.ndarray, "costs rules units"]
+Choices = Int[np.ndarray, "sizes draws costs"]  # indices of rules
+Regrets = Float[np.ndarray, "sizes draws costs problems"]
+QUESTIONS = {
+    "as_logged": "Chosen for what the problems to choose on were logged with: all traces, the same cap.",
+    "more_traces": "A quarter of each problem's traces is there to choose on, and a rule for all of them is wanted.",
+    "longer_cap": "Traces to choose on are cut at half the cap, and a rule for the whole is wanted.",
+}  # of the parts
+
+
+def run(log: TraceLog) -> dict[str, Part]:
+    """All parts, by name, on a log with labels, answers and a cap.
+
+    Raises:
+        ValueError: if the log lacks one of these, or has too few problems or samples.
+    """
+    if not log.has_answers or log.cap_tokens is None or log.num_samples < 4:
+        raise ValueError("log: expected answers, a cap, and 4 samples or more of each problem")
+    held_out, pool = split(log, (HELD_OUT, 1 - HELD_OUT))
+    sizes = [size for size in SIZES if size < pool.num_problems]
+    if not sizes:
+        raise ValueError(f"log: expected more than {SIZES[0] / (1 - HELD_OUT):.0f} problems, got {log.num_problems}")
+    few = max(log.num_samples // 4, 2)
+    prices = np.array(COSTS) / (log.num_samples * log.length_tokens[log.present].mean())
+    worlds = Sampling(None, log.num_samples).worlds(held_out)
+    every, fewer = (Candidates.of(number, worlds, prices) for number in (log.num_samples, few))
+    held, held_by_few = every.utilities(worlds), fewer.utilities(fewer.problem.worlds(held_out))
+    best = held.mean(axis=-1).argmax(axis=1)
+
+    random = np.random.default_rng(0)
+    drawn = [random.permutation(pool.num_problems)[:size] for size in sizes for _ in range(NUM_DRAWS)]
+    seen = {"as_logged": pool, "more_traces": first_samples(pool, few), "longer_cap": cut_at(pool, log.cap_tokens // 2)}
+    fits = _fits([part.take(indices) for part in seen.values() for indices in drawn])
+    pooled_fits = _fits([pool.take(indices) for indices in drawn], pooled=True)
+    models = [at_cap(fit.model, log.cap_tokens) for fit in fits + pooled_fits]
+    by_model, few_by_model, cut_by_model, by_pooled = (
+        choices.reshape(len(sizes), NUM_DRAWS, len(COSTS)) for choices in np.split(every.best_drawn(models), 4)
+    )
+    by_grid, few_by_grid, cut_by_grid = (
+        choices.reshape(by_model.shape)
+        for rules, part in zip((every, fewer, every), seen.values(), strict=True)
+        for choices in [rules.best_replayed(part, drawn)]
+    )
+    same_rule = np.array([every.places.index(place) for place in fewer.places])
+
+    def regret(choices: Choices, utilities: Utilities = held) -> Regrets:
+        costs = np.arange(len(COSTS))
+        regrets: np.ndarray = UNIT * (held[costs, best] - utilities[costs, choices])
+        return regrets
+
+    contenders = {
+        "as_logged": {"model": regret(by_model), "grid": regret(by_grid), "pooled model": regret(by_pooled)},
+        "more_traces": {
+            "model": regret(few_by_model),
+            "grid, its rule with all": regret(same_rule[few_by_grid]),
+            f"grid, with {few} traces": regret(few_by_grid, held_by_few),
+        },
+        "longer_cap": {"model": regret(cut_by_model), "grid": regret(cut_by_grid)},
+    }
+    parts = {}
+    for name, regrets in contenders.items():
+        rows = {
+            f"{name.replace('_', ' ')}, vote of all for {cost:g}, {size} problems: {what}": mean_regret(
+                values[i, :, j], size / pool.num_problems
+            )
+            for j, cost in enumerate(COSTS)
+            for i, size in enumerate(sizes)
+            for what, values in (regrets | _differences(regrets)).items()
+        }
+        parts[name] = Part(QUESTIONS[name], rows, _picture(regrets, sizes, pool.num_problems))
+    constant = {
+        f"vote of all for {cost:g}: best in hindsight {name_of(every.rules[rule])}, its utility": Estimate.of(
+            held[j, rule]
+        )
+        for j, (cost, rule) in enumerate(zip(COSTS, best, strict=True))
+    }
+    converged = {
+        f"fits that converged, {what}": Estimate.of(np.array([fit.converged for fit in some]))
+        for what, some in (("model", fits), ("pooled model", pooled_fits))
+    }
+    parts["as_logged"] = parts["as_logged"]._replace(rows=constant | converged | parts["as_logged"].rows)
+    return parts
+
+
+class Candidates(NamedTuple):
+    """The rules there are to choose from.
+
+    Attributes:
+        problem: says how many traces there may be.
+        rules: of all families, one after another.
+        places: of each rule, its family and its place there: the same for the same rule with more traces.
+        prices: of a token; `[costs]`.
+    """
+
+    problem: Sampling
+    rules: list[Any]
+    places: list[tuple[str, int]]
+    prices: np.ndarray
+
+    @classmethod
+    def of(cls, num_traces: int, worlds: Any, prices: np.ndarray) -> Self:
+        """All members of `sampling_families`; the worlds are those that budgets are read off."""
+        problem = Sampling(None, num_traces)
+        families = sampling_families(problem, worlds)
+        rules = [rule for members in families.values() for rule in members]
+        places = [(name, index) for name, members in families.items() for index in range(len(members))]
+        return cls(problem, rules, places, prices)
+
+    def utilities(self, worlds: Any) -> Utilities:
+        """What each rule makes of worlds with leading axes `[units, 1]`."""
+        played = play_rules(self.problem, self.rules, worlds, ("correct", "total_tokens"))
+        correct, tokens = (played[name][..., 0].astype(np.float64) for name in ("correct", "total_tokens"))
+        utilities: np.ndarray = correct - self.prices[:, None, None] * tokens
+        return utilities
+
+    def best_replayed(self, log: TraceLog, drawn: Sequence[np.ndarray]) -> np.ndarray:
+        """The best rules on some of a log's problems, for each draw of them; `[draws, costs]`."""
+        utilities = self.utilities(self.problem.worlds(log))
+        return np.array([utilities[:, :, indices].mean(axis=-1).argmax(axis=1) for indices in drawn])
+
+    def best_drawn(self, models: Sequence[LengthCorrectness]) -> np.ndarray:
+        """The rules that `solve` would return, for each model; `[models, costs]`."""
+        most = max(model.num_problems for model in models)
+        fixed = np.array([name in FIXED for name, _ in self.places])
+        chosen = []
+        for index, model in enumerate(models):
+            key = jr.fold_in(jr.key(0), index)
+            worlds = draw(key, Sampling(_repeated(model, most), self.problem.num_traces), NUM_WORLDS)
+            utilities = self.utilities(jax.tree.map(lambda leaf: leaf[:, None], worlds))
+            chosen.append([_as_solved(values, fixed) for values in utilities])
+        return np.array(chosen)
+
+
+def _fits(logs: Sequence[TraceLog], *, pooled: bool = False) -> list[Fit]:
+    """Fits of logs whose draws come one after another; one draw of each kind at a time: one program, compiled once."""
+    draws = [fit_all(LengthCorrectness(), logs[index::NUM_DRAWS], pooled=pooled) for index in range(NUM_DRAWS)]
+    return [fit for of_one_kind in zip(*draws, strict=True) for fit in of_one_kind]
+
+
+def _as_solved(utilities: Float[np.ndarray, "rules worlds"], fixed: np.ndarray) -> int:
+    means = utilities.mean(axis=1)
+    best, best_fixed = int(means.argmax()), int(np.where(fixed, means, -np.inf).argmax())
+    gain = Estimate.of(utilities[best] - utilities[best_fixed])
+    return best if gain.mean > ERRORS * gain.standard_error else best_fixed
+
+
+def _repeated(model: LengthCorrectness, num_problems: int) -> LengthCorrectness:
+    """The same law with its problems repeated up to this number: models of one shape share one compiled program."""
+    return eqx.tree_at(_by_problem, model, replace_fn=lambda values: np.resize(values, num_problems))
+
+
+def _by_problem(model: LengthCorrectness) -> tuple[Any, ...]:
+    return model.alpha, model.beta, model.effect, model.effect_scale
+
+
+def at_cap(model: LengthCorrectness, cap_tokens: int) -> LengthCorrectness:
+    """The model at another cap.
+
+    A chance is that of a right answer within the cap: it goes with the share of right traces that end by then, if their
+    lengths follow the model beyond the cap too. What is known of a problem is taken for as much as before.
+    """
+    alpha, beta, effect, effect_scale = (np.asarray(values) for values in _by_problem(model))
+    scale = np.hypot(model.scale_right, effect_scale)
+    before, after = (norm.cdf((np.log(cap) - effect) / scale) for cap in (float(model.cap_tokens), cap_tokens))
+    chance = np.clip(alpha / (alpha + beta) * after / before, LEAST_CHANCE, 1 - LEAST_CHANCE)
+    own = (chance * (alpha + beta), (1 - chance) * (alpha + beta), cap_tokens)
+    return eqx.tree_at(
+        lambda m: (m.alpha, m.beta, m.cap_tokens), model, tuple(jnp.asarray(each, float) for each in own)
+    )
+
+
+def first_samples(log: TraceLog, num_samples: int) -> TraceLog:
+    """The log of the first samples of each problem."""
+    fields = {field.name: getattr(log, field.name) for field in dataclasses.fields(log)}
+    cut = {
+        name: values[:, :num_samples]
+        for name, values in fields.items()
+        if getattr(values, "shape", ()) == log.present.shape
+    }
+    return dataclasses.replace(log, **cut, live=None, checkpoints=None, token_signals=None)
+
+
+def cut_at(log: TraceLog, cap_tokens: int) -> TraceLog:
+    """The log as it would be at a lower cap: longer traces are cut there, without an answer."""
+    goes_on = log.length_tokens > cap_tokens
+    answer = np.where(goes_on, NO_ANSWER, log.answer)
+    same = (answer[:, :, None] == answer[:, None, :]) & (answer[:, :, None] >= 0)
+    return dataclasses.replace(
+        log,
+        length_tokens=np.minimum(log.length_tokens, np.int32(cap_tokens)),
+        correct=log.correct & ~goes_on,
+        answered=log.answered & ~goes_on,
+        answer=np.where(answer >= 0, same.argmax(axis=2), answer).astype(np.int32),
+        censored=log.censored | goes_on,
+        cap_tokens=cap_tokens,
+        answer_text=None,
+        thought_tokens=None,
+        live=None,
+        checkpoints=None,
+        token_signals=None,
+    )
+
+
+def mean_regret(regrets: Float[np.ndarray, "draws problems"], share: float) -> Estimate:
+    """The mean over draws and problems, with the errors of both.
+
+    Of draws without replacement from all problems there are, each a share f of them, the variance V of a mean shows between
+    draws as V (1 - f) only, and the mean of D draws has V ((1 - f) / D + f).
+    """
+    by_draw = regrets.mean(axis=1)
+    of_draws = by_draw.var(ddof=1) * (1 / len(by_draw) + share / (1 - share))
+    of_problems = Estimate.of(regrets.mean(axis=0)).standard_error
+    return Estimate(float(by_draw.mean()), float(np.hypot(of_draws**0.5, of_problems)), len(by_draw))
+
+
+def _differences(regrets: Mapping[str, Regrets]) -> dict[str, Regrets]:
+    """The model's regret less that of each of the others."""
+    return {f"model less {name}": regrets["model"] - values for name, values in regrets.items() if name != "model"}
+
+
+def _picture(regrets: Mapping[str, Regrets], sizes: Sequence[int], num_problems: int) -> Figure:
+    figure = Figure(figsize=(7.2, 3.0), dpi=150, layout="constrained")
+    for place, (axes, cost) in enumerate(zip(figure.subplots(1, len(COSTS)), COSTS, strict=True)):
+        for index, (name, values) in enumerate(regrets.items()):
+            means = [mean_regret(values[i, :, place], size / num_problems) for i, size in enumerate(sizes)]
+            heights, errors = ([getattr(mean, part) for mean in means] for part in ("mean", "standard_error"))
+            beside = np.array(sizes) * 1.06 ** (index - (len(regrets) - 1) / 2)
+            axes.errorbar(
+                beside, heights, errors, color=COLOURS[index], marker=MARKERS[index], linewidth=1, markersize=4,
+                capsize=2, label=name,
+            )  # fmt: skip
+        axes.axhline(0, color="0.6", linewidth=0.6, zorder=0)
+        axes.set(xscale="log")
+        axes.set_xticks(sizes, [f"{size:,}" for size in sizes])
+        axes.minorticks_off()
+        axes.set_title(f"the vote of all costs {cost:g}", fontsize=8)
+        axes.spines[["top", "right"]].set_visible(False)
+        axes.tick_params(labelsize=7)
+    figure.supxlabel("problems to choose on", fontsize=8)
+    figure.supylabel("regret, hundredths of a right answer", fontsize=8)
+    handles, labels = axes.get_legend_handles_labels()
+    figure.legend(handles, labels, frameon=False, fontsize=8, ncols=len(regrets), loc="outside upper center")
+    return figure
