@@ -42,9 +42,10 @@ def diagnose(model: LengthCorrectness, log: TraceLog) -> Diagnostics:
     right = judged & log.correct
     wrong = judged & ~right & ~log.censored
     log_cap = np.log(float(model.cap_tokens))
-    effect, effect_scale = (
+    below = upper_tail((model.effect - log_cap) / model.scale_right)  # by problem: logs of one size share its programs
+    effect, effect_scale, hazard, bend = (
         np.broadcast_to(np.asarray(values, float)[:, None], log.present.shape)
-        for values in (model.effect, model.effect_scale)
+        for values in (model.effect, model.effect_scale, below.hazard, below.bend)
     )
     log_length = np.log(np.maximum(log.length_tokens, 1))
 
@@ -54,9 +55,8 @@ def diagnose(model: LengthCorrectness, log: TraceLog) -> Diagnostics:
         return effect[mask] - pull / rest, rest**-0.5
 
     scale, y = float(model.scale_right), log_length[right]
-    below = upper_tail((effect[right] - log_cap) / scale)
-    hazard, bend = np.asarray(below.hazard, float), np.asarray(below.bend, float)
-    centre, spread = others(right, (y - effect[right]) / scale**2 + hazard / scale, (1 - bend) / scale**2)
+    pull = (y - effect[right]) / scale**2 + hazard[right] / scale
+    centre, spread = others(right, pull, (1 - bend[right]) / scale**2)
     z, weight = roots_hermitenorm(NUM_EFFECT_NODES)
     at = centre[:, None] + spread[:, None] * z
     rank = np.exp(log_ndtr((y[:, None] - at) / scale) - log_ndtr((log_cap - at) / scale))
