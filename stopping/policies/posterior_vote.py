@@ -199,10 +199,11 @@ class PosteriorVote:
         next_right_prob = xp.sum(by_effect * next_over_chances) / over_effects  # given each hypothesis
 
         seen = state.count > 0
-        num_answers, num_kinds = xp.sum(votes)[..., None], xp.sum(1 * seen)[..., None]
+        one_if_seen = 1 * seen  # torch subtracts no booleans
+        num_answers, num_kinds = xp.sum(votes)[..., None], xp.sum(one_if_seen)[..., None]
         log_weight = (
             xp.log(over_effects) + most_effect + most_votes
-            + xp.take(self.log_kinds, xp.minimum(num_kinds - seen, most))
+            + xp.take(self.log_kinds, xp.minimum(num_kinds - one_if_seen, most))
             + xp.take(self.log_wrong_answers, xp.minimum(num_answers - votes, most))
             - xp.take(self.log_copies, votes)
         )  # fmt: skip
