@@ -33,7 +33,12 @@ def test_from_a_log_to_a_server(folder: Path) -> None:
     assert scope["sim"].correct.standard_error <= 5e-3 < scope["real"].correct.standard_error < 0.1
     scope["observation"] = SamplingObservation(8, 0, 8, 0, 8, 0, 900, 6000)
     exec(SERVER, scope)
-    assert scope["action"].kind == 1  # eight equal votes: every rule here stops
+    rule = scope["rule"]
+    state = rule.init()
+    for number in range(1, 9):
+        seen = SamplingObservation(8, 8 - number, number, 0, number, 0, 100 * number, 800 * number)
+        state, action = rule.step(state, seen)
+    assert action.kind == 1  # eight equal votes: every rule here stops
 
 
 def test_tuning(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
