@@ -9,7 +9,6 @@ from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 from jaxtyping import Array, Bool, Float
 
 from stopping.calibration.length_likelihood import Derivatives, Shared, curvature, derivatives, objective
@@ -17,7 +16,11 @@ from stopping.calibration.statistics import Statistics
 
 MAX_STEPS = 60
 EFFECT_STEP, SHARED_STEP = 1.0, 0.5  # largest moves in one step, in log tokens and in logs of scales
-FRACTIONS = np.array([1.0, 0.25], np.float32)  # of a step, the one that climbs highest is taken
+SHORTER, LONGER = 0.25, 2.0  # what a step that does not climb, and one that does, make of the next
+SMALL_STEP = {
+    "float32": 1e-2,
+    "float64": 1e-6,
+}  # in standard errors; what single precision can settle of a flat maximum
 
 
 class LengthFit(NamedTuple):
@@ -27,7 +30,8 @@ class LengthFit(NamedTuple):
         effect, effect_scale: mean and standard deviation of each problem's effect given the data; `[problems]`.
         shared: the estimates, and `shared_error` their standard errors (of logs where they are logs).
         objective: F at the maximum; `[]`.
-        num_steps: Newton steps taken, and whether the last was below the tolerance.
+        num_steps: Newton steps tried.
+        converged: that the last would move nothing by more than `SMALL_STEP` of its standard error.
     """
 
     effect: Float[Array, " problems"]
@@ -43,47 +47,67 @@ def fit_lengths(data: Statistics) -> LengthFit:
     """Maximise the objective for one data set; map over several with `jax.vmap`."""
     effect, shared = _start(data)
     dtype = effect.dtype
-    tolerance = 2e-5 if dtype == jnp.float32 else 1e-10
-    fractions = jnp.asarray(FRACTIONS, dtype)
+    tolerance = SMALL_STEP[dtype.name]
 
-    def step(carry: tuple) -> tuple:
-        effect, shared, num_steps, *_ = carry
-        move_effect, move_shared, error = _newton(derivatives(effect, shared, data))
-        largest = jnp.maximum(jnp.max(jnp.abs(move_effect)), jnp.max(jnp.abs(move_shared)))
-        move_effect = jnp.clip(move_effect, -EFFECT_STEP, EFFECT_STEP)
-        move_shared = jnp.clip(move_shared, -SHARED_STEP, SHARED_STEP)
+    rounding = 8 * jnp.finfo(dtype).eps * jnp.sum(data.num_right + data.num_wrong + jnp.sum(data.num_censored, axis=1))
 
-        def moved(fraction: Array) -> tuple[Array, Shared]:
-            return effect + fraction * move_effect, Shared(*(jnp.stack(shared) + fraction * move_shared))
+    def step(carry: _Search) -> _Search:
+        newton = _newton(derivatives(carry.effect, carry.shared, data), carry.fraction)
+        effect, shared = carry.effect + newton.effect, Shared(*(jnp.stack(carry.shared) + newton.shared))
+        height = objective(effect, shared, data)
+        climbs = height >= carry.height - rounding  # not so where it is not a number: a step too far is none to take
+        fraction = jnp.where(climbs, jnp.minimum(LONGER * carry.fraction, 1), SHORTER * carry.fraction)
+        there = _Search(effect, shared, height, newton.error, newton.largest, fraction, carry.num_steps + 1)
+        here = there._replace(effect=carry.effect, shared=carry.shared, height=carry.height)
+        return jax.tree.map(lambda new, old: jnp.where(climbs, new, old), there, here)
 
-        climbs = jax.lax.map(
-            lambda fraction: objective(*moved(fraction), data), fractions
-        )  # mapped, it is not vectorised
-        climbs = jnp.where(jnp.isnan(climbs), -jnp.inf, climbs)  # a step too far is none to take
-        highest = jnp.max(climbs)
-        rounding = 8 * jnp.finfo(dtype).eps * jnp.abs(highest)
-        chosen = jnp.argmax(climbs >= highest - rounding)  # the longest of those that rounding cannot tell apart
-        return *moved(fractions[chosen]), num_steps + 1, largest, error, climbs[chosen]
+    def unfinished(carry: _Search) -> Array:
+        return (carry.largest > tolerance) & (carry.num_steps < MAX_STEPS)
 
-    def unfinished(carry: tuple) -> Array:
-        return (carry[3] > tolerance) & (carry[2] < MAX_STEPS)
-
-    unknown = jnp.full((), jnp.inf, dtype)
-    start = (effect, shared, jnp.zeros((), jnp.int32), unknown, jnp.zeros(len(shared), dtype), -unknown)
-    effect, shared, num_steps, largest, error, highest = jax.lax.while_loop(unfinished, step, start)
+    start = _Search(
+        effect, shared, objective(effect, shared, data), jnp.zeros(len(shared), dtype),
+        largest=jnp.full((), jnp.inf, dtype), fraction=jnp.ones((), dtype), num_steps=jnp.zeros((), jnp.int32),
+    )  # fmt: skip
+    end = jax.lax.while_loop(unfinished, step, start)
     return LengthFit(
-        effect=effect,
-        effect_scale=curvature(effect, shared, data) ** -0.5,
-        shared=shared,
-        shared_error=Shared(*error),
-        objective=highest,
-        num_steps=num_steps,
-        converged=largest <= tolerance,
+        effect=end.effect,
+        effect_scale=curvature(end.effect, end.shared, data) ** -0.5,
+        shared=end.shared,
+        shared_error=Shared(*end.error),
+        objective=end.height,
+        num_steps=end.num_steps,
+        converged=end.largest <= tolerance,
     )
 
 
-def _newton(at: Derivatives) -> tuple[Array, Array, Array]:
-    """Return the step in the effects, the step in the shared parameters, and the latter's standard errors.
+class _Search(NamedTuple):
+    """Where the search stands; `largest` and `fraction` as in `_Newton` and `_newton`."""
+
+    effect: Array
+    shared: Shared
+    height: Array
+    error: Array
+    largest: Array
+    fraction: Array
+    num_steps: Array
+
+
+class _Newton(NamedTuple):
+    """One step, in the effects and in the shared parameters.
+
+    Attributes:
+        error: standard errors of the shared parameters.
+        largest: move that the whole step would make, in standard errors.
+    """
+
+    effect: Array
+    shared: Array
+    error: Array
+    largest: Array
+
+
+def _newton(at: Derivatives, fraction: Array) -> _Newton:
+    """Take a fraction of Newton's step, or of its direction where it is long: a small enough fraction climbs.
 
     Far from the maximum the Hessian may be indefinite: negative curvature is turned round, and kept off zero.
     """
@@ -91,9 +115,13 @@ def _newton(at: Derivatives) -> tuple[Array, Array, Array]:
     schur = at.corner - at.border.T @ (at.border / diagonal[:, None])
     values, vectors = jnp.linalg.eigh(schur)
     values = jnp.maximum(jnp.abs(values), 1e-6)
-    move_shared = vectors @ ((vectors.T @ (at.shared - at.border.T @ (at.effect / diagonal))) / values)
-    move_effect = (at.effect - at.border @ move_shared) / diagonal
-    return move_effect, move_shared, jnp.sqrt(jnp.sum(vectors**2 / values, axis=1))
+    whole = vectors @ ((vectors.T @ (at.shared - at.border.T @ (at.effect / diagonal))) / values)
+    error = jnp.sqrt(jnp.sum(vectors**2 / values, axis=1))
+    effect = (at.effect - at.border @ whole) / diagonal
+    largest = jnp.maximum(jnp.max(jnp.abs(whole) / error), jnp.max(jnp.abs(effect) * jnp.sqrt(diagonal)))
+    shared = whole * (SHARED_STEP / jnp.maximum(jnp.max(jnp.abs(whole)), SHARED_STEP))  # one by one it might go down
+    effect = (at.effect - at.border @ shared) / diagonal
+    return _Newton(jnp.clip(fraction * effect, -EFFECT_STEP, EFFECT_STEP), fraction * shared, error, largest)
 
 
 def _start(data: Statistics) -> tuple[Array, Shared]:

@@ -374,7 +374,7 @@ class StudyOutput(Output):
 
     command: Literal["study"] = "study"
     study: str
-    log: LogSummary
+    log: LogSummary | None  # None for a study that records its own
     rows: Figures
 
 

@@ -12,7 +12,8 @@ if TYPE_CHECKING:
     from sims.studies import Part
     from stopping.cli.output import LogSummary
 
-STUDIES = ("reasoner", "certification", "model")
+STUDIES = ("reasoner", "certification", "model", "deployments")
+RECORDING = ("deployments",)  # those that record logs of their own
 
 
 def study(
@@ -21,7 +22,8 @@ def study(
         typer.Argument(
             metavar="NAME",
             help="reasoner: what the shipped model's traces are like; certification: do certificates keep their word; "
-            "model: does the model earn its place beside a grid of rules.",
+            "model: does the model earn its place beside a grid of rules; deployments: is what tuning predicts realised "
+            "live (an hour).",
         ),
     ],
     output: OutputOptions,
@@ -41,6 +43,8 @@ def study(
     console = output.console()
     if name not in STUDIES:
         raise ValueError(f"NAME: expected one of {', '.join(STUDIES)}, got {name}")
+    if log is not None and name in RECORDING:
+        raise ValueError(f"--log: {name} records its own logs, got {log}")
 
     from stopping.cli.output import Figure, LogSummary, StudyOutput
     from stopping.cli.tables import new_table
@@ -48,10 +52,12 @@ def study(
     from stopping.traces import load
 
     with busy(console, "studying"):
-        data = load(log) if log else load_log()
         about = importlib.import_module(f"sims.studies.{name}")
-        parts = about.run(data)
-    summary = LogSummary.of(log.name if log else "shipped log", data)
+        if name in RECORDING:
+            summary, parts = None, about.run()
+        else:
+            data = load(log) if log else load_log()
+            summary, parts = LogSummary.of(log.name if log else "shipped log", data), about.run(data)
     for part in parts.values():
         table = new_table(part.question, "estimate")
         for what, estimate in part.rows.items():
@@ -69,12 +75,16 @@ def study(
     output.write(StudyOutput(study=name, log=summary, rows=rows))
 
 
-def _page(name: str, about: str, log: "LogSummary", parts: "dict[str, Part]") -> str:
+def _page(name: str, about: str, log: "LogSummary | None", parts: "dict[str, Part]") -> str:
     """All tables in Markdown, with the pictures beside the file."""
+    source = (
+        "logs of its own"
+        if log is None
+        else f"the {log.name}: {log.num_problems:,} problems, {log.num_traces:,} traces"
+    )
     sections = [
         f"# {about.strip()}",
-        f"Written by `stopping study {name} --out DIR` from the {log.name}: {log.num_problems:,} problems, "
-        f"{log.num_traces:,} traces. ± is one standard error.",
+        f"Written by `stopping study {name} --out DIR` from {source}. ± is one standard error.",
     ]
     for title, part in parts.items():
         rows = [f"| {what} | {estimate} | {estimate.num_independent:,} |" for what, estimate in part.rows.items()]

@@ -17,11 +17,9 @@ from jaxtyping import PRNGKeyArray
 from stopping.policies import NO_ANSWER, Kind, ThinkingObservation, bind
 from stopping.reasoner.countdown import Problem, is_right, vote_key
 from stopping.reasoner.llama import Llama
-from stopping.reasoner.recording import NUM_THREADS, batches_of, forced_answer, own_answer, prompt_tokens
+from stopping.reasoner.recording import BATCH_TRACES, NUM_THREADS, batches_of, forced_answer, own_answer, prompt_tokens
 from stopping.reasoner.sampling import Answers, Boundary, Samples, sample_watched
 from stopping.reasoner.vocabulary import YES
-
-BATCH_TRACES = 512  # drawn side by side
 
 
 class LiveRun(NamedTuple):

@@ -25,7 +25,7 @@ from stopping.reasoner.weights import SHIPPED
 from stopping.traces import TraceLog, from_columns, load, save, split, with_checkpoints
 
 LOG = SHIPPED / "log" / "traces.parquet"
-BATCH_PROBLEMS = 32
+BATCH_TRACES = 512  # drawn side by side
 NUM_THREADS = 2  # batches sampled at once: one alone leaves cores idle in its small operations
 SPLIT = {"fit": 0.3, "certify": 0.5, "test": 0.2}
 PROTOCOL = "</think> appended, the answer decoded greedily until <eos>; the probe costs the closing tag and the answer"
@@ -202,7 +202,7 @@ def prompt_tokens(problem: Problem) -> list[int]:
 def _batches(problems: list[Problem], plan: Plan) -> list[list[int]]:
     """Problems that are sampled together: prompts of one length, all probed or none."""
     kinds = [(index >= plan.num_probed, len(prompt_tokens(problem))) for index, problem in enumerate(problems)]
-    return batches_of(kinds, BATCH_PROBLEMS)
+    return batches_of(kinds, max(BATCH_TRACES // plan.num_samples, 1))
 
 
 def batches_of(kinds: Sequence[Any], most: int) -> list[list[int]]:

@@ -54,12 +54,35 @@ def test_a_newton_step_solves_the_whole_system() -> None:
         data = made_up(2, 6, 2)
         fit = jax.jit(fit_lengths)(data)  # at the maximum nothing is turned round
         ours = jax.jit(derivatives)(fit.effect, fit.shared, data)
-        ours = ours._replace(effect=jnp.linspace(-1, 1, 6), shared=jnp.arange(7.0))
+        ours = ours._replace(
+            effect=jnp.linspace(-0.1, 0.1, 6), shared=0.01 * jnp.arange(7.0)
+        )  # short enough for a whole one
         whole = jnp.block([[jnp.diag(ours.diagonal), ours.border], [ours.border.T, ours.corner]])
         expected = np.linalg.solve(whole, jnp.concatenate([ours.effect, ours.shared]))
-        move_effect, move_shared, error = _newton(ours)
-        np.testing.assert_allclose(jnp.concatenate([move_effect, move_shared]), expected, rtol=1e-8)
-        np.testing.assert_allclose(error, np.sqrt(np.diag(np.linalg.inv(whole))[6:]), rtol=1e-8)
+        step = _newton(ours, jnp.ones(()))
+        np.testing.assert_allclose(jnp.concatenate([step.effect, step.shared]), expected, rtol=1e-8)
+        errors = np.sqrt(np.diag(np.linalg.inv(whole))[6:])
+        np.testing.assert_allclose(step.error, errors, rtol=1e-8)
+        in_errors = np.abs(expected) * np.append(np.sqrt(ours.diagonal), 1 / errors)
+        np.testing.assert_allclose(step.largest, in_errors.max(), rtol=1e-8)
+
+
+def test_a_small_fraction_of_a_step_climbs() -> None:
+    """From wherever it is taken, also where the Hessian is indefinite and a whole step would be far too long."""
+    with jax.enable_x64(True):
+        data = made_up(2, 6, 2)
+        height, gradient = jax.jit(objective), jax.jit(derivatives)
+        indefinite = 0
+        for seed in range(20):
+            random = np.random.default_rng(seed)
+            effect = jnp.asarray(8 + 2 * random.normal(size=6))
+            shared = shared_at(POINTS[seed % 3] + 0.7 * random.normal(size=7))
+            at = gradient(effect, shared, data)
+            indefinite += bool(np.linalg.eigvalsh(at.corner - at.border.T @ (at.border / at.diagonal[:, None]))[0] < 0)
+            step = _newton(at, jnp.asarray(1e-4))
+            moved = Shared(*(jnp.stack(shared) + step.shared))
+            assert height(effect + step.effect, moved, data) > height(effect, shared, data)
+        assert indefinite > 3
 
 
 def log_prior(values: tuple[float, ...]) -> float:
