@@ -96,7 +96,7 @@ def with_parameters(policy: Any, values: dict[str, Any]) -> Any:
 
 
 def short_name(policy: Any) -> str:
-    """Return `Class(parameters)`, after `module:` for one's own class.
+    """Return `Class(parameters)`, after `module:` for a class of one's own that can be imported.
 
     A policy with long tables is named by its single numbers: `PosteriorVote(threshold=0.9, least_hope=0.02, ...)`.
     """
@@ -105,7 +105,8 @@ def short_name(policy: Any) -> str:
     if len(values) > MOST_CHARACTERS:
         numbers = [f"{name}={_literal(value)}" for name, value in own.items() if np.ndim(value) == 0]
         values = ", ".join([*numbers[:MOST_NUMBERS], "..."])
-    return f"{'' if cls.__module__.startswith(OURS) else cls.__module__ + ':'}{cls.__name__}({values})"
+    module = "" if cls.__module__.startswith((OURS, "__main__")) else f"{cls.__module__}:"
+    return f"{module}{cls.__name__}({values})"
 
 
 def _literal(value: Any) -> str:
