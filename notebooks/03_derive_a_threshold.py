@@ -29,9 +29,13 @@ fit = stopping.fit(stopping.models.LengthCorrectness(), log.take(range(300)))
 problem = stopping.Sampling(fit.model, num_traces=4, price_per_token=2e-4)
 
 # %% [markdown]
-# Where there is a closed form it comes first. The first of $n$ traces to finish is right with probability $\int \sum_q
-# n\, p_q f_q(t)\, S_q(t)^{n-1}\, dt$, with $f_q$ the density of a right trace's length and $S_q$ the chance that a
-# trace of the problem is still running; by quadrature, in microseconds, and beside it the log itself: they differ by what the model misses (notebook 2) and by the log's noise.
+# Where there is a closed form it comes first. The first of $n$ traces to finish is right with probability
+#
+# $$\frac1Q \sum_q \int n\, p_q f_q(t)\, S_q(t)^{n-1}\, dt,$$
+#
+# with $f_q$ the density of a right trace's length and $S_q$ the chance that a trace of the problem is still running; by
+# quadrature, in microseconds, and beside it the log itself: they differ by what the model misses (notebook 2) and by the
+# log's noise.
 
 # %%
 import sims
@@ -47,7 +51,7 @@ print(f"the log     {sims.replay(problem, FirstFinish(1), log.take(range(300))).
 # two standard errors.
 
 # %%
-solution = stopping.solve(problem, num_worlds=4096)
+solution = stopping.solve(problem, num_worlds=2048)
 solution
 
 # %%

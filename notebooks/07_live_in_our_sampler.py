@@ -30,7 +30,9 @@ from stopping.reasoner.recording import draw_distinct
 
 log = load_log()
 # log = stopping.from_columns(frame)  # your own DataFrame, and stopping.traces.with_checkpoints for the forced answers
-probed, fresh = log.take(log.probed), log.take(~log.probed)
+prompt_length = np.array([len(name) for name in log.problem_ids])
+alike = prompt_length == np.bincount(prompt_length).argmax()  # one length of prompt: our sampler compiles for each
+probed, fresh = log.take(log.probed & alike), log.take(~log.probed & alike)
 problem = stopping.Thinking()
 
 # %% [markdown]
@@ -38,7 +40,7 @@ problem = stopping.Thinking()
 # answer that is then forced is paid for.
 
 # %%
-rule = WindowedConfidence(-0.36, 64)  # the last tokens were unlikely: the search is lost, so answer
+rule = WindowedConfidence(-0.32, 64)  # the last tokens were unlikely: the search is lost, so answer
 comparison = sims.compare(problem, probed, [rule, TokenBudget(192)])
 comparison
 
@@ -49,7 +51,7 @@ comparison.plot()
 # **Live**, on problems that nobody has looked at.
 
 # %%
-NUM_LIVE = 128
+NUM_LIVE = 96
 plan = Plan()
 drawn = {asked.prompt: (number, asked) for number, asked in enumerate(draw_distinct(plan))}
 live_log = fresh.take(range(NUM_LIVE))

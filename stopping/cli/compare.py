@@ -23,6 +23,8 @@ if TYPE_CHECKING:
 
     from stopping.cli.output import CompareOutput
 
+WIDE = 130  # columns; below, a rule's name may go over several lines
+
 
 def compare(
     log: LogPath,
@@ -136,7 +138,7 @@ def print_comparison(console: "Console", record: "CompareOutput") -> None:
         else:
             cells = own + (change[:2] if index else ["reference", "reference"]) + equal
         share = [f"{rule.unsupported_share:.1%}" if rule.unsupported_share else ""] if some_unsupported else []
-        name = folded(rule.rule, 32) if narrow else rule.rule
+        name = folded(rule.rule, 32) if console.width < WIDE else rule.rule
         table.add_row(escape(name), *cells, *share, style=None if index else "bold")
     log = record.log
     each = f"up to {record.problem.num_traces} traces each" if record.problem.num_traces else "each trace by itself"
