@@ -1,13 +1,31 @@
-"""Any rules on one log, paired."""
+"""Any rules on one log, paired; and at equal cost.
+
+A rule that costs more than another and is right more often is not yet better: a fixed rule (n samples, a budget) can be had at
+any cost between two of its members by tossing a coin for each problem. So beside each rule stands the best such mixture that
+costs the same in mean:
+
+    accuracy of the rule - [(1 - w) accuracy of one fixed rule + w accuracy of another],    w: their mean cost is the rule's
+
+The two are neighbours on the concave hull of the fixed rules' accuracies over their costs. They are found on the same problems,
+which flatters them, if anything.
+"""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any, Literal
+
+import numpy as np
 
 from sims.estimates import Estimate
-from sims.replay import replay_worlds
+from sims.replay import play_rules, replay_worlds
 from sims.results import Result, difference
 from stopping.traces import TraceLog
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+Cost = Literal["total_tokens", "latency_tokens"]
+COSTS: tuple[Cost, ...] = ("total_tokens", "latency_tokens")
 
 
 @dataclass(frozen=True)
@@ -19,18 +37,41 @@ class Row:
         result: its outcomes.
         against_reference: each component less the reference rule's, paired by problem. With unsupported problems it is, as
             is the result, at least so much in `correct` and costs.
+        at_equal: accuracy less that of the best mixture of fixed rules with the same mean `total_tokens`, or
+            `latency_tokens`, paired by problem. No entry where no fixed rule is so cheap, where the rule has unsupported
+            problems, or where the problem has no such cost or no fixed rules.
     """
 
     policy: Any
     result: Result
     against_reference: dict[str, Estimate]
+    at_equal: dict[str, Estimate]
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Comparison:
     """Rules on one log: `rows` in the order given, the reference rule first."""
 
     rows: tuple[Row, ...]
+
+    def plot(self, against: Cost = "total_tokens") -> "Figure":
+        """Draw accuracy against a cost; see `stopping.plots.frontier`."""
+        from stopping.plots import frontier
+
+        return frontier(self, against=against)
+
+    def __repr__(self) -> str:
+        names = [str(row.policy) for row in self.rows]
+        width = max(map(len, names))
+        lines = [
+            f"  {name:{width}}  " + ", ".join(f"{part} {row.result.estimates[part]}" for part in _shown(row.result))
+            for name, row in zip(names, self.rows, strict=True)
+        ]
+        return "\n".join([f"Comparison of {len(lines)} rules, the first is the reference:", *lines])
+
+
+def _shown(result: Result) -> list[str]:
+    return [name for name in ("correct", *COSTS) if name in result.estimates]
 
 
 def compare(
@@ -62,5 +103,75 @@ def compare(
         )
     rules = [reference, *(policy for policy in policies if policy != reference)]
     results = [base if policy is reference else replay_worlds(problem, policy, worlds) for policy in rules]
-    rows = [Row(policy, result, difference(result, base)) for policy, result in zip(rules, results, strict=True)]
-    return Comparison(tuple(rows))
+    fixed = _fixed_rules(problem, worlds)
+    return Comparison(
+        tuple(
+            Row(policy, result, difference(result, base), _at_equal(result, fixed))
+            for policy, result in zip(rules, results, strict=True)
+        )
+    )
+
+
+def _fixed_rules(problem: Any, worlds: Any) -> dict[str, np.ndarray]:
+    """Accuracy and costs of each fixed rule on each problem, `[rules, problems]`, of those that the log holds."""
+    if not hasattr(problem, "fixed_rules"):
+        return {}
+    played = play_rules(problem, problem.fixed_rules(worlds), worlds, ("correct", *COSTS, "unsupported"))
+    held = ~played.pop("unsupported").any(axis=(1, 2))
+    return {name: values[held].mean(axis=2, dtype=np.float64) for name, values in played.items()}
+
+
+def _at_equal(result: Result, fixed: dict[str, np.ndarray]) -> dict[str, Estimate]:
+    if not fixed or result.num_unsupported:
+        return {}
+    own = result.values
+    found = {name: at_equal_cost(own["correct"], own[name], fixed["correct"], fixed[name]) for name in COSTS}
+    return {name: estimate for name, estimate in found.items() if estimate is not None}
+
+
+def at_equal_cost(
+    correct: np.ndarray, cost: np.ndarray, fixed_correct: np.ndarray, fixed_cost: np.ndarray
+) -> Estimate | None:
+    """A rule's accuracy less that of the best mixture of two fixed rules whose mean cost is no larger; None if all cost more.
+
+    The weight w is found from the same problems, and its error counts (delta method): with s the slope of accuracy over
+    cost between the two, the estimate is the mean of
+
+        correct - (1 - w) correct_1 - w correct_2 - s [cost - (1 - w) cost_1 - w cost_2]
+
+    Args:
+        correct: of the rule, `[problems]`.
+        cost: of the rule, `[problems]`.
+        fixed_correct: of the fixed rules, `[rules, problems]`.
+        fixed_cost: of the fixed rules, `[rules, problems]`.
+    """
+    x, y, goal = fixed_cost.mean(axis=1), fixed_correct.mean(axis=1), cost.mean()
+    hull = _concave_hull(x, y)
+    below = [index for index in hull if x[index] <= goal]
+    if not below:
+        return None
+    low, *above = hull[len(below) - 1 :][:2]
+    if not above:  # dearer than the best of the fixed rules: that one it is, whatever is left over
+        return Estimate.of(correct - fixed_correct[low])
+    high = above[0]
+    share = (goal - x[low]) / (x[high] - x[low])
+    slope = (y[high] - y[low]) / (x[high] - x[low])
+    mixed = [(1 - share) * values[low] + share * values[high] for values in (fixed_correct, fixed_cost)]
+    return Estimate.of(correct - mixed[0] - slope * (cost - mixed[1]))
+
+
+def _concave_hull(x: np.ndarray, y: np.ndarray) -> list[int]:
+    """Indices of the points that no mixture of others beats: y rises from each to the next, ever less steeply."""
+    hull: list[int] = []
+    for index in np.lexsort((-y, x)).tolist():
+        if hull and y[index] <= y[hull[-1]]:
+            continue
+        while len(hull) > 1 and _is_below(hull[-1], hull[-2], index, x, y):
+            hull.pop()
+        hull.append(index)
+    return hull
+
+
+def _is_below(middle: int, left: int, right: int, x: np.ndarray, y: np.ndarray) -> bool:
+    rise, run = y[right] - y[left], x[right] - x[left]
+    return bool((y[middle] - y[left]) * run <= rise * (x[middle] - x[left]))

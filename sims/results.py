@@ -2,16 +2,19 @@
 
 from dataclasses import dataclass, replace
 from functools import cached_property
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from sims.estimates import Estimate
 
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
 LABELS = ("answer",)  # components that name something, and have no mean
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, repr=False)
 class Result:
     """Outcomes of one policy over many worlds.
 
@@ -63,6 +66,17 @@ class Result:
         # a single unit has no error, and a figure without one is none
         known = {name: figure for name, figure in figures.items() if figure["standard_error"] is not None}
         return {"title": self.title, "figures": known}
+
+    def plot(self) -> "Figure":
+        """Draw the tokens and the latency of each unit, with their means; see `stopping.plots.outcomes`."""
+        from stopping.plots import outcomes
+
+        return outcomes(self)
+
+    def __repr__(self) -> str:
+        shown = [name for name in self.estimates if name != "unsupported" or self.num_unsupported]
+        figures = ", ".join(f"{name} {self.estimates[name]}" for name in shown)
+        return f"Result of the {self.title}, {len(next(iter(self.values.values()))):,} units:\n  {figures}"
 
 
 def difference(a: Result, b: Result) -> dict[str, Estimate]:

@@ -3,15 +3,19 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import singledispatch
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from sims import Estimate
 from stopping.calibration.diagnostics import Diagnostics
 from stopping.traces import TraceLog
 
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
-@dataclass(frozen=True)
+
+@dataclass(frozen=True, repr=False)
 class Fit:
     """A fitted model.
 
@@ -38,6 +42,24 @@ class Fit:
     num_unjudged: int
     num_steps: int
     converged: bool
+
+    def plot(self, log: TraceLog) -> "Figure":
+        """Draw lengths of right and wrong traces over the fitted law; see `stopping.plots.fitted`."""
+        from stopping.plots import fitted
+
+        return fitted(self, log)
+
+    def __repr__(self) -> str:
+        shown = [
+            f"{name} {Estimate(float(getattr(self.model, name)), error, self.num_problems)}"
+            for name, error in self.standard_errors.items()
+            if hasattr(self.model, name)
+        ]
+        state = "converged" if self.converged else "NOT converged"
+        return (
+            f"Fit of {type(self.model).__name__} to {self.num_traces:,} traces of {self.num_problems:,} problems, {state} "
+            f"in {self.num_steps} steps:\n  {', '.join(shown)}"
+        )
 
 
 def fit(model: Any, log: TraceLog, *, pooled: bool = False, float64: bool = False) -> Fit:

@@ -15,7 +15,7 @@ Reference: Laufer-Goldshtein, Fisch, Barzilay and Jaakkola, "Efficiently Control
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import jax
 import numpy as np
@@ -27,6 +27,9 @@ from stopping.calibration.certification import Certificate, Certification, Grade
 from stopping.solvers.families import FIXED, families_of
 from stopping.traces import TraceLog, split
 from stopping.traces.reports import plus_minus
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 FRACTIONS = (0.3, 0.5, 0.2)  # to choose on, to certify on, to measure on
 MOST_TESTED = 24  # rules of the frontier, spread evenly over their savings
@@ -97,6 +100,12 @@ class Tuning:
     def certification(self) -> Certification:
         """The certificates of the rules tested."""
         return Certification(tuple(rule.certificate for rule in self.tested))
+
+    def plot(self, live: tuple[Estimate, Estimate] | None = None) -> "Figure":
+        """Draw what the rules tested save and lose on the test part; see `stopping.plots.tuning`."""
+        from stopping.plots import tuning
+
+        return tuning(self, live)
 
     def __repr__(self) -> str:
         return f"Tuning({self.num_tried} rules tried, {len(self.tested)} tested; {self.advice})"

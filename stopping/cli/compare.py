@@ -23,6 +23,8 @@ if TYPE_CHECKING:
 
     from stopping.cli.output import CompareOutput
 
+WIDE = 130  # columns; below, a rule's name may go over several lines
+
 
 def compare(
     log: LogPath,
@@ -50,7 +52,10 @@ def compare(
     seed: Seed = 0,
     plot: Plot = None,
 ) -> None:
-    """Compare rules on one log: accuracy and tokens with errors, and paired differences to a reference rule."""
+    """Compare rules on one log: accuracy and tokens with errors, paired with a reference rule and with fixed ones at equal cost.
+
+    At equal cost stands the best mixture of fixed rules, a coin tossed for each problem, that takes the same tokens in mean.
+    """
     console = output.console()
     plot_file(plot)
     from stopping.cli.rules import default_rules, distinct, name_of, parse
@@ -68,6 +73,7 @@ def compare(
     base = named[0][0] if reference else problem.reference_rule(data)
     with busy(console, f"replaying {len(rules)} rules"):
         comparison = sims.compare(problem, data, distinct(rules), reference=base, num_orders=num_orders, seed=seed)
+    equal = [figures_of(row.at_equal) for row in comparison.rows]
     names = [_given(row.policy, named) or name_of(row.policy) for row in comparison.rows]
     record = CompareOutput(
         log=LogSummary.of(log.name, data),
@@ -80,10 +86,12 @@ def compare(
                 rule=name,
                 figures=figures_of(row.result.estimates),
                 against_reference=figures_of(row.against_reference),
+                at_equal_tokens=at_equal.get("total_tokens"),
+                at_equal_latency=at_equal.get("latency_tokens"),
                 unsupported_share=row.result.num_unsupported / data.num_problems,
                 accuracy_bounds=accuracy_bounds(row.result),
             )
-            for name, row in zip(names, comparison.rows, strict=True)
+            for name, row, at_equal in zip(names, comparison.rows, equal, strict=True)
         ],
     )
     print_comparison(console, record)
@@ -111,20 +119,26 @@ def print_comparison(console: "Console", record: "CompareOutput") -> None:
     columns = ["accuracy, %", f"tokens{k}", f"latency{k}"]
     if narrow:
         columns = [f"{column}\nand change" for column in columns]
+        columns[1:] = [f"{column},\npoints at equal" for column in columns[1:]]
     else:
-        columns += ["change, points", f"change{k or ', tokens'}"]
+        columns += ["change,\npoints", f"change,\n{'k' if k else 'tokens'}", "at equal\ntokens", "at equal\nlatency"]
     table = new_table("rule", *columns, *(["unsupported"] if some_unsupported else []))
     units = {"correct": 0.01, "total_tokens": unit, "latency_tokens": unit}
     for index, rule in enumerate(record.rules):
         least = "≥ " if rule.unsupported_share else ""
         own = [least + plus_minus(rule.figures[name], unit) for name, unit in units.items()]
         change = [least + plus_minus(rule.against_reference[name], unit, signed=True) for name, unit in units.items()]
+        equal = [
+            "" if figure is None else plus_minus(figure, 0.01, signed=True)
+            for figure in (rule.at_equal_tokens, rule.at_equal_latency)
+        ]
         if narrow:
-            cells = [f"{a}\n{b}" for a, b in zip(own, change, strict=True)] if index else own
+            below = change if index else [""] * 3
+            cells = ["\n".join(lines) for lines in zip(own, below, ["", *equal], strict=True)]
         else:
-            cells = own + (change[:2] if index else ["reference", "reference"])
+            cells = own + (change[:2] if index else ["reference", "reference"]) + equal
         share = [f"{rule.unsupported_share:.1%}" if rule.unsupported_share else ""] if some_unsupported else []
-        name = folded(rule.rule, 32) if narrow else rule.rule
+        name = folded(rule.rule, 32) if console.width < WIDE else rule.rule
         table.add_row(escape(name), *cells, *share, style=None if index else "bold")
     log = record.log
     each = f"up to {record.problem.num_traces} traces each" if record.problem.num_traces else "each trace by itself"
@@ -134,6 +148,10 @@ def print_comparison(console: "Console", record: "CompareOutput") -> None:
     thousands = "; k: thousands" if unit > 1 else ""
     what = "those of all traces of a problem" if record.problem.num_traces else "those of a trace and its probes"
     console.print(f"Tokens are {what}; latency, those until its answer{thousands}.")
+    console.print(
+        "At equal tokens (latency): points of accuracy more than the best mixture of fixed rules that takes as many in mean, a "
+        "coin tossed for each problem. Empty: no fixed rule takes so few."
+    )
     if some_unsupported:
         console.print(
             "Unsupported: problems in which a rule asked for more than the log holds. They count without an answer, and with "

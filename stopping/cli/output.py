@@ -198,6 +198,9 @@ class RunOutput(Output):
 class ComparedRule(Record):
     """One rule: its figures, the same less the reference rule's (paired), and the share it could not be followed in.
 
+    `at_equal_tokens` and `at_equal_latency`: its accuracy less that of the best mixture of fixed rules with the same mean of
+    total tokens, or of latency; null where no fixed rule is so cheap, or the rule could not be followed everywhere.
+
     Where that share is not zero, figures and differences of accuracy and costs are lower bounds, as in `RunOutput`;
     `accuracy_bounds`: had the rule been wrong, or right, there.
     """
@@ -205,6 +208,8 @@ class ComparedRule(Record):
     rule: str
     figures: Figures
     against_reference: Figures
+    at_equal_tokens: Figure | None
+    at_equal_latency: Figure | None
     unsupported_share: Probability
     accuracy_bounds: tuple[Figure, Figure] | None
 

@@ -23,7 +23,6 @@ from stopping.policies import (
     TokenBudget,
     UnanimousWindow,
     VoteTable,
-    parameters,
 )
 
 if TYPE_CHECKING:
@@ -31,7 +30,6 @@ if TYPE_CHECKING:
 
 FORMS = "Margin(3), VoteTable.adaptive_consistency(0.95, 8), a policy's directory, or module:Class(args)"
 OURS = {name: value for name, value in vars(policies).items() if isinstance(value, type) and hasattr(value, "signals")}
-MOST_CHARACTERS, MOST_NUMBERS = 200, 2  # beyond, a name is shortened to so many numbers
 _BUDGET_QUANTILES = (0.25, 0.5, 0.75)
 
 
@@ -108,39 +106,11 @@ def _call(text: str, source: str) -> tuple[list[str], list[Any], dict[str, Any]]
 
 
 def name_of(policy: Any) -> str:
-    """Return a text that `parse` gives the policy back from (after an import of its class, for one's own).
+    """Return the policy's text, from which `parse` gives it back (after an import of its class, for one's own).
 
-    A policy with long tables is named by its single numbers: `PosteriorVote(threshold=0.9, least_hope=0.02, ...)`. `parse`
-    takes the directory where it is saved.
+    One with long tables is named by its single numbers; `parse` takes the directory where it is saved.
     """
-    cls = type(policy)
-    if cls is VoteTable and (name := _published_table(policy)):
-        return name
-    own = parameters(policy)
-    values = ", ".join(_literal(value) for value in own.values())
-    if len(values) > MOST_CHARACTERS:
-        numbers = [f"{name}={_literal(value)}" for name, value in own.items() if np.ndim(value) == 0]
-        values = ", ".join([*numbers[:MOST_NUMBERS], "..."])
-    return (
-        f"{'' if cls.__name__ in OURS and OURS[cls.__name__] is cls else cls.__module__ + ':'}{cls.__name__}({values})"
-    )
-
-
-def _published_table(policy: VoteTable) -> str | None:
-    from stopping.solvers.families import CONFIDENCES
-
-    most = 2 * (len(policy.required_by_runner_up) - 1)
-    for num_traces in range(max(most, 1), most + 2):
-        if policy == VoteTable.cannot_be_caught(num_traces):
-            return f"VoteTable.cannot_be_caught({num_traces})"
-        for confidence in CONFIDENCES:
-            if policy == VoteTable.adaptive_consistency(confidence, num_traces):
-                return f"VoteTable.adaptive_consistency({confidence}, {num_traces})"
-    return None
-
-
-def _literal(value: Any) -> str:
-    return repr(np.asarray(value).tolist())
+    return str(policy)
 
 
 def default_rules(log: "TraceLog", problem: Any) -> list[Any]:

@@ -34,12 +34,16 @@ class Policy(Protocol):
 Class = TypeVar("Class", bound=type)
 
 _registry: dict[str, type] = {}
+OURS = "stopping.policies."
+MOST_CHARACTERS, MOST_NUMBERS = 200, 2  # beyond, a name is shortened to so many numbers
 INT32_MAX = 2**31 - 1  # observations are int32, and array backends refuse to mix them with larger numbers
 
 
 @dataclass_transform(frozen_default=True)
 def policy(*, signals: Iterable[str], kinds: Iterable[Kind]) -> Callable[[Class], Class]:
     """Make a class a policy: a frozen dataclass, compared by value, found by its name when a policy is loaded.
+
+    Its text, unless the class writes its own, is the short name that tables, pictures and commands use: `Margin(3)`.
 
     Args:
         signals: the fields of the observation that `step` reads.
@@ -58,6 +62,8 @@ def policy(*, signals: Iterable[str], kinds: Iterable[Kind]) -> Callable[[Class]
         if known is not None and (known.__module__, known.__qualname__) != (cls.__module__, cls.__qualname__):
             raise ValueError(f"policy {cls.__name__}: the name is taken by {known.__module__}.{known.__qualname__}")
         cls.__eq__, cls.__hash__ = _equal, _hash  # type: ignore[method-assign, assignment]
+        if "__str__" not in vars(cls):
+            cls.__str__ = short_name  # type: ignore[method-assign, assignment]
         cls.signals, cls.kinds = tuple(signals), tuple(Kind(kind) for kind in kinds)  # type: ignore[attr-defined]
         _registry[cls.__name__] = dataclass(frozen=True, eq=False)(cls)
         return cls
@@ -87,6 +93,24 @@ def with_parameters(policy: Any, values: dict[str, Any]) -> Any:
     for name, value in values.items():
         object.__setattr__(new, name, value)
     return new
+
+
+def short_name(policy: Any) -> str:
+    """Return `Class(parameters)`, after `module:` for a class of one's own that can be imported.
+
+    A policy with long tables is named by its single numbers: `PosteriorVote(threshold=0.9, least_hope=0.02, ...)`.
+    """
+    cls, own = type(policy), parameters(policy)
+    values = ", ".join(_literal(value) for value in own.values())
+    if len(values) > MOST_CHARACTERS:
+        numbers = [f"{name}={_literal(value)}" for name, value in own.items() if np.ndim(value) == 0]
+        values = ", ".join([*numbers[:MOST_NUMBERS], "..."])
+    module = "" if cls.__module__.startswith((OURS, "__main__")) else f"{cls.__module__}:"
+    return f"{module}{cls.__name__}({values})"
+
+
+def _literal(value: Any) -> str:
+    return repr(np.asarray(value).tolist())
 
 
 def table(policy: Any, name: str, dtype: type, num_axes: int = 1) -> np.ndarray:

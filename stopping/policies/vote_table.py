@@ -6,7 +6,18 @@ from typing import Any, Self
 import numpy as np
 
 from stopping.policies.actions import Action, Kind
-from stopping.policies.policy import policy, table, whole_number
+from stopping.policies.policy import policy, short_name, table, whole_number
+
+CONFIDENCES = (
+    0.6,
+    0.7,
+    0.8,
+    0.9,
+    0.95,
+    0.98,
+    0.99,
+)  # of the tables of Adaptive-Consistency that are searched and named
+MOST_NAMED = 64  # traces; to find a longer table's name takes seconds
 
 
 @policy(signals=("leader_votes", "runner_up_votes"), kinds=(Kind.CONTINUE, Kind.STOP))
@@ -61,6 +72,17 @@ class VoteTable:
         """
         majority = whole_number("num_traces", num_traces, 1) // 2 + 1
         return cls(np.full(majority, majority))
+
+    def __str__(self) -> str:
+        """Return how it is made, `VoteTable.adaptive_consistency(0.95, 8)`, where it is one of those searched."""
+        most = 2 * (len(self.required_by_runner_up) - 1)
+        for num_traces in range(max(most, 1), most + 2):
+            if self == VoteTable.cannot_be_caught(num_traces):
+                return f"VoteTable.cannot_be_caught({num_traces})"
+            for confidence in CONFIDENCES if num_traces <= MOST_NAMED else ():
+                if self == VoteTable.adaptive_consistency(confidence, num_traces):
+                    return f"VoteTable.adaptive_consistency({confidence}, {num_traces})"
+        return short_name(self)
 
     def init(self, xp: Any, batch_shape: tuple[int, ...]) -> tuple[()]:
         """Return the empty state."""

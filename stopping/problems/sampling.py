@@ -281,6 +281,10 @@ class Sampling(eqx.Module):
             )
         return FixedSamples(min(count, self.num_traces))
 
+    def fixed_rules(self, worlds: SamplingWorld) -> list[FixedSamples]:
+        """The rules that adapt to nothing, beside which others are compared at equal cost: every number of samples."""
+        return [FixedSamples(number) for number in range(1, self.num_traces + 1)]
+
     def worlds(self, log: TraceLog, *, num_orders: int = 1, seed: int = 0, judged: bool = True) -> SamplingWorld:
         """The worlds a log holds: each problem's traces in the order logged, or in `num_orders` random orders.
 

@@ -35,6 +35,8 @@ from stopping.problems.admission import PolicyMismatch
 from stopping.problems.thinking_worlds import NEVER, ThinkingWorld, log_of, logged_worlds
 from stopping.traces import TraceLog
 
+NUM_BUDGETS = 24  # compared with, at quantiles of the positions of decision points
+
 
 class ThinkingOutcome(NamedTuple):
     """What a policy made of one trace; `[]` each.
@@ -227,6 +229,12 @@ class Thinking(eqx.Module):
         answers = jnp.append((world.position_tokens < NEVER) & (world.probe_answer != NO_ANSWER), True)
         best = jnp.argmax(jnp.where(answers, outcomes.utility, -jnp.inf))
         return jax.tree.map(lambda values: values[best], outcomes)
+
+    def fixed_rules(self, worlds: ThinkingWorld) -> list[TokenBudget]:
+        """The rules that adapt to nothing: budgets over the worlds' decision points, and thinking to the end."""
+        positions = np.asarray(worlds.position_tokens)
+        budgets = np.quantile(positions[positions < NEVER], np.linspace(0, 1, NUM_BUDGETS), method="nearest")
+        return [*(TokenBudget(int(tokens)) for tokens in np.unique(budgets)), TokenBudget(int(NEVER))]
 
     def worlds(self, log: TraceLog, *, num_orders: int = 1, seed: int = 0, judged: bool = True) -> ThinkingWorld:
         """The worlds a log holds, with leading axes `[problems, samples]`: each trace is an episode by itself.

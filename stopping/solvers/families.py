@@ -15,11 +15,11 @@ from stopping.policies import (
     UnanimousWindow,
     VoteTable,
 )
+from stopping.policies.vote_table import CONFIDENCES
 from stopping.problems import Sampling, SamplingWorld
 from stopping.solvers.posterior_vote import posterior_vote
 from stopping.solvers.thinking_families import thinking_families
 
-CONFIDENCES = (0.6, 0.7, 0.8, 0.9, 0.95, 0.98, 0.99)
 PROBABILITIES = (0.5, 0.6, 0.7, 0.8, 0.9, 0.95, 0.98)
 HOPES = (0.002, 0.005, 0.01, 0.02, 0.03, 0.04, 0.05, 0.07, 0.1, 0.15, 0.2)
 NUM_BUDGETS = 16

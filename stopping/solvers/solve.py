@@ -8,7 +8,7 @@ difference.
 from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import Enum
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import jax.random as jr
 import numpy as np
@@ -19,6 +19,9 @@ from sims import Estimate, draw
 from sims.engine import BLOCK, FAMILY_BLOCK, blocks_of, evaluate, play_family
 from stopping.problems import Sampling, admit, stack
 from stopping.solvers.families import FIXED, SCALAR, sampling_families
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 
 class Status(Enum):
@@ -43,7 +46,7 @@ class Member:
     gain: Estimate
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Solution:
     """What `solve` found. Values are mean utilities on the scoring worlds.
 
@@ -65,6 +68,23 @@ class Solution:
     best_scalar: Member
     family: dict[str, Member]
     status: Status
+
+    def plot(self) -> "Figure":
+        """Draw the best rule of each family between the best fixed one and the bounds; see `stopping.plots.solution`."""
+        from stopping.plots import solution
+
+        return solution(self)
+
+    def __repr__(self) -> str:
+        fixed = self.best_fixed
+        return "\n".join(
+            [
+                f"Solution: {self.policy}, value {self.value}; {self.status.value}",
+                f"  best fixed rule: {fixed.policy}, {fixed.value}; best scalar: {self.best_scalar.policy}, "
+                f"{self.best_scalar.value}, {self.best_scalar.gain} more than fixed",
+                f"  no rule exceeds {self.upper_bound}, nor a clairvoyant {self.clairvoyant}",
+            ]
+        )
 
 
 def solve(

@@ -3,18 +3,18 @@ import pytest
 
 import sims
 from stopping.cli.rules import default_rules, name_of
-from stopping.plots import _undominated, frontier
+from stopping.plots import frontier
+from stopping.plots.frontiers import _undominated
 from stopping.problems import Sampling
 from stopping.traces import from_columns
 
 
-@pytest.fixture(scope="module")
-def comparison():
+def drawn_log():
     rng = np.random.default_rng(0)
     num_problems, num_samples = 60, 8
     chance = np.repeat(rng.beta(1.2, 0.8, num_problems), num_samples)
     right = rng.random(chance.size) < chance
-    log = from_columns(
+    return from_columns(
         {
             "problem": np.repeat(np.arange(num_problems), num_samples),
             "sample": np.tile(np.arange(num_samples), num_problems),
@@ -23,7 +23,11 @@ def comparison():
             "answer": np.where(right, "right", rng.integers(0, 4, right.size).astype(str)),
         }
     )
-    problem = Sampling(None, num_samples, decision_interval_tokens=500)
+
+
+@pytest.fixture(scope="module")
+def comparison():
+    log, problem = drawn_log(), Sampling(None, 8, decision_interval_tokens=500)
     return sims.compare(problem, log, default_rules(log, problem))
 
 
@@ -61,6 +65,16 @@ def test_names_are_those_given_and_the_reference_is_marked(comparison):
     shown = {text.get_text() for text in axes.texts}
     assert shown == {"rule 0 (reference)", *names[1:]}
     assert axes.get_xlabel().endswith("thousands") and axes.get_ylabel() == "accuracy, %"
+
+
+def test_latency_is_another_axis_and_other_costs_are_refused(comparison):
+    (axes,) = comparison.plot(against="latency_tokens").axes
+    assert axes.get_xlabel().startswith("latency, tokens until the answer")
+    shown = {tuple(line.get_xydata()[0]) for line in axes.lines if line.get_marker() != "None"}
+    unit = 1000 if "thousands" in axes.get_xlabel() else 1
+    assert shown >= {(row.result.latency_tokens.mean / unit, row.result.correct.mean / 0.01) for row in comparison.rows}
+    with pytest.raises(ValueError, match="against: expected one of total_tokens, latency_tokens, got 'money'"):
+        comparison.plot(against="money")
 
 
 def test_the_frontier_joins_the_rules_that_none_beats():

@@ -207,7 +207,7 @@ def test_a_policy_of_ones_own_in_a_new_process(tmp_path):
     assert "ArtifactError: policy.json: kind: no policy is called 'RunningAgreement'; known: " in alone.stderr
     assert "defined in 'tests.stopping.policies.own_policies': import that module before loading" in alone.stderr
     after = python("import tests.stopping.policies.own_policies; " + load, directory)
-    assert after.stdout.strip() == repr(RunningAgreement(0.75)), after.stderr
+    assert after.stdout.strip() == str(RunningAgreement(0.75)), after.stderr
 
 
 WITHOUT_JAX = """

@@ -88,6 +88,9 @@ def test_compare_gives_what_the_library_gives(log, tmp_path):
         for name in ("correct", "total_tokens", "latency_tokens"):
             assert rule["figures"][name] == dataclasses.asdict(row.result.estimates[name])
             assert rule["against_reference"][name] == dataclasses.asdict(row.against_reference[name])
+        for field, cost in (("at_equal_tokens", "total_tokens"), ("at_equal_latency", "latency_tokens")):
+            expected_gain = row.at_equal.get(cost)
+            assert rule[field] == (None if expected_gain is None else dataclasses.asdict(expected_gain))
     assert "paired by problem" in result.stdout and "unsupported" not in result.stdout.lower()
 
 
@@ -95,7 +98,7 @@ def test_compare_of_all_rules_with_a_picture(log, tmp_path):
     result = run("compare", log, "--reference", "FixedSamples(2)", "--plot", tmp_path / "picture.svg")
     assert (tmp_path / "picture.svg").read_text().startswith("<?xml")
     lines = [line.split()[0] for line in result.stdout.splitlines() if line]
-    assert "FixedSamples(2)" in lines and "VoteTable.adaptive_consistency(0.95," in lines
+    assert "FixedSamples(2)" in lines and "VoteTable.adaptive_consistency" in lines
     assert "Changes are against FixedSamples(2)" in result.stdout
 
 

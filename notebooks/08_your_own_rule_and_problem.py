@@ -1,0 +1,193 @@
+# ---
+# jupyter:
+#   jupytext:
+#     formats: py:percent
+#   kernelspec:
+#     display_name: Python 3
+#     language: python
+#     name: python3
+# ---
+
+# %% [markdown]
+# # 8. Your own rule, your own problem
+#
+# A rule is a class of twenty lines: what it reads, what it may ask for, a state, and a step in array code. The same
+# code runs on plain Python numbers, NumPy, JAX and torch. It must not branch on data: no `if`, no `and`.
+
+# %%
+# %matplotlib inline
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+import sims
+import stopping
+from stopping.policies import Action, Kind, SamplingObservation, bind, policy
+from stopping.reasoner import load_log
+
+log = load_log()
+# log = stopping.from_columns(frame)  # your own DataFrame
+part = log.take(range(600))
+
+
+@policy(signals=("leader_votes", "num_answers"), kinds=(Kind.CONTINUE, Kind.STOP))
+class LeadingShare:
+    """Stop when the leader has a given share of at least three votes."""
+
+    share: float
+
+    def init(self, xp, batch_shape):
+        return ()
+
+    def score(self, xp, state, observation):  # for rules that compare floats: how far from a tie
+        return observation.leader_votes / xp.maximum(observation.num_answers, 1) - self.share
+
+    def step(self, xp, state, observation):
+        enough = self.score(xp, state, observation) >= 0
+        return state, Action(xp.logical_and(enough, observation.num_answers >= 3), 0)
+
+
+# %% [markdown]
+# **Saved, loaded, stepped** like ours:
+
+# %%
+import tempfile
+from pathlib import Path
+
+directory = stopping.save(LeadingShare(0.8), Path(tempfile.mkdtemp()) / "policy")
+rule = stopping.load_policy(directory).bind("python")
+state = rule.init()
+for votes in range(1, 5):  # one answer after another, all the same
+    state, action = rule.step(state, SamplingObservation(8, 8 - votes, votes, 0, votes, 0, 100 * votes, 800 * votes))
+    print(votes, "votes:", Kind(action.kind).name)
+
+# %% [markdown]
+# **Replayed and tuned** like ours: a family is a list of members, tried beside any others.
+
+# %%
+problem = stopping.Sampling(None, num_traces=8)
+sims.compare(problem, part, [LeadingShare(0.6), LeadingShare(0.8)]).plot()
+
+# %%
+families = {
+    "LeadingShare": [LeadingShare(share / 10) for share in range(4, 11)],
+    "FixedSamples": [stopping.policies.FixedSamples(number) for number in range(1, 9)],
+}
+stopping.tune(part, problem, max_accuracy_drop=0.08, families=families)
+
+# %% [markdown]
+# ## A problem of your own
+#
+# Giving up: a checker knows a right answer when it sees one (a unit test, say). Attempts are made one after another
+# until one is right; when is it better to stop paying? A world is the lengths of the attempts and which are right.
+# After each one that is wrong the rule sees how many there were and what they took, and may go on or stop:
+#
+# $$u = [\text{one is right}] - c \cdot \text{tokens until then}.$$
+#
+# Needed are `draw` (a world from a key), `play` (the only place with dynamics and prices), `hindsight` (what one who
+# knows the world would do) and `worlds` (those a log holds, `[problems, orders]`); and what rules may see and do. A
+# world names its `problem`, which no rule sees; an outcome has a `utility`, and says where a rule went past the log
+# (`unsupported`; here never: this problem wants all 16 attempts logged).
+
+
+# %%
+class Attempts(NamedTuple):
+    length_tokens: jax.Array  # int32 [attempts]
+    right: jax.Array  # bool [attempts]
+    problem: jax.Array  # int32 []
+
+
+class Outcome(NamedTuple):
+    utility: jax.Array
+    correct: jax.Array
+    total_tokens: jax.Array
+    latency_tokens: jax.Array
+    unsupported: jax.Array
+
+
+class GivingUp(NamedTuple):
+    """Up to 16 attempts; the numbers are the prior's, by which worlds are drawn."""
+
+    price_per_token: float = 1e-3
+    alpha: float = 0.8  # chances of problems are Beta(alpha, beta)
+    beta: float = 1.2
+    log_tokens: float = 5.2
+    scale: float = 0.5
+
+    observation = SamplingObservation
+    kinds = (Kind.CONTINUE, Kind.STOP)
+
+    def draw(self, key):
+        key_chance, key_right, key_length = jax.random.split(key, 3)
+        chance = jax.random.beta(key_chance, self.alpha, self.beta)
+        length = jnp.exp(self.log_tokens + self.scale * jax.random.normal(key_length, (16,)))
+        return Attempts(jnp.ceil(length).astype(jnp.int32), jax.random.uniform(key_right, (16,)) < chance, jnp.int32(0))
+
+    def worlds(self, log, *, num_orders=1, seed=0):
+        values = log.length_tokens, log.correct, np.arange(log.num_problems, dtype=np.int32)
+        return Attempts(*(value[:, None] for value in values))  # one order: as logged
+
+    def ended(self, world, num_attempts):
+        spent = jnp.cumsum(world.length_tokens)[num_attempts - 1]
+        right = jnp.any(world.right & (jnp.arange(16) < num_attempts))
+        return Outcome(right - self.price_per_token * spent, right, spent, spent, jnp.bool_(False))
+
+    def play(self, world, policy):
+        rule = bind(policy, "jax")
+
+        def attempt(carry, number):
+            state, stopped, made = carry
+            spent = jnp.cumsum(world.length_tokens)[number - 1]
+            seen = SamplingObservation(number, 0, number, -1, 0, 0, spent, spent)
+            state, action = rule.step(state, seen)
+            made = jnp.where(stopped, made, number)
+            return (state, stopped | world.right[number - 1] | (action.kind == Kind.STOP.value), made), None
+
+        start = rule.init(()), jnp.bool_(False), jnp.int32(0)
+        (_, _, made), _ = jax.lax.scan(attempt, start, jnp.arange(1, 17, dtype=jnp.int32))
+        return self.ended(world, made)
+
+    def hindsight(self, world):
+        outcomes = jax.vmap(lambda number: self.ended(world, number))(jnp.arange(1, 17))
+        return jax.tree.map(lambda values: values[jnp.argmax(outcomes.utility)], outcomes)
+
+
+# %% [markdown]
+# It is simulated and replayed as ours are; the rule may be ours, or one of three lines:
+
+
+# %%
+@policy(signals=("num_answers",), kinds=(Kind.CONTINUE, Kind.STOP))
+class GiveUpAfter:
+    """Stop after so many failures."""
+
+    attempts: int
+
+    def init(self, xp, batch_shape):
+        return ()
+
+    def step(self, xp, state, observation):
+        return state, Action(observation.num_answers >= self.attempts, 0)
+
+
+giving_up = GivingUp()
+for own in (GiveUpAfter(2), GiveUpAfter(4), stopping.policies.TokenBudget(800)):
+    simulated = sims.simulate(jax.random.key(0), giving_up, own, num_replicas=4096)
+    replayed = sims.replay(giving_up, own, part)
+    print(f"{own!s:26} utility simulated {simulated.utility}, replayed {replayed.utility}")
+
+# %% [markdown]
+# Two laws that every problem keeps, and that yours should be tested for: nobody beats hindsight in any world, and
+# replaying drawn worlds is simulating, bit for bit.
+
+# %%
+from sims.engine import evaluate
+
+worlds = sims.draw(jax.random.key(0), giving_up, 4096)
+best = evaluate(giving_up, "hindsight", worlds).utility
+assert np.all(simulated.values["utility"] <= best + 1e-6)
+again = sims.replay_worlds(giving_up, own, jax.tree.map(lambda leaf: leaf[:, None], worlds))
+assert np.array_equal(again.values["utility"], simulated.values["utility"]) and again.digest == simulated.digest
+replayed.plot()
