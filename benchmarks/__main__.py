@@ -12,7 +12,7 @@ from typing import Any
 from benchmarks import harness
 
 SUBJECTS = (
-    *("first_finish", "length_fit", "threshold_replay", "certification_speed"),
+    *("first_finish", "length_fit", "recalibration", "threshold_replay", "certification_speed"),
     *("policy_step", "log_loading", "import_time"),
 )
 RESULTS = Path(__file__).parent / "results"

@@ -134,7 +134,7 @@ class Negative:
         d = self.cell
         a, (shift, log_right, log_wrong, centre, slope, log_spread, logit_loop) = point[:-7], point[-7:]
         of_right, of_wrong, of_spread = np.exp(-2 * np.array([log_right, log_wrong, log_spread]))
-        inverse = np.exp(-log_wrong)
+        inverse, inverse_right = np.exp(-log_wrong), np.exp(-log_right)
         off_right, off_wrong = d.mean_right - a, d.mean_wrong - a - shift
         right = d.scatter_right + d.num_right * off_right**2
         wrong = d.scatter_wrong + d.num_wrong * off_wrong**2
@@ -149,9 +149,15 @@ class Negative:
         ends = d.num_censored * would_end
         h_slope = h * (h - z)
         bend = (ends * h_slope).sum(axis=1)
-        curvature = d.num_right * of_right + (d.num_wrong + bend) * of_wrong + of_spread
+        w = np.clip((a - d.truncation_point) * inverse_right, -40, 40)  # right traces end below the cap
+        log_below = log_ndtr(-w)
+        g = np.exp(-0.5 * w * w - 0.5 * np.log(2 * np.pi) - log_below)
+        g_slope = g * (g - w)
+        g_bend = g_slope * (g - w) + g * (g_slope - 1)
+        of_cut = d.num_right * of_right
+        curvature = of_cut * (1 - g_slope) + (d.num_wrong + bend) * of_wrong + of_spread
         value = (
-            -d.num_right * log_right - 0.5 * right * of_right
+            -d.num_right * (log_right + log_below) - 0.5 * right * of_right
             + d.num_wrong * (log_end - log_wrong) - 0.5 * wrong * of_wrong
             + (d.num_censored * np.logaddexp(log_loop, log_end + log_above)).sum(axis=1)
             - log_spread - 0.5 * off**2 * of_spread - 0.5 * np.log(curvature)
@@ -165,9 +171,12 @@ class Negative:
         by_position = pull * inverse - half * of_wrong * bend_z.sum(axis=1) * inverse
         shared_by_wrong = d.num_wrong * off_wrong * of_wrong + by_position
         gradient = np.empty_like(point)
-        gradient[:-7] = d.num_right * off_right * of_right + shared_by_wrong - off * of_spread
+        gradient[:-7] = of_cut * off_right + shared_by_wrong - off * of_spread
+        gradient[:-7] += d.num_right * g * inverse_right - half * of_cut * g_bend * inverse_right
         gradient[-7] = shared_by_wrong.sum()
-        gradient[-6] = (-d.num_right + right * of_right - 2 * half * d.num_right * of_right).sum()
+        gradient[-6] = (
+            -d.num_right * (1 + w * g) + right * of_right + half * of_cut * (g_bend * w - 2 * (1 - g_slope))
+        ).sum()
         gradient[-5] = (
             -d.num_wrong + wrong * of_wrong + (ends * h * z).sum(axis=1)
             - half * of_wrong * (2 * (d.num_wrong + bend) + (bend_z * z).sum(axis=1))
