@@ -15,7 +15,7 @@ from stopping.calibration.length_likelihood import Derivatives, Shared, curvatur
 from stopping.calibration.statistics import Statistics
 
 MAX_STEPS = 60
-EFFECT_STEP, SHARED_STEP = 1.0, 0.5  # largest moves in one step, in log tokens and in logs of scales
+EFFECT_STEP, SHARED_STEP = 1.0, 1.0  # largest moves in one step, in log tokens and in logs of scales
 SHORTER, LONGER = 0.25, 2.0  # what a step that does not climb, and one that does, make of the next
 SMALL_STEP = {
     "float32": 1e-2,

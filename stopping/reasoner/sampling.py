@@ -26,7 +26,7 @@ from stopping.reasoner.vocabulary import CLOSE_THINK, EOS, PAD
 STAGE_TOKENS = 32
 ANSWER_TOKENS = 20  # the longest expression has 15 tokens and an end
 _SLOTS = 64  # the cache grows by this
-_FEWEST_ROWS = 32  # rows are padded to this times a power of two, so that few programs are compiled
+_FEWEST_ROWS = 32  # a power of two, as all numbers of rows are after the first stage
 
 
 class Samples(NamedTuple):
@@ -189,7 +189,9 @@ def sample_watched(
     grid = (total, math.ceil(max_tokens / STAGE_TOKENS) * STAGE_TOKENS)
     drawn = [np.full(grid, PAD, np.int8), *(np.zeros(grid, np.float32) for _ in range(3))]
 
-    rows = _start(model, jnp.asarray(prompts), _row_keys(key, jnp.asarray(problem_index), num_samples))
+    padded = np.pad(np.arange(num_problems), (0, _power_of_two(num_problems) - num_problems))
+    keys = _row_keys(key, jnp.asarray(np.asarray(problem_index)[padded]), num_samples)
+    rows = _start(model, jnp.asarray(prompts[padded]), keys, jnp.asarray(total))
     live = np.arange(total)  # which trace each row is; rows beyond are padding
     stopped_at = np.full(total, -1, np.int32)
     for start in range(0, max_tokens, STAGE_TOKENS):
@@ -204,7 +206,7 @@ def sample_watched(
             here = _boundary(model, rows, position, start, thinking, live, drawn)
             stopped = thinking[watch(here)]
             if len(stopped):
-                rows = rows._replace(done=rows.done.at[stopped].set(True))
+                rows = rows._replace(done=rows.done | np.isin(np.arange(rows.done.shape[0]), stopped))
                 stopped_at[live[stopped]] = start
                 if np.all(rows.done):
                     break
@@ -259,19 +261,24 @@ def _row_keys(key: PRNGKeyArray, problem_index: Array, num_samples: int) -> PRNG
 
 
 @eqx.filter_jit
-def _start(model: Llama, prompts: Int[Array, "problems prompt"], keys: PRNGKeyArray) -> _Rows:
-    """Read each prompt once and hand its cache to all its samples."""
+def _start(model: Llama, prompts: Int[Array, "problems prompt"], keys: PRNGKeyArray, num_rows: Int[Array, ""]) -> _Rows:
+    """Read each prompt once and hand its cache to all its samples; rows beyond `num_rows` are padding."""
     repeats = keys.shape[0] // prompts.shape[0]
     logits, cache = model.extend(model.empty_cache(*prompts.shape), prompts, 0)
     cache, logits = jax.tree.map(lambda leaf: jnp.repeat(leaf, repeats, axis=0), (cache, logits[:, -1]))
-    none = jnp.zeros(keys.shape[0], jnp.bool_)
-    return _Rows(cache, logits, keys, none, none)
+    place = jnp.arange(keys.shape[0])
+    return _Rows(cache, logits, keys, place >= num_rows, jnp.zeros_like(place, jnp.bool_))
+
+
+def _power_of_two(number: int) -> int:
+    """The least one not below: batches come in few sizes, so that few programs are compiled."""
+    return 1 << (number - 1).bit_length()
 
 
 def _fitted(rows: _Rows, live: np.ndarray, needed_slots: int) -> tuple[_Rows, np.ndarray]:
     """Without the finished rows where that makes a smaller batch, and with the slots needed."""
     going = np.flatnonzero(~np.asarray(rows.done))
-    num_rows = _FEWEST_ROWS << max(0, math.ceil(math.log2(len(going) / _FEWEST_ROWS)))
+    num_rows = max(_power_of_two(len(going)), _FEWEST_ROWS)
     if num_rows != rows.done.shape[0]:
         padding = np.full(num_rows - len(going), going[0])
         rows = jax.tree.map(lambda leaf: leaf[np.concatenate([going, padding])], rows)
