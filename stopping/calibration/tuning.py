@@ -24,7 +24,7 @@ import sims
 from sims import Estimate
 from sims.engine import evaluate
 from stopping.calibration.certification import Certificate, Certification, Grade, certify, order_by_risk
-from stopping.solvers.families import FIXED, families_of
+from stopping.solvers.families import FIXED, families_of, fitted_families
 from stopping.traces import TraceLog, split
 from stopping.traces.reports import plus_minus
 
@@ -32,6 +32,10 @@ FRACTIONS = (0.3, 0.5, 0.2)  # to choose on, to certify on, to measure on
 MOST_TESTED = 24  # rules of the frontier, spread evenly over their savings
 ERRORS = 2.0  # standard errors that a saving must exceed
 COMPONENTS = ("correct", "total_tokens", "latency_tokens", "utility")
+REACHABLE = (
+    "Reachable: the saving of the best rules fitted to the signals of all other problems, which may lose as much as the limit; "
+    "from below, an estimate of what these signals allow."
+)
 
 
 @dataclass(frozen=True)
@@ -44,7 +48,10 @@ class Measured:
         saving_share: of the reference's tokens.
         saving_cost: of what tokens and seconds cost, in units of a right answer.
         latency_median_tokens, latency_95th_tokens: over all runs.
-        clairvoyant_share: of what one who knows all answers beforehand would save, losing nothing.
+        clairvoyant_share: of what one who knows all answers beforehand would save, losing nothing; no rule does better.
+        reachable_share: of what the best rules fitted to the signals save where they may lose as much as the limit, measured
+            on other parts. An estimate from below of what a rule that sees these signals can save: more than 1 is possible, by
+            a rule that loses more or by luck. None where no rule could be fitted, or none saves anything for certain.
     """
 
     accuracy: Estimate
@@ -56,6 +63,7 @@ class Measured:
     latency_median_tokens: float
     latency_95th_tokens: float
     clairvoyant_share: float
+    reachable_share: float | None
 
 
 @dataclass(frozen=True)
@@ -148,7 +156,10 @@ def tune(
         max_accuracy_drop=max_accuracy_drop, confidence=confidence, reference=reference, seed=seed,
     )  # fmt: skip
     family_of = {policy: name for name, policy in frontier}
-    measured = measure(problem, reference, [reference, *order], problem.worlds(test_part))
+    test_worlds = problem.worlds(test_part)
+    others = log.take(np.flatnonzero(~np.isin(log.problem_ids, test_part.problem_ids)))
+    reachable = _reachable_tokens(problem, reference, problem.worlds(others), test_worlds, max_accuracy_drop)
+    measured = measure(problem, reference, [reference, *order], test_worlds, reachable)
     tested = tuple(
         Tested(one.policy, family_of[one.policy], one, figures)
         for one, figures in zip(certification.certificates, measured[1:], strict=True)
@@ -167,8 +178,13 @@ def tune(
     )
 
 
-def measure(problem: Any, reference: Any, policies: Sequence[Any], worlds: Any) -> list[Measured]:
-    """What each policy comes to in worlds with leading axes `[problems, orders]`, against the reference."""
+def measure(
+    problem: Any, reference: Any, policies: Sequence[Any], worlds: Any, reachable_tokens: float | None = None
+) -> list[Measured]:
+    """What each policy comes to in worlds with leading axes `[problems, orders]`, against the reference.
+
+    `reachable_tokens` are what the best fitted rule saves in them, if it is known.
+    """
     played = sims.play_rules(problem, [reference, *policies], worlds, COMPONENTS)
     means = {name: values.mean(axis=2, dtype=np.float64) for name, values in played.items()}
     cost = means["correct"] - means["utility"]
@@ -190,6 +206,7 @@ def measure(problem: Any, reference: Any, policies: Sequence[Any], worlds: Any) 
                 latency_median_tokens=float(median),
                 latency_95th_tokens=float(late),
                 clairvoyant_share=float(saved.mean()) / possible if possible > 0 else 0.0,
+                reachable_share=float(saved.mean()) / reachable_tokens if reachable_tokens else None,
             )
         )
     return found
@@ -236,6 +253,30 @@ def _clairvoyant_tokens(problem: Any, worlds: Any) -> float:
     """Mean tokens of one who gives the right answer wherever there is one, as cheaply as it can be had."""
     flat = jax.tree.map(lambda leaf: np.asarray(leaf).reshape(-1, *leaf.shape[2:]), worlds)
     return float(np.mean(evaluate(problem.priced(price_per_token=1e-9), "hindsight", flat).total_tokens))
+
+
+def _reachable_tokens(problem: Any, reference: Any, worlds: Any, test_worlds: Any, limit: float) -> float | None:
+    """Mean tokens that the best fitted rule saves in the test worlds, fitted and chosen on all others; None for none, or nothing.
+
+    A coin tossed between two rules is a rule too: so the limit is used up, whatever the grid of prices. It needs no certificate,
+    for nobody uses it: its share says what is left to gain.
+    """
+    fitted = [policy for members in fitted_families(problem, worlds).values() for policy in members]
+    if not fitted:
+        return None
+    rules = [reference, *fitted]
+    losses, savings = _savings(problem, reference, rules, worlds)
+    loss, saving = losses.mean(axis=1), savings.mean(axis=1)
+    safe = np.flatnonzero(loss <= limit)  # the reference is
+    least, reached = loss[safe, None], np.maximum(loss, limit)
+    share = np.divide(limit - least, reached - least, out=np.ones((len(safe), len(rules))), where=reached > least)
+    mixed = (1 - share) * saving[safe, None] + share * saving  # the second rule with this chance, else the first
+    first, second = np.unravel_index(np.argmax(mixed), mixed.shape)
+    pair = [reference, rules[safe[first]], rules[second]]
+    tokens = sims.play_rules(problem, pair, test_worlds, ("total_tokens",))["total_tokens"].mean(axis=2)
+    coin = float(share[first, second])
+    saved = tokens[0] - (1 - coin) * tokens[1] - coin * tokens[2]
+    return float(saved.mean()) if _exceeds(saved) else None
 
 
 def _savings(problem: Any, reference: Any, policies: Sequence[Any], worlds: Any) -> tuple[np.ndarray, np.ndarray]:

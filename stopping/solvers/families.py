@@ -56,9 +56,15 @@ def _posterior_votes(posterior: PosteriorVote) -> list[PosteriorVote]:
 
 def families_of(problem: Any, worlds: Any) -> Mapping[str, Sequence[Any]]:
     """Return the families for any problem of ours, with thresholds read off the worlds, or fitted to them."""
+    grids = sampling_families(problem, worlds) if isinstance(problem, Sampling) else thinking_families(worlds)
+    return {**grids, **fitted_families(problem, worlds)}
+
+
+def fitted_families(problem: Any, worlds: Any) -> Mapping[str, Sequence[Any]]:
+    """Return the families that are fitted to the worlds; none for a sampling problem, nor where signals are missing."""
     if isinstance(problem, Sampling):
-        return sampling_families(problem, worlds)
-    return {**thinking_families(worlds), **exit_values(problem, worlds, probe_intervals(worlds)[:NUM_FITTED])}
+        return {}
+    return exit_values(problem, worlds, probe_intervals(worlds)[:NUM_FITTED])
 
 
 FIXED = {"Sampling": "FixedSamples", "Thinking": "TokenBudget"}  # the family that adapts to nothing, by problem
