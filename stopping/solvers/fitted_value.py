@@ -59,8 +59,9 @@ def fitted_value(problem: Thinking, worlds: ThinkingWorld, interval_tokens: int 
     project = np.linalg.solve(products.T @ products / len(products) + shrinks, products.T / len(products))
 
     payoffs = _payoffs(problem, flat, decides if interval_tokens else np.zeros_like(decides))
-    best, kept, stops = -np.inf, np.zeros(len(project)), np.zeros_like(decides)
-    gain, _ = _backward(payoffs, decides, stops)
+    stops = np.zeros_like(decides)
+    gain, best = _backward(payoffs, decides, stops)
+    kept = np.r_[-1.0, np.zeros(len(project) - 1)]  # never stops
     for _ in range(MOST_ROUNDS):
         weights = project @ gain[decides]
         before, stops = stops, np.zeros_like(decides)
