@@ -145,9 +145,12 @@ def tune(
     known = families_of(problem, choosing) if families is None else families
     tried = [(name, policy) for name, members in known.items() for policy in members if policy != reference]
     tried += [(type(policy).__name__, policy) for policy in rules]
-    frontier = _frontier(problem, reference, tried, choosing, max_accuracy_drop)
-    if not frontier:
-        frontier = [_cheapest_loss(problem, reference, tried, choosing)]
+    losses, savings = _savings(problem, reference, [policy for _, policy in tried], choosing)
+    if families is None:
+        for name, crossed in _crossed(problem, reference, choosing).items():
+            rows = [index for index, (_, policy) in enumerate(tried) if any(policy is one for one in known[name])]
+            losses[rows], savings[rows] = crossed
+    frontier = _frontier(problem, tried, losses, savings, max_accuracy_drop)
     own = [(type(policy).__name__, policy) for policy in rules]
     frontier += [rule for rule in own if rule not in frontier]  # the user wants to know
     order = order_by_risk([policy for _, policy in frontier], fit_part, problem, reference=reference, seed=seed)
@@ -288,11 +291,28 @@ def _savings(problem: Any, reference: Any, policies: Sequence[Any], worlds: Any)
     return means["correct"][0] - means["correct"][1:], paid[0] - paid[1:]
 
 
+def _crossed(problem: Any, reference: Any, worlds: Any) -> dict[str, np.ndarray]:
+    """Loss and saving of the fitted families on each problem, `[2, members, problems]`, each half by rules fitted to the other.
+
+    On the problems that they were fitted to they look better than they are, and would drive others off the frontier.
+    """
+    half = np.arange(len(worlds.problem)) % 2
+    found: dict[str, np.ndarray] = {}
+    for part in (0, 1):
+        here, other = (jax.tree.map(lambda leaf: np.asarray(leaf)[half == which], worlds) for which in (part, 1 - part))  # noqa: B023
+        for name, members in fitted_families(problem, other).items():
+            grid = found.setdefault(name, np.zeros((2, len(members), len(half))))
+            grid[..., half == part] = _savings(problem, reference, members, here)
+    return found
+
+
 def _frontier(
-    problem: Any, reference: Any, tried: list[tuple[str, Any]], worlds: Any, limit: float
+    problem: Any, tried: list[tuple[str, Any]], losses: np.ndarray, savings: np.ndarray, limit: float
 ) -> list[tuple[str, Any]]:
-    """The rules that no other beats in both, seem to lose less than the limit and save something; at most `MOST_TESTED`."""
-    losses, savings = _savings(problem, reference, [policy for _, policy in tried], worlds)
+    """The rules that no other beats in both, seem to lose less than the limit and save something; at most `MOST_TESTED`.
+
+    Where there is none, the rule that loses least, so that there is something to show.
+    """
     loss = losses.mean(axis=1) + losses.std(axis=1) / np.sqrt(losses.shape[1])
     saving = savings.mean(axis=1)
     hopeful = [index for index in np.lexsort((loss, -saving)) if losses[index].mean() <= limit and saving[index] > 0]
@@ -305,13 +325,7 @@ def _frontier(
         kept = sorted({min(kept, key=lambda index: abs(saving[index] - level)) for level in levels})
     fixed = [int(index) for index in hopeful if tried[index][0] == FIXED[type(problem).__name__]]
     kept += [index for index in fixed[:1] if index not in kept]  # the one that saves most: there should be one to beat
-    return [tried[index] for index in kept]
-
-
-def _cheapest_loss(problem: Any, reference: Any, tried: list[tuple[str, Any]], worlds: Any) -> tuple[str, Any]:
-    """Where nothing is hopeful, the rule that loses least, so that there is something to show."""
-    losses, _ = _savings(problem, reference, [policy for _, policy in tried], worlds)
-    return tried[int(np.argmin(losses.mean(axis=1)))]
+    return [tried[index] for index in kept or [int(np.argmin(losses.mean(axis=1)))]]
 
 
 def _choose(problem: Any, reference: Any, tested: Sequence[Tested], worlds: Any) -> tuple[Tested | None, Tested | None]:

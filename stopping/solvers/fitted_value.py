@@ -15,6 +15,7 @@ Roy, Regression Methods for Pricing Complex American-Style Options (2001).
 """
 
 from collections.abc import Sequence
+from dataclasses import replace
 from types import SimpleNamespace
 from typing import Any, NamedTuple
 
@@ -39,10 +40,11 @@ def fitted_value(problem: Thinking, worlds: ThinkingWorld, interval_tokens: int 
     Args:
         problem: its prices, its lag; its model is not used.
         worlds: with any leading axes, each world a trace.
-        interval_tokens: least distance of probes; 0 never probes, and sees the free signals alone.
+        interval_tokens: least distance of probes; 0 never probes, and sees the free signals alone. Where no trace is long
+            enough for a probe, the rule never stops.
 
     Raises:
-        ValueError: naming the signals, if the worlds lack some; if no trace is long enough for a probe.
+        ValueError: naming the signals, if the worlds lack some.
     """
     wanted = (*FREE_SIGNALS[1:], *PROBE_FEATURES[:1]) if interval_tokens else FREE_SIGNALS[1:]
     if missing := [name for name in wanted if name not in worlds.signals]:
@@ -51,7 +53,7 @@ def fitted_value(problem: Thinking, worlds: ThinkingWorld, interval_tokens: int 
     flat: Any = jax.tree.map(lambda leaf: np.asarray(leaf).reshape(-1, *np.shape(leaf)[lead:]), worlds)
     decides, features = _decisions(flat, interval_tokens)
     if not decides.any():
-        raise ValueError(f"interval_tokens: expected traces long enough for a probe, got {interval_tokens}")
+        return _never(_token_cost(problem), interval_tokens)
     centre, scale = features.mean(axis=0), features.std(axis=0)
     scale = np.where(scale > 1e-6 * np.abs(centre), scale, 1)  # a feature that never changes tells nothing
     products, upper = _products((features - centre) / scale)
@@ -73,10 +75,7 @@ def fitted_value(problem: Thinking, worlds: ThinkingWorld, interval_tokens: int 
             break
     quadratic = np.zeros((features.shape[1] + 1,) * 2)
     quadratic[upper] = kept
-    price = float(f"{_token_cost(problem):.4g}")
-    if interval_tokens == 0:
-        return ExitValue(price, centre, scale, quadratic)
-    return ProbedExitValue(price, interval_tokens, centre, scale, quadratic)
+    return replace(_never(_token_cost(problem), interval_tokens), centre=centre, scale=scale, quadratic=quadratic)
 
 
 def exit_values(
@@ -172,14 +171,10 @@ def _decisions(worlds: Any, interval_tokens: int) -> tuple[np.ndarray, np.ndarra
 
     Both are read off a rule of the class that never stops, played by NumPy: probes stand where they would stand live.
     """
-    size = len(FREE_SIGNALS) + (len(PROBE_FEATURES) if interval_tokens else 0)
-    never = np.zeros((size + 1, size + 1))
-    never[0, 0] = -1
-    blank = np.zeros(size), np.ones(size), never
-    rule = ProbedExitValue(0.0, interval_tokens, *blank) if interval_tokens else ExitValue(0.0, *blank)
+    rule = _never(0.0, interval_tokens)
     bound, xp = bind(rule, "numpy"), namespace("numpy")
     thinks = worlds.position_tokens < NEVER
-    decides, features = thinks.copy(), np.zeros((*thinks.shape, size))
+    decides, features = thinks.copy(), np.zeros((*thinks.shape, rule.centre.size))
     state = bound.init(thinks.shape[:1])
     for point in range(thinks.shape[1]):
         probed = np.zeros(len(thinks), bool)
@@ -190,6 +185,16 @@ def _decisions(worlds: Any, interval_tokens: int) -> tuple[np.ndarray, np.ndarra
         features[:, point] = np.stack(rule.features(xp, state, observation), axis=-1)
         state, _ = bound.step(state, observation)
     return decides, features[decides]
+
+
+def _never(price_per_token: float, interval_tokens: int) -> ExitValue | ProbedExitValue:
+    """The rule that never stops."""
+    price, size = float(f"{price_per_token:.4g}"), len(FREE_SIGNALS) + (len(PROBE_FEATURES) if interval_tokens else 0)
+    quadratic = np.zeros((size + 1, size + 1))
+    quadratic[0, 0] = -1
+    if interval_tokens == 0:
+        return ExitValue(price, np.zeros(size), np.ones(size), quadratic)
+    return ProbedExitValue(price, interval_tokens, np.zeros(size), np.ones(size), quadratic)
 
 
 def _seen(worlds: Any, point: int, probed: np.ndarray) -> Any:
