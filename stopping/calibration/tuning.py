@@ -6,8 +6,8 @@ On the second part they are certified in that order, and the saving is told from
 in anything, the rule chosen is measured.
 
 A rule is chosen only if it is certified and saves something for certain, probes and all that is cancelled paid; an adaptive one
-only if it also saves more than the best fixed rule that is certified, by two standard errors of their paired difference on the
-second part, where neither was picked.
+only if it also saves more than the best fixed rule that is certified, and more than fixed rules that lose as much, by two standard
+errors of their paired differences on the second part, where neither was picked.
 
 Reference: Laufer-Goldshtein, Fisch, Barzilay and Jaakkola, "Efficiently Controlling Multiple Risks with Pareto Testing" (ICLR
 2023): a frontier found on one part of the data, tested along a fixed sequence on another.
@@ -270,16 +270,23 @@ def _reachable_tokens(problem: Any, reference: Any, worlds: Any, test_worlds: An
     rules = [reference, *fitted]
     losses, savings = _savings(problem, reference, rules, worlds)
     loss, saving = losses.mean(axis=1), savings.mean(axis=1)
-    safe = np.flatnonzero(loss <= limit)  # the reference is
-    least, reached = loss[safe, None], np.maximum(loss, limit)
-    share = np.divide(limit - least, reached - least, out=np.ones((len(safe), len(rules))), where=reached > least)
-    mixed = (1 - share) * saving[safe, None] + share * saving  # the second rule with this chance, else the first
-    first, second = np.unravel_index(np.argmax(mixed), mixed.shape)
-    pair = [reference, rules[safe[first]], rules[second]]
+    first, second, coin = _mixture(loss, saving, limit)
+    pair = [reference, rules[first], rules[second]]
     tokens = sims.play_rules(problem, pair, test_worlds, ("total_tokens",))["total_tokens"].mean(axis=2)
-    coin = float(share[first, second])
     saved = tokens[0] - (1 - coin) * tokens[1] - coin * tokens[2]
     return float(saved.mean()) if _exceeds(saved) else None
+
+
+def _mixture(loss: np.ndarray, saving: np.ndarray, limit: float) -> tuple[int, int, float]:
+    """The two rules between which a coin is best tossed at a mean loss of the limit at most, and the chance of the second.
+
+    One of the rules must lose no more than the limit.
+    """
+    safe = np.flatnonzero(loss <= limit)
+    least, reached = loss[safe, None], np.maximum(loss, limit)
+    share = np.divide(limit - least, reached - least, out=np.ones((len(safe), len(loss))), where=reached > least)
+    first, second = np.unravel_index(np.argmax((1 - share) * saving[safe, None] + share * saving), share.shape)
+    return int(safe[first]), int(second), float(share[first, second])
 
 
 def _savings(problem: Any, reference: Any, policies: Sequence[Any], worlds: Any) -> tuple[np.ndarray, np.ndarray]:
@@ -332,18 +339,37 @@ def _choose(problem: Any, reference: Any, tested: Sequence[Tested], worlds: Any)
     certified = [rule for rule in tested if rule.certificate.grade is not Grade.NONE]
     if not certified:
         return None, None
-    _, savings = _savings(problem, reference, [rule.policy for rule in certified], worlds)
+    losses, savings = _savings(problem, reference, [rule.policy for rule in certified], worlds)
     mean = savings.mean(axis=1)
-    fixed = [index for index, rule in enumerate(certified) if rule.family == FIXED[type(problem).__name__]]
+    is_fixed = FIXED[type(problem).__name__]
+    fixed = [index for index, rule in enumerate(certified) if rule.family == is_fixed]
     best_fixed = max(fixed, key=lambda index: mean[index]) if fixed else None
     best = int(np.argmax(mean))
     chosen = best
-    if best_fixed is not None and best != best_fixed and not _exceeds(savings[best] - savings[best_fixed]):
-        chosen = best_fixed
+    if best_fixed is not None and best != best_fixed:
+        plain = [reference, *(rule.policy for rule in tested if rule.family == is_fixed)]
+        beaten = _exceeds(savings[best] - savings[best_fixed]) and _is_above(
+            losses[best], savings[best], *_savings(problem, reference, plain, worlds)
+        )
+        chosen = best if beaten else best_fixed
     return (
         None if best_fixed is None else certified[best_fixed],
         certified[chosen] if _exceeds(savings[chosen]) else None,
     )
+
+
+def _is_above(loss: np.ndarray, saving: np.ndarray, losses: np.ndarray, savings: np.ndarray) -> bool:
+    """Whether a rule saves more than a coin tossed between the fixed rules that loses as much, by two standard errors.
+
+    A rule that stops at random saves what lies between two budgets, where the certificates happen to end: it adapts to nothing.
+    `losses` and `savings` are the fixed rules', the reference's first; a difference in loss is worth what it is on their line.
+    """
+    plain, spared = losses.mean(axis=1), savings.mean(axis=1)
+    first, second, coin = _mixture(plain, spared, max(float(loss.mean()), 0.0))
+    slope = (spared[second] - spared[first]) / (plain[second] - plain[first]) if 0 < coin < 1 else 0.0
+    lost = loss - (1 - coin) * losses[first] - coin * losses[second]
+    saved = saving - (1 - coin) * savings[first] - coin * savings[second]
+    return _exceeds(saved - slope * lost)
 
 
 def _exceeds(values: np.ndarray) -> bool:
