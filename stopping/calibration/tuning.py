@@ -6,8 +6,8 @@ On the second part they are certified in that order, and the saving is told from
 in anything, the rule chosen is measured.
 
 A rule is chosen only if it is certified and saves something for certain, probes and all that is cancelled paid; an adaptive one
-only if it also saves more than the best fixed rule that is certified, and more than fixed rules that lose as much, by two standard
-errors of their paired differences on the second part, where neither was picked.
+only if it also saves more than the best fixed rule that is certified, and more than fixed rules that lose as much, by two
+standard errors of their paired differences on the second part, where neither was picked.
 
 Reference: Laufer-Goldshtein, Fisch, Barzilay and Jaakkola, "Efficiently Controlling Multiple Risks with Pareto Testing" (ICLR
 2023): a frontier found on one part of the data, tested along a fixed sequence on another.
