@@ -19,12 +19,14 @@ from sims.estimates import FEW
 from stopping import __version__, plots
 from stopping.calibration import Grade, Measured, Tested, Tuning
 from stopping.calibration.forced_answers import Group, by_confidence, by_position, overconfidence
+from stopping.calibration.tuning import REACHABLE
 from stopping.cli.rules import name_of
 from stopping.policies import parameters
 from stopping.traces import TraceLog
 from stopping.traces.reports import plus_minus
 
 UNITS = {  # of a parameter, by how its name ends
+    "price_per_token": "of a right answer",
     "tokens": "tokens",
     "seconds": "seconds",
     "gain": "nats",
@@ -130,7 +132,7 @@ def _rule(found: Tuning) -> str:
 
 def _value(name: str, value: Any) -> str:
     """A parameter with its unit, and a log-probability as a probability too."""
-    numbers = np.atleast_1d(np.asarray(value)).tolist()
+    numbers = np.ravel(value).tolist()
     shown = ", ".join(f"{number:,.6g}" if isinstance(number, (int, float)) else str(number) for number in numbers)
     unit = next((unit for ending, unit in UNITS.items() if name.endswith(ending)), "")
     if name.endswith("log_prob"):
@@ -150,19 +152,24 @@ def _certificate(found: Tuning) -> str:
 def _rules(found: Tuning) -> str:
     """The table of rules, and the picture of what they save and cost."""
     fit_part, certify_part, test_part = found.num_problems
+    reachable = any(rule.measured.reachable_share is not None for rule in found.tested)
+    bounds = (*(("of reachable, %",) if reachable else ()), "of what can be, %")
     head = (
-        "rule", "accuracy, %", "tokens", "change, points", "tokens saved, %", "latency, 50 / 95 %",
-        "of what can be, %", "certified by",
+        "rule", "accuracy, %", "tokens", "change, points", "tokens saved, %", "latency, 50 / 95 %", *bounds, "certified by",
     )  # fmt: skip
     cells = "".join(f'<th scope="col">{column}</th>' for column in head)
-    rows = [_row(name_of(found.reference), "in use now", found.reference_measured, ("reference", "", "", ""))]
+    rows = [
+        _row(
+            name_of(found.reference), "in use now", found.reference_measured, ("reference", "", [""] * len(bounds), "")
+        )
+    ]
     rows += [_tested_row(found, rule) for rule in found.tested]
     few = f" With fewer than {FEW} problems, errors are by bootstrap." if test_part < FEW else ""
     reference = f"<code>{_text(name_of(found.reference))}</code>"
     about = (
         f"Changes and savings are against {reference}, paired by problem; ± is one standard error. Latency is in tokens, for 50 "
         f"and 95 % of the runs. Tokens count probes and all that is cancelled. What can be: the saving of one who knows all "
-        f"answers beforehand.{few}"
+        f"answers beforehand.{f' {REACHABLE}' if reachable else ''}{few}"
     )
     table = (
         f"<table>\n<caption>Rules in the order of testing, on the test part</caption>\n<thead><tr>{cells}</tr></thead>\n"
@@ -198,16 +205,16 @@ def _tested_row(found: Tuning, rule: Tested) -> str:
     against = (
         plus_minus(one.accuracy_change, 0.01, signed=True),
         plus_minus(one.saving_share, 0.01, signed=True),
-        f"{100 * one.clairvoyant_share:.0f}",
+        [f"{100 * share:.0f}" for share in (one.reachable_share, one.clairvoyant_share) if share is not None],
         GRADES[rule.certificate.grade],
     )
     return _row(name_of(rule.policy), ", ".join(marks), one, against)
 
 
-def _row(name: str, mark: str, one: Measured, against: tuple[str, str, str, str]) -> str:
-    change, saved, share, grade = against
+def _row(name: str, mark: str, one: Measured, against: tuple[str, str, list[str], str]) -> str:
+    change, saved, shares, grade = against
     latency = f"{one.latency_median_tokens:,.0f} / {one.latency_95th_tokens:,.0f}"
-    cells = (plus_minus(one.accuracy, 0.01), plus_minus(one.total_tokens), change, saved, latency, share, grade)
+    cells = (plus_minus(one.accuracy, 0.01), plus_minus(one.total_tokens), change, saved, latency, *shares, grade)
     chosen = ' class="chosen"' if mark.startswith("chosen") else ""
     head = f'<th scope="row"><code>{_text(name)}</code>{f" ({mark})" if mark else ""}</th>'
     return f"<tr{chosen}>{head}{''.join(f'<td>{cell}</td>' for cell in cells)}</tr>\n"

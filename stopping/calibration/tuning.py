@@ -6,8 +6,8 @@ On the second part they are certified in that order, and the saving is told from
 in anything, the rule chosen is measured.
 
 A rule is chosen only if it is certified and saves something for certain, probes and all that is cancelled paid; an adaptive one
-only if it also saves more than the best fixed rule that is certified, by two standard errors of their paired difference on the
-second part, where neither was picked.
+only if it also saves more than the best fixed rule that is certified, and more than fixed rules that lose as much, by two
+standard errors of their paired differences on the second part, where neither was picked.
 
 Reference: Laufer-Goldshtein, Fisch, Barzilay and Jaakkola, "Efficiently Controlling Multiple Risks with Pareto Testing" (ICLR
 2023): a frontier found on one part of the data, tested along a fixed sequence on another.
@@ -24,7 +24,7 @@ import sims
 from sims import Estimate
 from sims.engine import evaluate
 from stopping.calibration.certification import Certificate, Certification, Grade, certify, order_by_risk
-from stopping.solvers.families import FIXED, families_of
+from stopping.solvers.families import FIXED, families_of, fitted_families
 from stopping.traces import TraceLog, split
 from stopping.traces.reports import plus_minus
 
@@ -35,6 +35,10 @@ FRACTIONS = (0.3, 0.5, 0.2)  # to choose on, to certify on, to measure on
 MOST_TESTED = 24  # rules of the frontier, spread evenly over their savings
 ERRORS = 2.0  # standard errors that a saving must exceed
 COMPONENTS = ("correct", "total_tokens", "latency_tokens", "utility")
+REACHABLE = (
+    "Reachable: the saving of the best rules fitted to the signals of all other problems, which may lose as much as the limit; "
+    "from below, an estimate of what these signals allow."
+)
 
 
 @dataclass(frozen=True)
@@ -47,7 +51,10 @@ class Measured:
         saving_share: of the reference's tokens.
         saving_cost: of what tokens and seconds cost, in units of a right answer.
         latency_median_tokens, latency_95th_tokens: over all runs.
-        clairvoyant_share: of what one who knows all answers beforehand would save, losing nothing.
+        clairvoyant_share: of what one who knows all answers beforehand would save, losing nothing; no rule does better.
+        reachable_share: of what the best rules fitted to the signals save where they may lose as much as the limit, measured
+            on other parts. An estimate from below of what a rule that sees these signals can save: more than 1 is possible, by
+            a rule that loses more or by luck. None where no rule could be fitted, or none saves anything for certain.
     """
 
     accuracy: Estimate
@@ -59,6 +66,7 @@ class Measured:
     latency_median_tokens: float
     latency_95th_tokens: float
     clairvoyant_share: float
+    reachable_share: float | None
 
 
 @dataclass(frozen=True)
@@ -146,9 +154,12 @@ def tune(
     known = families_of(problem, choosing) if families is None else families
     tried = [(name, policy) for name, members in known.items() for policy in members if policy != reference]
     tried += [(type(policy).__name__, policy) for policy in rules]
-    frontier = _frontier(problem, reference, tried, choosing, max_accuracy_drop)
-    if not frontier:
-        frontier = [_cheapest_loss(problem, reference, tried, choosing)]
+    losses, savings = _savings(problem, reference, [policy for _, policy in tried], choosing)
+    if families is None:
+        for name, crossed in _crossed(problem, reference, choosing).items():
+            rows = [index for index, (_, policy) in enumerate(tried) if any(policy is one for one in known[name])]
+            losses[rows], savings[rows] = crossed
+    frontier = _frontier(problem, tried, losses, savings, max_accuracy_drop)
     own = [(type(policy).__name__, policy) for policy in rules]
     frontier += [rule for rule in own if rule not in frontier]  # the user wants to know
     order = order_by_risk([policy for _, policy in frontier], fit_part, problem, reference=reference, seed=seed)
@@ -157,7 +168,10 @@ def tune(
         max_accuracy_drop=max_accuracy_drop, confidence=confidence, reference=reference, seed=seed,
     )  # fmt: skip
     family_of = {policy: name for name, policy in frontier}
-    measured = measure(problem, reference, [reference, *order], problem.worlds(test_part))
+    test_worlds = problem.worlds(test_part)
+    others = log.take(np.flatnonzero(~np.isin(log.problem_ids, test_part.problem_ids)))
+    reachable = _reachable_tokens(problem, reference, problem.worlds(others), test_worlds, max_accuracy_drop)
+    measured = measure(problem, reference, [reference, *order], test_worlds, reachable)
     tested = tuple(
         Tested(one.policy, family_of[one.policy], one, figures)
         for one, figures in zip(certification.certificates, measured[1:], strict=True)
@@ -176,8 +190,13 @@ def tune(
     )
 
 
-def measure(problem: Any, reference: Any, policies: Sequence[Any], worlds: Any) -> list[Measured]:
-    """What each policy comes to in worlds with leading axes `[problems, orders]`, against the reference."""
+def measure(
+    problem: Any, reference: Any, policies: Sequence[Any], worlds: Any, reachable_tokens: float | None = None
+) -> list[Measured]:
+    """What each policy comes to in worlds with leading axes `[problems, orders]`, against the reference.
+
+    `reachable_tokens` are what the best fitted rule saves in them, if it is known.
+    """
     played = sims.play_rules(problem, [reference, *policies], worlds, COMPONENTS)
     means = {name: values.mean(axis=2, dtype=np.float64) for name, values in played.items()}
     cost = means["correct"] - means["utility"]
@@ -199,6 +218,7 @@ def measure(problem: Any, reference: Any, policies: Sequence[Any], worlds: Any) 
                 latency_median_tokens=float(median),
                 latency_95th_tokens=float(late),
                 clairvoyant_share=float(saved.mean()) / possible if possible > 0 else 0.0,
+                reachable_share=float(saved.mean()) / reachable_tokens if reachable_tokens else None,
             )
         )
     return found
@@ -247,6 +267,37 @@ def _clairvoyant_tokens(problem: Any, worlds: Any) -> float:
     return float(np.mean(evaluate(problem.priced(price_per_token=1e-9), "hindsight", flat).total_tokens))
 
 
+def _reachable_tokens(problem: Any, reference: Any, worlds: Any, test_worlds: Any, limit: float) -> float | None:
+    """Mean tokens that the best fitted rule saves in the test worlds, fitted and chosen on all others; None for none, or nothing.
+
+    A coin tossed between two rules is a rule too: so the limit is used up, whatever the grid of prices. It needs no certificate,
+    for nobody uses it: its share says what is left to gain.
+    """
+    fitted = [policy for members in fitted_families(problem, worlds).values() for policy in members]
+    if not fitted:
+        return None
+    rules = [reference, *fitted]
+    losses, savings = _savings(problem, reference, rules, worlds)
+    loss, saving = losses.mean(axis=1), savings.mean(axis=1)
+    first, second, coin = _mixture(loss, saving, limit)
+    pair = [reference, rules[first], rules[second]]
+    tokens = sims.play_rules(problem, pair, test_worlds, ("total_tokens",))["total_tokens"].mean(axis=2)
+    saved = tokens[0] - (1 - coin) * tokens[1] - coin * tokens[2]
+    return float(saved.mean()) if _exceeds(saved) else None
+
+
+def _mixture(loss: np.ndarray, saving: np.ndarray, limit: float) -> tuple[int, int, float]:
+    """The two rules between which a coin is best tossed at a mean loss of the limit at most, and the chance of the second.
+
+    One of the rules must lose no more than the limit.
+    """
+    safe = np.flatnonzero(loss <= limit)
+    least, reached = loss[safe, None], np.maximum(loss, limit)
+    share = np.divide(limit - least, reached - least, out=np.ones((len(safe), len(loss))), where=reached > least)
+    first, second = np.unravel_index(np.argmax((1 - share) * saving[safe, None] + share * saving), share.shape)
+    return int(safe[first]), int(second), float(share[first, second])
+
+
 def _savings(problem: Any, reference: Any, policies: Sequence[Any], worlds: Any) -> tuple[np.ndarray, np.ndarray]:
     """Loss and saving of each policy on each problem; the saving in the problem's prices, in tokens where there are none."""
     played = sims.play_rules(problem, [reference, *policies], worlds, ("correct", "total_tokens", "utility"))
@@ -256,11 +307,28 @@ def _savings(problem: Any, reference: Any, policies: Sequence[Any], worlds: Any)
     return means["correct"][0] - means["correct"][1:], paid[0] - paid[1:]
 
 
+def _crossed(problem: Any, reference: Any, worlds: Any) -> dict[str, np.ndarray]:
+    """Loss and saving of the fitted families on each problem, `[2, members, problems]`, each half by rules fitted to the other.
+
+    On the problems that they were fitted to they look better than they are, and would drive others off the frontier.
+    """
+    half = np.arange(len(worlds.problem)) % 2
+    found: dict[str, np.ndarray] = {}
+    for part in (0, 1):
+        here, other = (jax.tree.map(lambda leaf: np.asarray(leaf)[half == which], worlds) for which in (part, 1 - part))  # noqa: B023
+        for name, members in fitted_families(problem, other).items():
+            grid = found.setdefault(name, np.zeros((2, len(members), len(half))))
+            grid[..., half == part] = _savings(problem, reference, members, here)
+    return found
+
+
 def _frontier(
-    problem: Any, reference: Any, tried: list[tuple[str, Any]], worlds: Any, limit: float
+    problem: Any, tried: list[tuple[str, Any]], losses: np.ndarray, savings: np.ndarray, limit: float
 ) -> list[tuple[str, Any]]:
-    """The rules that no other beats in both, seem to lose less than the limit and save something; at most `MOST_TESTED`."""
-    losses, savings = _savings(problem, reference, [policy for _, policy in tried], worlds)
+    """The rules that no other beats in both, seem to lose less than the limit and save something; at most `MOST_TESTED`.
+
+    Where there is none, the rule that loses least, so that there is something to show.
+    """
     loss = losses.mean(axis=1) + losses.std(axis=1) / np.sqrt(losses.shape[1])
     saving = savings.mean(axis=1)
     hopeful = [index for index in np.lexsort((loss, -saving)) if losses[index].mean() <= limit and saving[index] > 0]
@@ -273,31 +341,44 @@ def _frontier(
         kept = sorted({min(kept, key=lambda index: abs(saving[index] - level)) for level in levels})
     fixed = [int(index) for index in hopeful if tried[index][0] == FIXED[type(problem).__name__]]
     kept += [index for index in fixed[:1] if index not in kept]  # the one that saves most: there should be one to beat
-    return [tried[index] for index in kept]
-
-
-def _cheapest_loss(problem: Any, reference: Any, tried: list[tuple[str, Any]], worlds: Any) -> tuple[str, Any]:
-    """Where nothing is hopeful, the rule that loses least, so that there is something to show."""
-    losses, _ = _savings(problem, reference, [policy for _, policy in tried], worlds)
-    return tried[int(np.argmin(losses.mean(axis=1)))]
+    return [tried[index] for index in kept or [int(np.argmin(losses.mean(axis=1)))]]
 
 
 def _choose(problem: Any, reference: Any, tested: Sequence[Tested], worlds: Any) -> tuple[Tested | None, Tested | None]:
     certified = [rule for rule in tested if rule.certificate.grade is not Grade.NONE]
     if not certified:
         return None, None
-    _, savings = _savings(problem, reference, [rule.policy for rule in certified], worlds)
+    losses, savings = _savings(problem, reference, [rule.policy for rule in certified], worlds)
     mean = savings.mean(axis=1)
-    fixed = [index for index, rule in enumerate(certified) if rule.family == FIXED[type(problem).__name__]]
+    is_fixed = FIXED[type(problem).__name__]
+    fixed = [index for index, rule in enumerate(certified) if rule.family == is_fixed]
     best_fixed = max(fixed, key=lambda index: mean[index]) if fixed else None
     best = int(np.argmax(mean))
     chosen = best
-    if best_fixed is not None and best != best_fixed and not _exceeds(savings[best] - savings[best_fixed]):
-        chosen = best_fixed
+    if best_fixed is not None and best != best_fixed:
+        plain = [reference, *(rule.policy for rule in tested if rule.family == is_fixed)]
+        beaten = _exceeds(savings[best] - savings[best_fixed]) and _is_above(
+            losses[best], savings[best], *_savings(problem, reference, plain, worlds)
+        )
+        chosen = best if beaten else best_fixed
     return (
         None if best_fixed is None else certified[best_fixed],
         certified[chosen] if _exceeds(savings[chosen]) else None,
     )
+
+
+def _is_above(loss: np.ndarray, saving: np.ndarray, losses: np.ndarray, savings: np.ndarray) -> bool:
+    """Whether a rule saves more than a coin tossed between the fixed rules that loses as much, by two standard errors.
+
+    A rule that stops at random saves what lies between two budgets, where the certificates happen to end: it adapts to nothing.
+    `losses` and `savings` are the fixed rules', the reference's first; a difference in loss is worth what it is on their line.
+    """
+    plain, spared = losses.mean(axis=1), savings.mean(axis=1)
+    first, second, coin = _mixture(plain, spared, max(float(loss.mean()), 0.0))
+    slope = (spared[second] - spared[first]) / (plain[second] - plain[first]) if 0 < coin < 1 else 0.0
+    lost = loss - (1 - coin) * losses[first] - coin * losses[second]
+    saved = saving - (1 - coin) * savings[first] - coin * savings[second]
+    return _exceeds(saved - slope * lost)
 
 
 def _exceeds(values: np.ndarray) -> bool:

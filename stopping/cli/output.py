@@ -302,7 +302,10 @@ class PlanOutput(Output):
 
 
 class MeasuredRule(Record):
-    """A rule on the test part: paired changes against the reference, tokens of latency, and the clairvoyant's share."""
+    """A rule on the test part: paired changes against the reference, tokens of latency, and its share of the two bounds.
+
+    `reachable_share` is of what the best rule fitted to the signals saves; null where none is.
+    """
 
     accuracy: Figure
     total_tokens: Figure
@@ -313,6 +316,7 @@ class MeasuredRule(Record):
     latency_median_tokens: float
     latency_95th_tokens: float
     clairvoyant_share: float
+    reachable_share: float | None
 
 
 class TunedRule(Record):

@@ -186,26 +186,31 @@ def record_of(name: str, log: "TraceLog", found: "Tuning", out: Path | None) -> 
 
 def print_tuning(console: "Console", record: "TuneOutput") -> None:
     """Print the table of rules, the reference first, and the advice."""
+    from stopping.calibration.tuning import REACHABLE
     from stopping.cli.tables import NARROW, folded, new_table, note_few
     from stopping.traces.reports import plus_minus
 
     wide = console.width >= NARROW + 20  # else accuracy and tokens, of which the changes are shown, are left to --json
     own = ["accuracy, %", "tokens"] if wide else []
-    columns = [*own, "change,\npoints", "saved, %", "latency,\n50 / 95 %", "of what\ncan be, %", "certi-\nfied by"]
+    reachable = any(rule.measured.reachable_share is not None for rule in record.rules)
+    bounds = ["of reach-\nable, %"] if reachable else []
+    bounds += ["of what\ncan be, %"] if wide or not reachable else []
+    columns = [*own, "change,\npoints", "saved, %", "latency,\n50 / 95 %", *bounds, "certi-\nfied by"]
     table = new_table("rule", *columns)
     name_width = 36 if wide else 22
 
-    def row(name: str, one: Any, change: str, saved: str, share: str, grade: str, style: str | None) -> None:
+    def row(name: str, one: Any, change: str, saved: str, shares: list[str], grade: str, style: str | None) -> None:
         both = [plus_minus(one.accuracy, 0.01), plus_minus(one.total_tokens)] if wide else []
         latency = f"{one.latency_median_tokens:,.0f} / {one.latency_95th_tokens:,.0f}"
-        table.add_row(escape(folded(name, name_width)), *both, change, saved, latency, share, grade, style=style)
+        table.add_row(escape(folded(name, name_width)), *both, change, saved, latency, *shares, grade, style=style)
 
-    row(record.reference, record.reference_measured, "reference", "", "", "", None)
+    row(record.reference, record.reference_measured, "reference", "", [""] * len(bounds), "", None)
     for rule in record.rules:
         one = rule.measured
         change, saved = (plus_minus(each, 0.01, signed=True) for each in (one.accuracy_change, one.saving_share))
         style = "bold" if rule.rule == record.chosen else None
-        row(rule.rule, one, change, saved, f"{100 * one.clairvoyant_share:.0f}", rule.grade, style)
+        shares = [f"{100 * share:.0f}" for share in (one.reachable_share, one.clairvoyant_share) if share is not None]
+        row(rule.rule, one, change, saved, shares[: len(bounds)], rule.grade, style)
     fit_part, certify_part, test_part = record.split
     console.print(
         f"{record.num_tried:,} rules were tried on {fit_part:,} problems; the best {len(record.rules)} were certified on "
@@ -215,7 +220,9 @@ def print_tuning(console: "Console", record: "TuneOutput") -> None:
     console.print(table)
     console.print(
         f"Changes and savings are against {record.reference}, paired by problem; ± is one standard error. Tokens count probes "
-        "and all that is cancelled. What can be: the saving of one who knows all answers beforehand.",
+        "and all that is cancelled."
+        + (f" {REACHABLE}" if reachable else "")
+        + (" What can be: the saving of one who knows all answers beforehand." if wide or not reachable else ""),
         markup=False,
     )
     note_few(console, test_part)

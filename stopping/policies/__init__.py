@@ -7,6 +7,7 @@ from stopping.policies.candidate_stop import CandidateStop
 from stopping.policies.close_token_threshold import CloseTokenThreshold
 from stopping.policies.confidence_exit import ConfidenceExit
 from stopping.policies.entropy_slope import EntropySlope
+from stopping.policies.exit_value import ExitValue, ProbedExitValue
 from stopping.policies.first_finish import FirstFinish
 from stopping.policies.fixed_samples import FixedSamples
 from stopping.policies.margin import Margin
@@ -27,12 +28,14 @@ __all__ = [
     "CloseTokenThreshold",
     "ConfidenceExit",
     "EntropySlope",
+    "ExitValue",
     "FirstFinish",
     "FixedSamples",
     "Kind",
     "Margin",
     "Policy",
     "PosteriorVote",
+    "ProbedExitValue",
     "Return",
     "SamplingObservation",
     "ThinkingObservation",

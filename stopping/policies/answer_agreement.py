@@ -4,7 +4,7 @@ from typing import Any, NamedTuple
 
 from stopping.policies.actions import Action, Kind
 from stopping.policies.policy import at_least, policy
-from stopping.policies.probing import probe_or_stop
+from stopping.policies.probing import agreeing, probe_or_stop
 from stopping.policies.signals import NO_ANSWER
 
 
@@ -44,10 +44,9 @@ class AnswerAgreement:
 
     def step(self, xp: Any, state: AgreementState, observation: Any) -> tuple[AgreementState, Action]:
         """Count the answer in; probe when due, stop when enough agree."""
-        answer, probed = observation.probed_answer, observation.probed
-        run = xp.where(answer == state.last_answer, state.num_agreeing + 1, 1)
-        run = xp.where(probed, xp.where(answer >= 0, run, 0), state.num_agreeing)
+        run = agreeing(xp, state, observation)
         last, action = probe_or_stop(
             xp, state.last_probe_tokens, observation, self.interval_tokens, run >= self.num_agreeing
         )
-        return AgreementState(last, xp.where(probed, answer, state.last_answer), run), action
+        answer = xp.where(observation.probed, observation.probed_answer, state.last_answer)
+        return AgreementState(last, answer, run), action

@@ -7,6 +7,7 @@ from stopping.policies.candidate_stop import CandidateStop
 from stopping.policies.close_token_threshold import CloseTokenThreshold
 from stopping.policies.confidence_exit import ConfidenceExit
 from stopping.policies.entropy_slope import EntropySlope
+from stopping.policies.exit_value import ExitValue, ProbedExitValue
 from stopping.policies.first_finish import FirstFinish
 from stopping.policies.fixed_samples import FixedSamples
 from stopping.policies.margin import Margin
@@ -42,6 +43,22 @@ def _posterior_vote(threshold: float, least_hope: float) -> PosteriorVote:
     )
 
 
+def _exit_value(first: float) -> ExitValue:
+    """Of thoughts of some 200 tokens: stop early where the model is surprised, late where it is nearly done."""
+    quadratic = np.triu(np.linspace(-0.1, 0.1, 36).reshape(6, 6))
+    quadratic[0, 0] = first
+    return ExitValue(0.001, np.array([160.0, -15.0, -0.2, 0.2, 0.3]), np.array([90.0, 4.0, 0.1, 0.05, 0.6]), quadratic)
+
+
+def _probed_exit_value(interval_tokens: int) -> ProbedExitValue:
+    """The same with two features of the probes, of which nothing is crossed with the others."""
+    free = _exit_value(-0.05)
+    quadratic = np.zeros((8, 8))
+    quadratic[:6, :6], quadratic[0, 6], quadratic[6, 6], quadratic[0, 7] = free.quadratic, 0.2, 0.03, 0.1
+    centre, scale = np.append(free.centre, [-0.2, 1.5]), np.append(free.scale, [0.1, 1.0])
+    return ProbedExitValue(0.001, interval_tokens, centre, scale, quadratic)
+
+
 EXAMPLES = (
     AnswerAgreement(1, 1),
     AnswerAgreement(3, 64),
@@ -52,6 +69,8 @@ EXAMPLES = (
     ConfidenceExit(-0.05, 64),
     EntropySlope(0.25, 1, 1),
     EntropySlope(0.01, 2, 64),
+    _exit_value(0.0),
+    _exit_value(-0.05),
     FirstFinish(),
     FirstFinish(3),
     FixedSamples(1),
@@ -60,6 +79,8 @@ EXAMPLES = (
     Margin(3),
     _posterior_vote(1.0, 0.05),
     _posterior_vote(0.9, 0.0),
+    _probed_exit_value(1),
+    _probed_exit_value(64),
     TokenBudget(1),
     TokenBudget(INT32_MAX),
     TokenBudget(4096),

@@ -1,4 +1,4 @@
-"""When to probe a chain of thought: at the first decision point at which so many tokens have come since the last probe."""
+"""When to probe a chain of thought, at the first decision point so many tokens after the last probe, and which probes agree."""
 
 from typing import Any
 
@@ -26,3 +26,15 @@ def probe_or_stop(
     stop = xp.logical_and(observation.probed, enough)
     last_probe_tokens = xp.where(due, observation.elapsed_tokens, last_probe_tokens)
     return last_probe_tokens, Action(xp.where(due, PROBE, xp.where(stop, STOP, 0)), 0)
+
+
+def agreeing(xp: Any, state: Any, observation: Any) -> Any:
+    """How many of the last probes gave the same answer, in a row, with one taken here; int32 `[...]`.
+
+    Args:
+        xp: the backend's functions.
+        state: has `last_answer` and `num_agreeing`.
+        observation: has `probed` and `probed_answer`.
+    """
+    run = xp.where(observation.probed_answer == state.last_answer, state.num_agreeing + 1, 1)
+    return xp.where(observation.probed, xp.where(observation.probed_answer >= 0, run, 0), state.num_agreeing)

@@ -3,6 +3,7 @@
 from stopping.solvers.chain_induction import induced_point, one_step_point
 from stopping.solvers.count_induction import CountLaw, CountSolution, Tally, count_induction, count_value
 from stopping.solvers.families import sampling_families
+from stopping.solvers.fitted_value import exit_values, fitted_value
 from stopping.solvers.posterior_vote import posterior_vote
 from stopping.solvers.solve import Member, Solution, Status, clairvoyant, reachable, solve
 from stopping.solvers.thinking_families import thinking_families
@@ -17,6 +18,8 @@ __all__ = [
     "clairvoyant",
     "count_induction",
     "count_value",
+    "exit_values",
+    "fitted_value",
     "induced_point",
     "one_step_point",
     "posterior_vote",

@@ -17,12 +17,14 @@ from stopping.policies import (
 )
 from stopping.policies.vote_table import CONFIDENCES
 from stopping.problems import Sampling, SamplingWorld
+from stopping.solvers.fitted_value import exit_values
 from stopping.solvers.posterior_vote import posterior_vote
-from stopping.solvers.thinking_families import thinking_families
+from stopping.solvers.thinking_families import probe_intervals, thinking_families
 
 PROBABILITIES = (0.5, 0.6, 0.7, 0.8, 0.9, 0.95, 0.98)
 HOPES = (0.002, 0.005, 0.01, 0.02, 0.03, 0.04, 0.05, 0.07, 0.1, 0.15, 0.2)
 NUM_BUDGETS = 16
+NUM_FITTED = 3  # intervals of probes that rules are fitted for
 
 
 def sampling_families(problem: Sampling, worlds: SamplingWorld) -> dict[str, Sequence[Any]]:
@@ -53,8 +55,16 @@ def _posterior_votes(posterior: PosteriorVote) -> list[PosteriorVote]:
 
 
 def families_of(problem: Any, worlds: Any) -> Mapping[str, Sequence[Any]]:
-    """Return the families for any problem of ours, with thresholds read off the worlds."""
-    return sampling_families(problem, worlds) if isinstance(problem, Sampling) else thinking_families(worlds)
+    """Return the families for any problem of ours, with thresholds read off the worlds, or fitted to them."""
+    grids = sampling_families(problem, worlds) if isinstance(problem, Sampling) else thinking_families(worlds)
+    return {**grids, **fitted_families(problem, worlds)}
+
+
+def fitted_families(problem: Any, worlds: Any) -> Mapping[str, Sequence[Any]]:
+    """Return the families that are fitted to the worlds; none for a sampling problem, nor where signals are missing."""
+    if isinstance(problem, Sampling):
+        return {}
+    return exit_values(problem, worlds, probe_intervals(worlds)[:NUM_FITTED])
 
 
 FIXED = {"Sampling": "FixedSamples", "Thinking": "TokenBudget"}  # the family that adapts to nothing, by problem

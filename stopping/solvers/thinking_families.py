@@ -28,6 +28,15 @@ MOST_CANDIDATES = 6
 NEVER_LOG_PROB = -1e4
 
 
+def probe_intervals(worlds: ThinkingWorld) -> list[int]:
+    """Return `INTERVALS` in tokens, at the median distance of the worlds' decision points."""
+    positions = np.asarray(worlds.position_tokens)
+    there = positions < NEVER
+    gaps = np.diff(positions, axis=-1)[there[..., 1:]]
+    gap = int(np.median(gaps)) if gaps.size else int(positions[there].min())
+    return [gap * number for number in INTERVALS]
+
+
 def thinking_families(worlds: ThinkingWorld) -> dict[str, Sequence[Any]]:
     """Return the members of each family that the worlds have the signals for.
 
@@ -36,9 +45,7 @@ def thinking_families(worlds: ThinkingWorld) -> dict[str, Sequence[Any]]:
     """
     there = np.asarray(worlds.position_tokens) < NEVER
     positions = np.asarray(worlds.position_tokens)[there]
-    gaps = np.diff(np.asarray(worlds.position_tokens), axis=-1)[there[..., 1:]]
-    gap = int(np.median(gaps)) if gaps.size else int(positions.min())
-    intervals = [gap * number for number in INTERVALS]
+    intervals = probe_intervals(worlds)
     patience = sorted({0, *(int(at) for at in np.quantile(positions, (0.25, 0.5, 0.75)))})
 
     def thresholds(signal: str, quantiles: tuple[float, ...]) -> list[float]:

@@ -11,9 +11,18 @@ import stopping
 from stopping.calibration import Grade, placebo
 from stopping.calibration.tuning import measure
 from stopping.models import AnswerChain, LengthCorrectness
-from stopping.policies import CandidateStop, ConfidenceExit, FirstFinish, FixedSamples, TokenBudget, VoteTable
+from stopping.policies import (
+    CandidateStop,
+    ConfidenceExit,
+    ExitValue,
+    FirstFinish,
+    FixedSamples,
+    TokenBudget,
+    VoteTable,
+)
 from stopping.problems import Sampling, Thinking
 from stopping.reasoner import load_log
+from stopping.solvers import exit_values
 from stopping.traces import LogError, split
 
 TELLING = AnswerChain(
@@ -128,7 +137,29 @@ def test_the_shipped_log_has_a_rule_worth_it(shipped):
     found = stopping.tune(shipped, Thinking(), max_accuracy_drop=0.02)
     assert found.chosen is not None and found.chosen is not found.best_fixed
     assert found.chosen.certificate.grade is Grade.DATA
-    assert found.chosen.measured.saving_share.mean > 0.1
+    assert isinstance(found.chosen.policy, ExitValue) and found.chosen.measured.saving_share.mean > 0.25
+    shares = [rule.measured.reachable_share for rule in found.tested]
+    assert 0.5 < found.chosen.measured.reachable_share < 1.1 and max(shares) < 1.3
+    assert 0 < found.chosen.measured.clairvoyant_share < found.chosen.measured.reachable_share
+
+
+def test_the_reachable_saving_is_measured_where_nothing_was_fitted(shipped, telling):
+    """Against the fitted rules played by hand on the test part: it lies between those on both sides of the limit."""
+    found = stopping.tune(shipped.take(range(400)), Thinking(), max_accuracy_drop=0.05)
+    one = found.tested[-1].measured
+    reachable = one.saving_tokens.mean / one.reachable_share
+    fit_part, certify_part, test_part = split(shipped.take(range(400)), (0.3, 0.5, 0.2), seed=0)
+    others = np.flatnonzero(~np.isin(shipped.problem_ids[:400], test_part.problem_ids))
+    assert len(others) == fit_part.num_problems + certify_part.num_problems
+    worlds = Thinking().worlds(shipped.take(others))
+    rules = [rule for members in exit_values(Thinking(), worlds, [32, 64, 128]).values() for rule in members]
+    losses = [-one.accuracy_change.mean for one in measure(Thinking(), found.reference, rules, worlds)]
+    saved = [
+        one.saving_tokens.mean for one in measure(Thinking(), found.reference, rules, Thinking().worlds(test_part))
+    ]
+    safe, beyond = (np.array(saved)[np.array(losses) <= 0.05].max(), max(saved))
+    assert 0.9 * safe < reachable < beyond
+    assert all(rule.measured.reachable_share is None for rule in telling.tested)  # it lacks the free signals
 
 
 @pytest.mark.parametrize("seed", range(2))

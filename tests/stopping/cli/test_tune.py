@@ -5,7 +5,7 @@ import pytest
 
 import stopping
 from stopping import artifacts
-from stopping.cli.rules import parse
+from stopping.cli.rules import name_of
 from stopping.policies import Kind, ThinkingObservation
 from stopping.problems import Thinking
 from stopping.reasoner import load_log
@@ -35,7 +35,7 @@ def test_tune_saves_what_it_found(probed, tmp_path):
 
     loaded = artifacts.load(tmp_path / "policy")
     document = loaded.document
-    assert loaded.policy == found.chosen.policy == parse(content["chosen"])
+    assert loaded.policy == found.chosen.policy and name_of(loaded.policy) == content["chosen"]
     points = document.decision_points
     assert (document.observation, points.on, points.interval_tokens) == ("ThinkingObservation", "checkpoint", 32)
     assert (document.certificate.grade, document.certificate.max_accuracy_drop) == ("data", 0.04)

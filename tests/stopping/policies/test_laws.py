@@ -107,7 +107,8 @@ def test_same_decisions_on_every_backend(policy, route):
 
     agrees()
     print(f"{excluded} of {decided} decisions excluded as ties")
-    assert excluded <= (0.02 * decided if hasattr(policy, "score") else 0)
+    # Hypothesis also draws the constants that it finds in the code, and so a threshold itself now and then
+    assert excluded <= (0.05 * decided if hasattr(policy, "score") else 0)
 
 
 @every_policy
