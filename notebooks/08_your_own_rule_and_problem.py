@@ -87,9 +87,10 @@ stopping.tune(part, problem, max_accuracy_drop=0.08, families=families)
 # $$u = [\text{one is right}] - c \cdot \text{tokens until then}.$$
 #
 # Needed are `draw` (a world from a key), `play` (the only place with dynamics and prices), `hindsight` (what one who
-# knows the world would do) and `worlds` (those a log holds, `[problems, orders]`); and what rules may see and do. A
-# world names its `problem`, which no rule sees; an outcome has a `utility`, and says where a rule went past the log
-# (`unsupported`; here never: this problem wants all 16 attempts logged).
+# knows the world would do) and `worlds` (those a log holds, `[problems, orders]`); and what rules may see and do. Tuning
+# also asks for the rules that adapt to nothing, `fixed_rules`, the one in use now, `reference_rule`, and the same problem
+# at another price, `priced`. A world names its `problem`, which no rule sees; an outcome has a `utility`, and says where
+# a rule went past the log (`unsupported`; here never: this problem wants all 16 attempts logged).
 
 
 # %%
@@ -149,6 +150,15 @@ class GivingUp(NamedTuple):
         (_, _, made), _ = jax.lax.scan(attempt, start, jnp.arange(1, 17, dtype=jnp.int32))
         return self.ended(world, made)
 
+    def fixed_rules(self, worlds):
+        return [GiveUpAfter(attempts) for attempts in range(1, 17)]
+
+    def reference_rule(self, log):
+        return GiveUpAfter(16)
+
+    def priced(self, price_per_token):
+        return self._replace(price_per_token=price_per_token)
+
     def hindsight(self, world):
         outcomes = jax.vmap(lambda number: self.ended(world, number))(jnp.arange(1, 17))
         return jax.tree.map(lambda values: values[jnp.argmax(outcomes.utility)], outcomes)
@@ -177,6 +187,16 @@ for own in (GiveUpAfter(2), GiveUpAfter(4), stopping.policies.TokenBudget(800)):
     simulated = sims.simulate(jax.random.key(0), giving_up, own, num_replicas=4096)
     replayed = sims.replay(giving_up, own, part)
     print(f"{own!s:26} utility simulated {simulated.utility}, replayed {replayed.utility}")
+
+# %% [markdown]
+# And tuned: here the family that adapts to nothing is beside one that gives up by tokens.
+
+# %%
+families = {
+    "GiveUpAfter": giving_up.fixed_rules(None),
+    "TokenBudget": [stopping.policies.TokenBudget(tokens) for tokens in range(400, 4000, 400)],
+}
+stopping.tune(part, giving_up, max_accuracy_drop=0.08, families=families)
 
 # %% [markdown]
 # Two laws that every problem keeps, and that yours should be tested for: nobody beats hindsight in any world, and

@@ -168,7 +168,7 @@ class Candidates(NamedTuple):
     def best_drawn(self, models: Sequence[LengthCorrectness]) -> np.ndarray:
         """The rules that `solve` would return, for each model; `[models, costs]`."""
         most = max(model.num_problems for model in models)
-        fixed = np.array([name in FIXED for name, _ in self.places])
+        fixed = np.array([name == FIXED for name, _ in self.places])
         chosen = []
         for index, model in enumerate(models):
             key = jr.fold_in(jr.key(0), index)

@@ -24,7 +24,7 @@ import sims
 from sims import Estimate
 from sims.engine import evaluate
 from stopping.calibration.certification import Certificate, Certification, Grade, certify, order_by_risk
-from stopping.solvers.families import FIXED, families_of, fitted_families
+from stopping.solvers.families import families_of, fitted_families
 from stopping.traces import TraceLog, split
 from stopping.traces.reports import plus_minus
 
@@ -159,7 +159,8 @@ def tune(
         for name, crossed in _crossed(problem, reference, choosing).items():
             rows = [index for index, (_, policy) in enumerate(tried) if any(policy is one for one in known[name])]
             losses[rows], savings[rows] = crossed
-    frontier = _frontier(problem, tried, losses, savings, max_accuracy_drop)
+    fixed_family = type(problem.fixed_rules(choosing)[0]).__name__
+    frontier = _frontier(tried, losses, savings, max_accuracy_drop, fixed_family)
     own = [(type(policy).__name__, policy) for policy in rules]
     frontier += [rule for rule in own if rule not in frontier]  # the user wants to know
     order = order_by_risk([policy for _, policy in frontier], fit_part, problem, reference=reference, seed=seed)
@@ -176,7 +177,7 @@ def tune(
         Tested(one.policy, family_of[one.policy], one, figures)
         for one, figures in zip(certification.certificates, measured[1:], strict=True)
     )
-    best_fixed, chosen = _choose(problem, reference, tested, problem.worlds(certify_part))
+    best_fixed, chosen = _choose(problem, reference, tested, problem.worlds(certify_part), fixed_family)
     return Tuning(
         problem=problem,
         reference=reference,
@@ -323,7 +324,7 @@ def _crossed(problem: Any, reference: Any, worlds: Any) -> dict[str, np.ndarray]
 
 
 def _frontier(
-    problem: Any, tried: list[tuple[str, Any]], losses: np.ndarray, savings: np.ndarray, limit: float
+    tried: list[tuple[str, Any]], losses: np.ndarray, savings: np.ndarray, limit: float, fixed_family: str
 ) -> list[tuple[str, Any]]:
     """The rules that no other beats in both, seem to lose less than the limit and save something; at most `MOST_TESTED`.
 
@@ -339,24 +340,25 @@ def _frontier(
     if len(kept) > MOST_TESTED:
         levels = np.linspace(saving[kept[-1]], saving[kept[0]], MOST_TESTED)
         kept = sorted({min(kept, key=lambda index: abs(saving[index] - level)) for level in levels})
-    fixed = [int(index) for index in hopeful if tried[index][0] == FIXED[type(problem).__name__]]
+    fixed = [int(index) for index in hopeful if tried[index][0] == fixed_family]
     kept += [index for index in fixed[:1] if index not in kept]  # the one that saves most: there should be one to beat
     return [tried[index] for index in kept or [int(np.argmin(losses.mean(axis=1)))]]
 
 
-def _choose(problem: Any, reference: Any, tested: Sequence[Tested], worlds: Any) -> tuple[Tested | None, Tested | None]:
+def _choose(
+    problem: Any, reference: Any, tested: Sequence[Tested], worlds: Any, fixed_family: str
+) -> tuple[Tested | None, Tested | None]:
     certified = [rule for rule in tested if rule.certificate.grade is not Grade.NONE]
     if not certified:
         return None, None
     losses, savings = _savings(problem, reference, [rule.policy for rule in certified], worlds)
     mean = savings.mean(axis=1)
-    is_fixed = FIXED[type(problem).__name__]
-    fixed = [index for index, rule in enumerate(certified) if rule.family == is_fixed]
+    fixed = [index for index, rule in enumerate(certified) if rule.family == fixed_family]
     best_fixed = max(fixed, key=lambda index: mean[index]) if fixed else None
     best = int(np.argmax(mean))
     chosen = best
     if best_fixed is not None and best != best_fixed:
-        plain = [reference, *(rule.policy for rule in tested if rule.family == is_fixed)]
+        plain = [reference, *(rule.policy for rule in tested if rule.family == fixed_family)]
         beaten = _exceeds(savings[best] - savings[best_fixed]) and _is_above(
             losses[best], savings[best], *_savings(problem, reference, plain, worlds)
         )

@@ -16,7 +16,7 @@ from stopping.policies import (
     VoteTable,
 )
 from stopping.policies.vote_table import CONFIDENCES
-from stopping.problems import Sampling, SamplingWorld
+from stopping.problems import Sampling, SamplingWorld, Thinking
 from stopping.solvers.fitted_value import exit_values
 from stopping.solvers.posterior_vote import posterior_vote
 from stopping.solvers.thinking_families import probe_intervals, thinking_families
@@ -55,17 +55,22 @@ def _posterior_votes(posterior: PosteriorVote) -> list[PosteriorVote]:
 
 
 def families_of(problem: Any, worlds: Any) -> Mapping[str, Sequence[Any]]:
-    """Return the families for any problem of ours, with thresholds read off the worlds, or fitted to them."""
-    grids = sampling_families(problem, worlds) if isinstance(problem, Sampling) else thinking_families(worlds)
-    return {**grids, **fitted_families(problem, worlds)}
+    """Return the families for a problem of ours, with thresholds read off the worlds, or fitted to them.
+
+    Raises:
+        TypeError: for a problem of one's own, whose families nobody here knows.
+    """
+    if isinstance(problem, Sampling):
+        return sampling_families(problem, worlds)
+    if isinstance(problem, Thinking):
+        return {**thinking_families(worlds), **fitted_families(problem, worlds)}
+    raise TypeError(f"families: expected some, for {type(problem).__name__} has none of ours")
 
 
 def fitted_families(problem: Any, worlds: Any) -> Mapping[str, Sequence[Any]]:
-    """Return the families that are fitted to the worlds; none for a sampling problem, nor where signals are missing."""
-    if isinstance(problem, Sampling):
-        return {}
-    return exit_values(problem, worlds, probe_intervals(worlds)[:NUM_FITTED])
+    """Return the families that are fitted to the worlds; none but for a thinking problem, nor where signals are missing."""
+    return exit_values(problem, worlds, probe_intervals(worlds)[:NUM_FITTED]) if isinstance(problem, Thinking) else {}
 
 
-FIXED = {"Sampling": "FixedSamples", "Thinking": "TokenBudget"}  # the family that adapts to nothing, by problem
+FIXED = "FixedSamples"  # the family of a sampling problem that adapts to nothing
 SCALAR = ("FirstFinish", "Margin", "UnanimousWindow", "TokenBudget")  # one number, compared with one count

@@ -115,21 +115,20 @@ def solve(
             chosen[name], utility[name] = policies[index], values[index]
             scores[name] = utilities(problem, policies, scoring)[index]
     means = {name: float(values.mean()) for name, values in utility.items()}
-    fixed = FIXED["Sampling"]
     best = max(means, key=means.__getitem__)
-    gain = Estimate.of(utility[best] - utility[fixed])
-    adaptive = best != fixed and gain.mean > 2 * gain.standard_error
+    gain = Estimate.of(utility[best] - utility[FIXED])
+    adaptive = best != FIXED and gain.mean > 2 * gain.standard_error
     family = {
-        name: Member(chosen[name], Estimate.of(scores[name]), Estimate.of(scores[name] - scores[fixed]))
+        name: Member(chosen[name], Estimate.of(scores[name]), Estimate.of(scores[name] - scores[FIXED]))
         for name in families
     }
-    winner = family[best if adaptive else fixed]
+    winner = family[best if adaptive else FIXED]
     return Solution(
         policy=winner.policy,
         value=winner.value,
         upper_bound=reachable(problem, scoring),
         clairvoyant=clairvoyant(problem, scoring),
-        best_fixed=family[fixed],
+        best_fixed=family[FIXED],
         best_scalar=family[max(SCALAR, key=means.__getitem__)],
         family=family,
         status=Status.ADAPTIVE if adaptive else Status.FIXED,
