@@ -6,7 +6,7 @@ import pytest
 import stopping
 from stopping import artifacts
 from stopping.cli.rules import name_of
-from stopping.policies import Kind, ThinkingObservation
+from stopping.policies import ThinkingObservation, bind
 from stopping.problems import Thinking
 from stopping.reasoner import load_log
 from stopping.traces import load, save
@@ -41,9 +41,10 @@ def test_tune_saves_what_it_found(probed, tmp_path):
     assert (document.certificate.grade, document.certificate.max_accuracy_drop) == ("data", 0.04)
     assert document.promised["net_saving_share"].mean == found.chosen.measured.saving_share.mean
     assert document.reference_rule == "budget=480"
-    bound = loaded.bind("python")
-    _, action = bound.step(bound.init(), ThinkingObservation(32, -20.0, -0.2, 0.3, 0, False, -1, 0.0, 0.0))
-    assert action.kind in (Kind.CONTINUE, Kind.PROBE)
+    bound, own = loaded.bind("python"), bind(found.chosen.policy, "python")
+    for log_close_prob in (-20.0, -15.0, -1.0):
+        seen = ThinkingObservation(32, log_close_prob, -0.2, 0.3, 0, False, -1, 0.0, 0.0)
+        assert bound.step(bound.init(), seen) == own.step(own.init(), seen)
 
 
 def test_tune_ends_with_1_where_there_is_nothing_to_save(probed, tmp_path):
