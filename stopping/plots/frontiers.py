@@ -1,7 +1,6 @@
 """What rules cost, and what they are worth: told apart by shape as well as by colour, and named where they stand."""
 
 from collections.abc import Sequence
-from itertools import cycle
 from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
@@ -16,6 +15,8 @@ if TYPE_CHECKING:
     from sims.comparison import Cost
     from stopping.calibration import Tuning
 
+LIVE = "live"  # the kind of a point that no log has: it is not on the line
+LONGEST_NAME = 32  # in a picture; beyond, the class will do
 _COSTS = {"total_tokens": "total tokens a problem", "latency_tokens": "latency, tokens until the answer"}
 
 
@@ -64,8 +65,9 @@ def tuning(found: "Tuning", live: tuple["Estimate", "Estimate"] | None = None) -
     from stopping.calibration import Grade
 
     named = {rule: str(rule.policy) for rule in (found.best_fixed, found.chosen) if rule is not None}
-    if found.chosen is not None:
-        named[found.chosen] += " (chosen)"
+    if (chosen := found.chosen) is not None:
+        long = len(named[chosen]) > LONGEST_NAME
+        named[chosen] = f"{type(chosen.policy).__name__ if long else named[chosen]} (chosen)"
     points = [
         _Point(
             rule.measured.saving_share, rule.measured.accuracy_change, named.get(rule, ""), type(rule.policy).__name__,
@@ -74,12 +76,12 @@ def tuning(found: "Tuning", live: tuple["Estimate", "Estimate"] | None = None) -
         for rule in found.tested
     ]  # fmt: skip
     if live is not None:
-        points.append(_Point(*live, "the same, live", "live", True))
+        points.append(_Point(*live, f"the same, live on {live[0].num_independent:,}", LIVE, True))
     figure, axes = _scatter(points, (0.01, 0.01), fewer_is_better=False)
     axes.set(xlabel=f"tokens saved against {found.reference}, %", ylabel="change of accuracy, points")
     axes.axhline(0, color="0.6", linewidth=0.6, zorder=0)
     axes.axhline(-100 * found.tested[0].certificate.max_drop, color="0.6", linewidth=0.8, linestyle="--", zorder=0)
-    axes.legend(frameon=False, fontsize=LABEL_POINTS, loc="lower left")
+    figure.legend(frameon=False, fontsize=LABEL_POINTS, loc="outside lower center", ncols=4)
     return _labelled(figure, axes, points, (0.01, 0.01), fewer_is_better=False)
 
 
@@ -105,11 +107,12 @@ def _means_and_errors(points: Sequence[_Point], units: Units) -> tuple[np.ndarra
 def _scatter(points: Sequence[_Point], units: Units, *, fewer_is_better: bool) -> tuple[Figure, Axes]:
     """The points with their errors, and the line of those that no other beats in both."""
     means, errors = _means_and_errors(points, units)
-    line = _best(means, fewer_is_better)
+    line = _best(points, means, fewer_is_better)
     figure, (axes,) = panels(size=WIDE)
     axes.plot(*line.T, color="0.75", linewidth=1.2, zorder=1)
-    style = cycle(zip(COLOURS, MARKERS, strict=True))
-    styles = {kind: next(style) for kind in dict.fromkeys(point.kind for point in points)}
+    kinds = dict.fromkeys(point.kind for point in points)
+    size = len(COLOURS)  # of markers too; in the next round each colour has another marker
+    styles = {kind: (COLOURS[i % size], MARKERS[(i + i // size) % size]) for i, kind in enumerate(kinds)}
     seen: set[str] = set()
     for point, mean, error in zip(points, means, errors, strict=True):
         colour, marker = styles[point.kind]
@@ -128,7 +131,7 @@ def _scatter(points: Sequence[_Point], units: Units, *, fewer_is_better: bool) -
 def _labelled(figure: Figure, axes: Axes, points: Sequence[_Point], units: Units, *, fewer_is_better: bool) -> Figure:
     """The figure with the names where there is room, its layout and limits now final."""
     means, errors = _means_and_errors(points, units)
-    line = _best(means, fewer_is_better)
+    line = _best(points, means, fewer_is_better)
     figure.canvas.draw()
     figure.set_layout_engine("none")  # labels are placed for this layout
     axes.autoscale(False)  # and these limits, whatever leaders are drawn
@@ -142,8 +145,9 @@ def _labelled(figure: Figure, axes: Axes, points: Sequence[_Point], units: Units
     return figure
 
 
-def _best(means: np.ndarray, fewer_is_better: bool) -> np.ndarray:
+def _best(points: Sequence[_Point], means: np.ndarray, fewer_is_better: bool) -> np.ndarray:
     """The points that no other beats in both, along the line."""
+    means = means[[point.kind != LIVE for point in points]]
     line: np.ndarray = means[_undominated(means[:, 0] * (1 if fewer_is_better else -1), means[:, 1])]
     return line
 
