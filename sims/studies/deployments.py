@@ -21,7 +21,8 @@ from matplotlib.figure import Figure
 import stopping
 from sims.estimates import Estimate
 from sims.studies import Part
-from stopping.calibration.tuning import FRACTIONS, Prediction, predict
+from stopping.calibration.savings import Prediction, predict, realised
+from stopping.calibration.tuning import FRACTIONS
 from stopping.plots import COLOURS, MARKERS
 from stopping.reasoner import Plan, load_model, run_live
 from stopping.reasoner.countdown import Difficulty
@@ -89,12 +90,8 @@ def deploy(
         )
         for rule in (None, policy)
     )  # fmt: skip
-    saved = (own.total_tokens - stopped.total_tokens).astype(np.float64)
-    realised = {
-        "saving_share": Estimate.ratio(saved, own.total_tokens),
-        "accuracy_change": Estimate.of(stopped.correct.astype(float) - own.correct),
-    }
-    return Deployment(name, plan.temperature, name_of(policy), predicted, realised)
+    came = realised(stopped.correct, stopped.total_tokens, own.correct, own.total_tokens)
+    return Deployment(name, plan.temperature, name_of(policy), predicted, came)
 
 
 def deployments(done: list[Deployment]) -> tuple[dict[str, Estimate], Figure]:

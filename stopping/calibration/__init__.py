@@ -7,7 +7,8 @@ from stopping.calibration.diagnostics import Diagnostics, diagnose
 from stopping.calibration.fit import Fit, fit, fit_all
 from stopping.calibration.placebo import placebo
 from stopping.calibration.planning import Plan, plan
-from stopping.calibration.tuning import Measured, Prediction, Tested, Tuning, predict, tune
+from stopping.calibration.savings import Measured, Prediction, predict
+from stopping.calibration.tuning import Tested, Tuning, tune
 
 __all__ = [
     "Certificate",

@@ -15,15 +15,15 @@ Reference: Laufer-Goldshtein, Fisch, Barzilay and Jaakkola, "Efficiently Control
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any
 
 import jax
 import numpy as np
 
 import sims
 from sims import Estimate
-from sims.engine import evaluate
 from stopping.calibration.certification import Certificate, Certification, Grade, certify, order_by_risk
+from stopping.calibration.savings import Measured, measure, savings_of
 from stopping.solvers.families import families_of, fitted_families
 from stopping.traces import TraceLog, split
 from stopping.traces.reports import plus_minus
@@ -34,39 +34,10 @@ if TYPE_CHECKING:
 FRACTIONS = (0.3, 0.5, 0.2)  # to choose on, to certify on, to measure on
 MOST_TESTED = 24  # rules of the frontier, spread evenly over their savings
 ERRORS = 2.0  # standard errors that a saving must exceed
-COMPONENTS = ("correct", "total_tokens", "latency_tokens", "utility")
 REACHABLE = (
     "Reachable: the saving of the best rules fitted to the signals of all other problems, which may lose as much as the limit; "
     "from below, an estimate of what these signals allow."
 )
-
-
-@dataclass(frozen=True)
-class Measured:
-    """A rule on one part of the log.
-
-    Attributes:
-        accuracy, total_tokens: means over the problems.
-        accuracy_change, saving_tokens: paired with the reference rule; a saving is what the rule takes less.
-        saving_share: of the reference's tokens.
-        saving_cost: of what tokens and seconds cost, in units of a right answer.
-        latency_median_tokens, latency_95th_tokens: over all runs.
-        clairvoyant_share: of what one who knows all answers beforehand would save, losing nothing; no rule does better.
-        reachable_share: of what the best rules fitted to the signals save where they may lose as much as the limit, measured
-            on other parts. An estimate from below of what a rule that sees these signals can save: more than 1 is possible, by
-            a rule that loses more or by luck. None where no rule could be fitted, or none saves anything for certain.
-    """
-
-    accuracy: Estimate
-    total_tokens: Estimate
-    accuracy_change: Estimate
-    saving_tokens: Estimate
-    saving_share: Estimate
-    saving_cost: Estimate
-    latency_median_tokens: float
-    latency_95th_tokens: float
-    clairvoyant_share: float
-    reachable_share: float | None
 
 
 @dataclass(frozen=True)
@@ -154,7 +125,7 @@ def tune(
     known = families_of(problem, choosing) if families is None else families
     tried = [(name, policy) for name, members in known.items() for policy in members if policy != reference]
     tried += [(type(policy).__name__, policy) for policy in rules]
-    losses, savings = _savings(problem, reference, [policy for _, policy in tried], choosing)
+    losses, savings = savings_of(problem, reference, [policy for _, policy in tried], choosing)
     if families is None:
         for name, crossed in _crossed(problem, reference, choosing).items():
             rows = [index for index, (_, policy) in enumerate(tried) if any(policy is one for one in known[name])]
@@ -191,83 +162,6 @@ def tune(
     )
 
 
-def measure(
-    problem: Any, reference: Any, policies: Sequence[Any], worlds: Any, reachable_tokens: float | None = None
-) -> list[Measured]:
-    """What each policy comes to in worlds with leading axes `[problems, orders]`, against the reference.
-
-    `reachable_tokens` are what the best fitted rule saves in them, if it is known.
-    """
-    played = sims.play_rules(problem, [reference, *policies], worlds, COMPONENTS)
-    means = {name: values.mean(axis=2, dtype=np.float64) for name, values in played.items()}
-    cost = means["correct"] - means["utility"]
-    least = _clairvoyant_tokens(problem, worlds)
-    tokens = means["total_tokens"]
-    possible = float(tokens[0].mean() - least)
-    found = []
-    for index in range(1, len(policies) + 1):
-        saved = tokens[0] - tokens[index]
-        median, late = np.quantile(played["latency_tokens"][index], (0.5, 0.95))
-        found.append(
-            Measured(
-                accuracy=Estimate.of(means["correct"][index]),
-                total_tokens=Estimate.of(tokens[index]),
-                accuracy_change=Estimate.of(means["correct"][index] - means["correct"][0]),
-                saving_tokens=Estimate.of(saved),
-                saving_share=Estimate.ratio(saved, tokens[0]),
-                saving_cost=Estimate.of(cost[0] - cost[index]),
-                latency_median_tokens=float(median),
-                latency_95th_tokens=float(late),
-                clairvoyant_share=float(saved.mean()) / possible if possible > 0 else 0.0,
-                reachable_share=float(saved.mean()) / reachable_tokens if reachable_tokens else None,
-            )
-        )
-    return found
-
-
-class Prediction(NamedTuple):
-    """What so many new runs should come to: a mean, and an interval that holds calibration's error and their own noise."""
-
-    mean: float
-    low: float
-    high: float
-
-
-def predict(
-    problem: Any, reference: Any, policy: Any, worlds: Any, num_runs: int, confidence: float = 0.95
-) -> dict[str, Prediction]:
-    """Predict the accuracy change and the share of tokens saved over new problems, run once each.
-
-    Args:
-        problem: in which rules are played.
-        reference: what is in use now.
-        policy: the rule.
-        worlds: with leading axes `[problems, orders]`, of problems that have had no say in the rule: the test part's.
-        num_runs: problems to come, one run each of the rule and of the reference on the same noise.
-        confidence: of the intervals, normal.
-    """
-    played = sims.play_rules(problem, [reference, policy], worlds, ("correct", "total_tokens"))
-    correct, tokens = (played[name].astype(np.float64) for name in ("correct", "total_tokens"))
-    share = 1 - tokens[1].mean() / tokens[0].mean()
-    runs = {  # values of single runs whose mean is the figure, to first order
-        "accuracy_change": correct[1] - correct[0],
-        "saving_share": share + (tokens[0] - tokens[1] - share * tokens[0]) / tokens[0].mean(),
-    }
-    found = {}
-    for name, values in runs.items():
-        estimate = Estimate.of(values.mean(axis=1))
-        error = np.hypot(estimate.standard_error, values.std() / np.sqrt(num_runs))
-        low, high = Estimate(estimate.mean, float(error), estimate.num_independent).interval(confidence)
-        found[name] = Prediction(estimate.mean, low, high)
-    return found
-
-
-def _clairvoyant_tokens(problem: Any, worlds: Any) -> float:
-    """Mean tokens of one who gives the right answer wherever there is one, as cheaply as it can be had."""
-    flat = jax.tree.map(lambda leaf: np.asarray(leaf).reshape(-1, *leaf.shape[2:]), worlds)
-    return float(np.mean(evaluate(problem.priced(price_per_token=1e-9), "hindsight", flat).total_tokens))
-
-
 def _reachable_tokens(problem: Any, reference: Any, worlds: Any, test_worlds: Any, limit: float) -> float | None:
     """Mean tokens that the best fitted rule saves in the test worlds, fitted and chosen on all others; None for none, or nothing.
 
@@ -278,7 +172,7 @@ def _reachable_tokens(problem: Any, reference: Any, worlds: Any, test_worlds: An
     if not fitted:
         return None
     rules = [reference, *fitted]
-    losses, savings = _savings(problem, reference, rules, worlds)
+    losses, savings = savings_of(problem, reference, rules, worlds)
     loss, saving = losses.mean(axis=1), savings.mean(axis=1)
     first, second, coin = _mixture(loss, saving, limit)
     pair = [reference, rules[first], rules[second]]
@@ -299,15 +193,6 @@ def _mixture(loss: np.ndarray, saving: np.ndarray, limit: float) -> tuple[int, i
     return int(safe[first]), int(second), float(share[first, second])
 
 
-def _savings(problem: Any, reference: Any, policies: Sequence[Any], worlds: Any) -> tuple[np.ndarray, np.ndarray]:
-    """Loss and saving of each policy on each problem; the saving in the problem's prices, in tokens where there are none."""
-    played = sims.play_rules(problem, [reference, *policies], worlds, ("correct", "total_tokens", "utility"))
-    means = {name: values.mean(axis=2, dtype=np.float64) for name, values in played.items()}
-    cost = means["correct"] - means["utility"]
-    paid = cost if cost.any() else means["total_tokens"]
-    return means["correct"][0] - means["correct"][1:], paid[0] - paid[1:]
-
-
 def _crossed(problem: Any, reference: Any, worlds: Any) -> dict[str, np.ndarray]:
     """Loss and saving of the fitted families on each problem, `[2, members, problems]`, each half by rules fitted to the other.
 
@@ -319,7 +204,7 @@ def _crossed(problem: Any, reference: Any, worlds: Any) -> dict[str, np.ndarray]
         here, other = (jax.tree.map(lambda leaf: np.asarray(leaf)[half == which], worlds) for which in (part, 1 - part))  # noqa: B023
         for name, members in fitted_families(problem, other).items():
             grid = found.setdefault(name, np.zeros((2, len(members), len(half))))
-            grid[..., half == part] = _savings(problem, reference, members, here)
+            grid[..., half == part] = savings_of(problem, reference, members, here)
     return found
 
 
@@ -351,7 +236,7 @@ def _choose(
     certified = [rule for rule in tested if rule.certificate.grade is not Grade.NONE]
     if not certified:
         return None, None
-    losses, savings = _savings(problem, reference, [rule.policy for rule in certified], worlds)
+    losses, savings = savings_of(problem, reference, [rule.policy for rule in certified], worlds)
     mean = savings.mean(axis=1)
     fixed = [index for index, rule in enumerate(certified) if rule.family == fixed_family]
     best_fixed = max(fixed, key=lambda index: mean[index]) if fixed else None
@@ -360,7 +245,7 @@ def _choose(
     if best_fixed is not None and best != best_fixed:
         plain = [reference, *(rule.policy for rule in tested if rule.family == fixed_family)]
         beaten = _exceeds(savings[best] - savings[best_fixed]) and _is_above(
-            losses[best], savings[best], *_savings(problem, reference, plain, worlds)
+            losses[best], savings[best], *savings_of(problem, reference, plain, worlds)
         )
         chosen = best if beaten else best_fixed
     return (

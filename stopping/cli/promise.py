@@ -39,7 +39,8 @@ def promise(
 
     import stopping
     from stopping.calibration import placebo
-    from stopping.calibration.tuning import FRACTIONS, predict
+    from stopping.calibration.savings import predict
+    from stopping.calibration.tuning import FRACTIONS
     from stopping.cli.tune import print_tuning, record_of, save_tuned
     from stopping.reasoner import load_log
     from stopping.traces import split
@@ -67,17 +68,16 @@ def promise(
     if plot is not None and live is not None:
         from stopping.plots import tuning
 
-        tuning(found, live=(live[1], live[0])).savefig(plot)
+        tuning(found, live=(live["saving_share"], live["accuracy_change"])).savefig(plot)
         console.print(f"Picture: {plot}", markup=False)
     output.write(record)
 
 
-def _live(log: Any, policy: Any, report: Any) -> tuple["Estimate", "Estimate"]:
+def _live(log: Any, policy: Any, report: Any) -> dict[str, "Estimate"]:
     """Accuracy change and share of tokens saved, against the same traces left alone."""
     import jax
-    import numpy as np
 
-    from sims import Estimate
+    from stopping.calibration.savings import realised
     from stopping.reasoner import Plan, load_model, run_live
     from stopping.reasoner.recording import draw_distinct
 
@@ -90,9 +90,7 @@ def _live(log: Any, policy: Any, report: Any) -> tuple["Estimate", "Estimate"]:
         problem_index=chosen, every_tokens=plan.probe_every_tokens, cap_tokens=plan.cap_tokens,
         temperature=plan.temperature, report=report,
     )  # fmt: skip
-    own, right = log.length_tokens[:, 0], log.correct[:, 0]
-    saved = (own - run.total_tokens).astype(np.float64)
-    return Estimate.of(run.correct.astype(float) - right), Estimate.ratio(saved, own)
+    return realised(run.correct, run.total_tokens, log.correct[:, 0], log.length_tokens[:, 0])
 
 
 def _record(tuned: Any, shuffled: Any, promised: Any, live: Any, num_live: int) -> "PromiseOutput":
@@ -100,8 +98,8 @@ def _record(tuned: Any, shuffled: Any, promised: Any, live: Any, num_live: int) 
 
     kept = {}
     if live is not None:
-        for name, figure in zip(("accuracy_change", "saving_share"), live, strict=True):
-            told = promised[name]
+        for name, told in promised.items():
+            figure = live[name]
             kept[name] = Kept(
                 promised=told.mean, low=told.low, high=told.high, realised=Figure.of(figure),
                 held=told.low <= figure.mean <= told.high,

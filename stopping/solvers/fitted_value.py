@@ -29,7 +29,7 @@ from stopping.policies.signals import PROBED_SIGNALS, dtype_of
 from stopping.problems import Thinking, ThinkingWorld
 from stopping.problems.thinking_worlds import NEVER
 
-RIDGE = 0.01  # against products of standard scores, whose mean squares are about 1: see the table in the note
+RIDGE = 0.01  # against products of standard scores, whose mean squares are about 1
 MOST_ROUNDS = 8
 SHARES = (0.02, 0.035, 0.06, 0.1, 0.18, 0.3, 0.55, 1.0)  # of a right answer, which thinking to the end then costs
 

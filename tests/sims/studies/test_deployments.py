@@ -5,7 +5,7 @@ import pytest
 
 import sims.studies.deployments as study
 from sims import Estimate
-from stopping.calibration.tuning import Prediction
+from stopping.calibration.savings import Prediction
 from stopping.reasoner import Plan
 from stopping.reasoner.countdown import Difficulty
 from tests.stopping.cli.test_commands import refused, run

@@ -9,7 +9,7 @@ import pytest
 import sims
 import stopping
 from stopping.calibration import Grade, placebo
-from stopping.calibration.tuning import measure
+from stopping.calibration.savings import measure
 from stopping.models import AnswerChain, LengthCorrectness
 from stopping.policies import (
     CandidateStop,

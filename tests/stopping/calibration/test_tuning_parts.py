@@ -6,7 +6,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
-from stopping.calibration.tuning import _crossed, _is_above, _mixture, _savings
+from stopping.calibration.savings import savings_of
+from stopping.calibration.tuning import _crossed, _is_above, _mixture
 from stopping.policies import TokenBudget
 from stopping.problems import Thinking
 from stopping.reasoner import load_log
@@ -56,6 +57,6 @@ def test_each_half_is_played_by_rules_fitted_to_the_other():
     parts = [jax.tree.map(lambda leaf, start=start: np.asarray(leaf)[start::2], worlds) for start in (0, 1)]
     for part, other in ((0, 1), (1, 0)):
         for name, members in fitted_families(problem, parts[other]).items():
-            expected = _savings(problem, reference, members, parts[part])
+            expected = savings_of(problem, reference, members, parts[part])
             np.testing.assert_array_equal(fitted[name][:, :, part::2], expected)
     assert fitted.keys() == {"ExitValue", "ProbedExitValue"}

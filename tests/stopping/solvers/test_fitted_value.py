@@ -7,13 +7,16 @@ import numpy as np
 import pytest
 
 import sims
+from sims import Estimate
 from sims.engine import evaluate
 from stopping.models import AnswerChain
 from stopping.policies import ExitValue, ProbedExitValue, bind
 from stopping.policies.exit_value import FREE_SIGNALS
 from stopping.problems import Thinking, ThinkingWorld
 from stopping.problems.thinking_worlds import NEVER
+from stopping.reasoner import load_log
 from stopping.solvers import exit_values, fitted_value, induced_point
+from stopping.traces import split
 from tests.stopping.solvers.test_chain_induction import tried
 
 CHAIN = AnswerChain(
@@ -153,3 +156,25 @@ def test_families_go_from_thinking_to_the_end_to_stopping_at_once():
         fitted_value(Thinking(), bare)
     assert fitted_value(Thinking(), worlds, 512).quadratic[0, 0] == -1  # no trace gets there: it never stops
     assert (worlds.position_tokens == NEVER).any()  # traces of unequal length were among them
+
+
+def test_the_ridge_hardly_matters_on_the_shipped_log(monkeypatch):
+    """Fitted on 300 problems, played on the other 700, where thinking to the end costs .2 of a right answer."""
+    log = load_log()
+    chosen, rest = split(log.take(log.probed), (0.3, 0.7), seed=0)
+    problem = Thinking(price_per_token=0.2 / float(chosen.length_tokens[chosen.present].mean()))
+    worlds, others = problem.worlds(chosen), problem.worlds(rest)
+    rules = {}
+    for interval in (0, 64):
+        for ridge in (1e-3, 1e-2, 1e-1):
+            monkeypatch.setattr(sys.modules["stopping.solvers.fitted_value"], "RIDGE", ridge)
+            rules[interval, ridge] = fitted_value(problem, worlds, interval)
+    budgets = problem.fixed_rules(worlds)
+    played = sims.play_rules(problem, [*rules.values(), *budgets], others, ("utility",))["utility"].mean(axis=2)
+    of = dict(zip(rules, played, strict=False))
+    for interval, ridge in rules:
+        changed = Estimate.of(of[interval, ridge] - of[interval, 1e-2])
+        assert abs(changed.mean) < 0.003 + 4 * changed.standard_error
+    for less in (max(played[len(rules) :], key=np.mean), of[64, 1e-2]):  # the best budget in hindsight; probes, which cost
+        gain = Estimate.of(of[0, 1e-2] - less)
+        assert gain.mean > 4 * gain.standard_error
