@@ -175,6 +175,7 @@ def test_the_ridge_hardly_matters_on_the_shipped_log(monkeypatch):
     for interval, ridge in rules:
         changed = Estimate.of(of[interval, ridge] - of[interval, 1e-2])
         assert abs(changed.mean) < 0.003 + 4 * changed.standard_error
-    for less in (max(played[len(rules) :], key=np.mean), of[64, 1e-2]):  # the best budget in hindsight; probes, which cost
+    best_budget = max(played[len(rules) :], key=np.mean)  # in hindsight
+    for less in (best_budget, of[64, 1e-2]):
         gain = Estimate.of(of[0, 1e-2] - less)
         assert gain.mean > 4 * gain.standard_error
