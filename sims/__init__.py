@@ -3,9 +3,10 @@
 from sims.comparison import Comparison, Row, compare
 from sims.estimates import Estimate
 from sims.first_finish import first_finish
+from sims.precision import PrecisionNotReached
 from sims.replay import play_rules, replay, replay_worlds
 from sims.results import Result, difference
-from sims.simulate import PrecisionNotReached, draw, simulate
+from sims.simulate import draw, simulate
 
 __all__ = [
     "Comparison",

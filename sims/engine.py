@@ -11,7 +11,7 @@ chances come from functions of float32 that may round differently: such results 
 sample, and the digest tells when the worlds are not the same.
 """
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import equinox as eqx
@@ -19,21 +19,84 @@ import jax
 import jax.numpy as jnp
 import jax.random as jr
 import numpy as np
+from jax.experimental import multihost_utils
+from jax.sharding import AxisType, Mesh, PartitionSpec
 
-BLOCK = 4096
+from sims.precision import BLOCK
+
 FAMILY_BLOCK = 1024  # of worlds that many policies are played through: fewer, for memory and for short logs
+AXIS = "block"
+
+
+def mesh_of(devices: Sequence[jax.Device]) -> Mesh:
+    """The devices in a row, one block each; those of all processes where `jax.distributed` is started."""
+    return jax.make_mesh((len(devices),), (AXIS,), axis_types=(AxisType.Auto,), devices=devices)
+
+
+def one_device() -> Mesh:
+    """A device of this process, by itself."""
+    return mesh_of(jax.local_devices()[:1])
+
+
+def _each_block(mesh: Mesh, compute: Callable, shared: tuple, blocks: tuple = ()) -> Any:
+    """Run the same program on every device: `compute(*shared, *blocks)`, its own row of each of the `blocks`."""
+    arrays, static = eqx.partition(shared, eqx.is_array)
+
+    def own(arrays: Any, blocks: Any) -> Any:
+        found = compute(*eqx.combine(arrays, static), *jax.tree.map(lambda leaf: leaf[0], blocks))
+        return jax.tree.map(lambda leaf: leaf[None], found)
+
+    specs = PartitionSpec(), PartitionSpec(AXIS)
+    return jax.shard_map(own, mesh=mesh, in_specs=specs, out_specs=specs[1], check_vma=False)(arrays, blocks)
+
+
+def own_first(first: Any) -> Any:
+    """The first replica of this device's block, where `first` is that of the first device's."""
+    return first + BLOCK * jax.lax.axis_index(AXIS)
 
 
 @eqx.filter_jit
-def draw_block(problem: Any, key: Any, first: Any) -> Any:
-    """Draw the worlds of replicas first, ..., first + BLOCK - 1."""
-    return jax.vmap(lambda index: problem.draw(jr.fold_in(key, index)))(first + jnp.arange(BLOCK))
+def draw_blocks(problem: Any, key: Any, first: Any, mesh: Mesh) -> Any:
+    """Draw the worlds of replicas first, first + 1, ...: a block a device, `[devices, BLOCK]`."""
+
+    def draw(problem: Any, key: Any, first: Any) -> Any:
+        return jax.vmap(lambda index: problem.draw(jr.fold_in(key, index)))(own_first(first) + jnp.arange(BLOCK))
+
+    return _each_block(mesh, draw, (problem, key, first))
 
 
 @eqx.filter_jit
-def play_block(problem: Any, policy: Any, worlds: Any) -> Any:
-    """Play a policy through a block of worlds."""
-    return jax.vmap(lambda world: problem.play(world, policy))(worlds)
+def play_blocks(problem: Any, policy: Any, worlds: Any, mesh: Mesh) -> Any:
+    """Play a policy through a block of worlds a device."""
+
+    def play(problem: Any, policy: Any, worlds: Any) -> Any:
+        return jax.vmap(lambda world: problem.play(world, policy))(worlds)
+
+    return _each_block(mesh, play, (problem, policy), (worlds,))
+
+
+@eqx.filter_jit
+def sum_blocks(values: tuple, centre: Any, first: Any, total: Any, mesh: Mesh) -> tuple:
+    """Sums of each block's values less the centre, `[devices, components]`, and of their products.
+
+    In float32 a sum of 4,096 values is known to some 1e-7 of their spread, the centre being near their mean; which digits are
+    lost differs from block to block, so the mean of many is known better. Replicas from `total` on do not count.
+    """
+
+    def add_up(centre: Any, first: Any, total: Any, values: tuple) -> tuple:
+        counts = own_first(first) + jnp.arange(BLOCK) < total
+        away = jnp.stack([jnp.where(counts, value.astype(centre.dtype), 0) for value in values])
+        away = jnp.where(counts, away - centre[:, None], 0)
+        return away.sum(axis=1), jnp.matmul(away, away.T, precision="highest")
+
+    return _each_block(mesh, add_up, (centre, first, total), (values,))
+
+
+def gather(tree: Any) -> Any:
+    """Arrays of all devices as NumPy's, the same in every process."""
+    if jax.process_count() > 1:
+        return multihost_utils.process_allgather(tree, tiled=True)
+    return jax.tree.map(np.asarray, tree)
 
 
 @eqx.filter_jit
@@ -57,7 +120,6 @@ def evaluate(problem: Any, method: str, worlds: Any) -> Any:
     return jax.tree.map(lambda *blocks: np.concatenate(blocks), *parts)
 
 
-@eqx.filter_jit
 def digest_block(worlds: Any, first: Any) -> Any:
     """Hash each world of a block with its index, and add the hashes up: the order of computing does not matter.
 
@@ -92,20 +154,21 @@ def blocks_of(worlds: Any, size: int = BLOCK) -> Iterator[tuple[int, int, Any]]:
         yield first, count, jax.tree.map(lambda leaf: jnp.asarray(np.asarray(leaf)[index]), worlds)  # noqa: B023
 
 
-class Digest:
-    """The running sum of the hashes of worlds."""
+@eqx.filter_jit
+def digest_blocks(worlds: Any, first: Any, total: Any, mesh: Mesh) -> Any:
+    """The sum of the hashes of each block's worlds, `[devices, 2]`, modulo 2^32; of replicas from `total` on there is none.
 
-    def __init__(self) -> None:
-        self._total = np.zeros(2, np.uint64)
+    The problem's index is left out: it numbers a model's problems here and a log's there.
+    """
 
-    def add(self, worlds: Any, first: int, count: int) -> None:
-        """Add the first `count` worlds of a block.
-
-        The problem's index is left out: it numbers a model's problems here and a log's there.
-        """
+    def add_up(first: Any, total: Any, worlds: Any) -> Any:
         worlds = worlds._replace(problem=jnp.zeros_like(worlds.problem))
-        hashes = np.asarray(digest_block(worlds, jnp.int32(first)))[:, :count]
-        self._total += hashes.astype(np.uint64).sum(axis=1)
+        counts = own_first(first) + jnp.arange(BLOCK) < total
+        return jnp.where(counts, digest_block(worlds, own_first(first)), jnp.uint32(0)).sum(axis=1, dtype=jnp.uint32)
 
-    def __str__(self) -> str:
-        return "".join(f"{int(word) % 2**64:016x}" for word in self._total)
+    return _each_block(mesh, add_up, (first, total), (worlds,))
+
+
+def digest_text(sums: np.ndarray) -> str:
+    """The digest of worlds, of the sums over their blocks, `[2]` or `[blocks, 2]`."""
+    return "".join(f"{int(word):016x}" for word in sums.astype(np.uint64).reshape(-1, 2).sum(axis=0))

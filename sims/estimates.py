@@ -78,6 +78,38 @@ class Estimate:
         beating = _linearised(np.sum(1 - share_below(positive), axis=1, where=negative), negative.sum(axis=1))
         return cls.of(beaten + beating - beaten.mean())  # both have the mean asked for
 
+    @classmethod
+    def quantile(cls, values: np.ndarray, prob: float) -> Self:
+        """Estimate a quantile of independent values `[units]`.
+
+        The error is half the distance between the order statistics one standard error of the binomial count away on either
+        side: no density is estimated (Conover, "Practical Nonparametric Statistics", 1999, section 3.2).
+
+        Raises:
+            ValueError: for no values, or a probability that is not between 0 and 1.
+        """
+        _require_inside(prob)
+        ordered = np.sort(np.asarray(values, np.float64))
+        count = ordered.size
+        if count == 0:
+            raise ValueError("values: expected at least one, got none")
+        step = math.sqrt(prob * (1 - prob) / count)
+        below, value, above = np.quantile(ordered, np.clip([prob - step, prob, prob + step], 0, 1))
+        return cls(float(value), float(above - below) / 2, count)
+
+    @classmethod
+    def tail_mean(cls, values: np.ndarray, prob: float) -> Self:
+        """Estimate the mean of the largest 1 - `prob` of independent values `[units]`: the expected shortfall, or CVaR.
+
+        It is q + E[(x - q)+] / (1 - prob) at the quantile q, and flat in q there, so that the quantile's own error does not count
+        to first order (Rockafellar and Uryasev, "Optimization of conditional value-at-risk", 2000).
+
+        Raises:
+            ValueError: as `quantile`.
+        """
+        quantile = cls.quantile(values, prob).mean
+        return cls.of(quantile + np.maximum(np.asarray(values, np.float64) - quantile, 0) / (1 - prob))
+
     def interval(self, confidence: float = 0.95) -> tuple[float, float]:
         """Return the two-sided interval of a normal mean, of Student's t with few units."""
         tail = (1 + confidence) / 2
@@ -91,6 +123,11 @@ class Estimate:
 
     def __str__(self) -> str:
         return plus_minus(self)
+
+
+def _require_inside(prob: float) -> None:
+    if not 0 < prob < 1:
+        raise ValueError(f"prob: expected a number between 0 and 1, got {prob!r}")
 
 
 def _linearised(numerator: np.ndarray, denominator: np.ndarray) -> np.ndarray:

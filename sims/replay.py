@@ -7,7 +7,7 @@ from typing import Any
 import jax
 import numpy as np
 
-from sims.engine import FAMILY_BLOCK, Digest, blocks_of, play_block, play_family
+from sims.engine import FAMILY_BLOCK, blocks_of, digest_blocks, digest_text, one_device, play_blocks, play_family
 from sims.results import Result
 from stopping.policies import parameters
 from stopping.problems import admit, as_pytree, stack
@@ -40,14 +40,15 @@ def replay_worlds(problem: Any, policy: Any, worlds: Any) -> Result:
     admit(problem, policy)
     num_units, num_orders = jax.tree.leaves(worlds)[0].shape[:2]
     flat = jax.tree.map(lambda leaf: np.asarray(leaf).reshape(-1, *leaf.shape[2:]), worlds)
-    pytree, digest, parts = as_pytree(policy), Digest(), []
+    pytree, mesh, digests, parts = as_pytree(policy), one_device(), [], []
     for first, count, block in blocks_of(flat):
-        digest.add(block, first, count)
-        outcome = play_block(problem, pytree, block)
-        parts.append({name: np.asarray(values, np.float64)[:count] for name, values in outcome._asdict().items()})
+        worlds = jax.tree.map(lambda leaf: leaf[None], block)
+        digests.append(np.asarray(digest_blocks(worlds, np.int32(first), np.int32(first + count), mesh))[0])
+        outcome = play_blocks(problem, pytree, worlds, mesh)
+        parts.append({name: np.asarray(values[0], np.float64)[:count] for name, values in outcome._asdict().items()})
     shape = (num_units, num_orders)
     values = {name: np.concatenate([part[name] for part in parts]).reshape(shape).mean(axis=1) for name in parts[0]}
-    return Result(values, str(digest), f"replay of {policy}")
+    return Result(values, digest_text(np.stack(digests)), f"replay of {policy}")
 
 
 def play_rules(problem: Any, policies: Sequence[Any], worlds: Any, components: Sequence[str]) -> dict[str, np.ndarray]:

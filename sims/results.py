@@ -1,12 +1,13 @@
 """What a simulation or a replay gives: estimates, the values behind them, and which worlds they stand on."""
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from sims.estimates import Estimate
+from sims.moments import Moments
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -23,14 +24,20 @@ class Result:
 
     Attributes:
         values: by component of the problem's outcome (`utility`, `correct`, `..._tokens`, ...), one value for each
-            independent unit: a replica, or a problem of a log averaged over its orders; float64 `[units]`.
+            independent unit: a replica, or a problem of a log averaged over its orders; float64 `[units]`. Of a simulation of
+            more than 2^20 worlds those of the first, a fair sample of all.
         digest: of the worlds: two results can be subtracted if theirs agree.
         title: what was run, for people.
+        moments: of all units, where `values` may hold some only.
+        compile_seconds, run_seconds: what a simulation took, compiling apart.
     """
 
     values: dict[str, np.ndarray]
     digest: str
     title: str
+    moments: Moments | None = None
+    compile_seconds: float = 0.0
+    run_seconds: float = 0.0
 
     def __getattr__(self, name: str) -> Estimate:
         if name.startswith("_") or name not in self.values:
@@ -42,12 +49,39 @@ class Result:
     @cached_property
     def estimates(self) -> dict[str, Estimate]:
         """The mean of each component that is a quantity."""
-        return {name: Estimate.of(values) for name, values in self.values.items() if name not in LABELS}
+        names = [name for name in self.values if name not in LABELS]
+        if self.moments is not None and self.moments.count > self.num_kept:
+            return {name: self.moments.estimate(name) for name in names}
+        return {name: Estimate.of(self.values[name]) for name in names}
+
+    @property
+    def num_kept(self) -> int:
+        """Units whose values are kept."""
+        return len(next(iter(self.values.values())))
+
+    @property
+    def num_units(self) -> int:
+        """Independent units."""
+        return self.num_kept if self.moments is None else self.moments.count
+
+    def ratio(self, numerator: str, denominator: str) -> Estimate:
+        """The ratio of the means of two components: tokens for each right answer, say."""
+        names = (numerator, denominator)
+        moments = self.moments or Moments.of(names, np.stack([self.values[name] for name in names]))
+        return moments.ratio(*names)
+
+    def quantile(self, name: str, prob: float) -> Estimate:
+        """A quantile of a component over the units that are kept; see `Estimate.quantile`."""
+        return Estimate.quantile(self.values[name], prob)
+
+    def tail_mean(self, name: str, prob: float) -> Estimate:
+        """The mean of a component in the worst 1 - `prob` of the units that are kept (CVaR); see `Estimate.tail_mean`."""
+        return Estimate.tail_mean(self.values[name], prob)
 
     @property
     def num_unsupported(self) -> float:
         """Units in which the policy went past what the log holds (fractions of a unit where it has several orders)."""
-        return float(self.values["unsupported"].sum())
+        return self.estimates["unsupported"].mean * self.num_units
 
     def at_most(self, **more: float) -> "Result":
         """Return the result of the components named alone, had so much come on top in every unsupported unit.
@@ -56,9 +90,8 @@ class Result:
         """
         unsupported = self.values["unsupported"]
         values = {name: self.values[name] + most * unsupported for name, most in more.items()}
-        return replace(
-            self, values={**values, "unsupported": np.zeros_like(unsupported)}, title=f"{self.title}, at most"
-        )
+        values["unsupported"] = np.zeros_like(unsupported)
+        return Result(values, self.digest, f"{self.title}, at most")
 
     def summary(self) -> dict[str, Any]:
         """Return title and figures in plain numbers, as an artifact's evidence."""
@@ -76,7 +109,7 @@ class Result:
     def __repr__(self) -> str:
         shown = [name for name in self.estimates if name != "unsupported" or self.num_unsupported]
         figures = ", ".join(f"{name} {self.estimates[name]}" for name in shown)
-        return f"Result of the {self.title}, {len(next(iter(self.values.values()))):,} units:\n  {figures}"
+        return f"Result of the {self.title}, {self.num_units:,} units:\n  {figures}"
 
 
 def difference(a: Result, b: Result) -> dict[str, Estimate]:

@@ -6,7 +6,7 @@ import pytest
 
 import sims
 import stopping
-from sims.engine import BLOCK, draw_block, play_block
+from sims.engine import BLOCK, draw_blocks, play_blocks
 from stopping.makespan import first_finish_curve, majority_curve
 from stopping.models import Answers, LengthCorrectness
 from stopping.policies import FirstFinish, FixedSamples, Margin, TokenBudget, UnanimousWindow, VoteTable
@@ -103,11 +103,11 @@ def test_precision_on_demand():
 def test_one_program_for_all_values_of_a_rule():
     problem = Sampling(MODEL, 7)
     sims.simulate(jax.random.key(0), problem, Margin(1), num_replicas=10)
-    before = draw_block._cached._cache_size(), play_block._cached._cache_size()
+    before = draw_blocks._cached._cache_size(), play_blocks._cached._cache_size()
     for votes in (2, 3):
         sims.simulate(jax.random.key(votes), problem, Margin(votes), num_replicas=2 * BLOCK)
         sims.simulate(jax.random.key(votes), Sampling(MODEL, 7, price_per_token=1e-6), Margin(votes), num_replicas=10)
-    assert (draw_block._cached._cache_size(), play_block._cached._cache_size()) == before
+    assert (draw_blocks._cached._cache_size(), play_blocks._cached._cache_size()) == before
 
 
 @pytest.mark.parametrize(
