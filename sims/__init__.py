@@ -1,5 +1,6 @@
 """Monte Carlo: the only place that batches worlds."""
 
+from sims.bands import Band
 from sims.comparison import Comparison, Row, compare
 from sims.estimates import Estimate
 from sims.first_finish import first_finish
@@ -7,13 +8,17 @@ from sims.precision import PrecisionNotReached
 from sims.replay import play_rules, replay, replay_worlds
 from sims.results import Result, difference
 from sims.simulate import draw, simulate
+from sims.sweep import Search, Sweep, search, sweep
 
 __all__ = [
+    "Band",
     "Comparison",
     "Estimate",
     "PrecisionNotReached",
     "Result",
     "Row",
+    "Search",
+    "Sweep",
     "compare",
     "difference",
     "draw",
@@ -21,5 +26,7 @@ __all__ = [
     "play_rules",
     "replay",
     "replay_worlds",
+    "search",
     "simulate",
+    "sweep",
 ]

@@ -1,0 +1,70 @@
+"""Intervals that hold all at once: for curves, and for many differences of one grid."""
+
+from dataclasses import dataclass
+from typing import Self
+
+import numpy as np
+
+NUM_DRAWS = 4000
+MOST_UNITS = 8192  # a critical value is known well enough from so many
+
+
+@dataclass(frozen=True, eq=False)
+class Band:
+    """A curve with an interval at each point, all of which hold with the confidence stated.
+
+    Attributes:
+        mean, standard_error, low, high: `[points]`.
+        confidence: that the truth lies inside everywhere.
+        critical: how many standard errors wide, either side: 1.96 for one point at 95 %, more for many.
+    """
+
+    mean: np.ndarray
+    standard_error: np.ndarray
+    low: np.ndarray
+    high: np.ndarray
+    confidence: float
+    critical: float
+
+    @classmethod
+    def of(cls, values: np.ndarray, confidence: float = 0.95) -> Self:
+        """The means of values `[units, points]`, over independent units."""
+        values = np.asarray(values, np.float64)
+        if values.ndim != 2 or len(values) < 2:
+            raise ValueError(f"values: expected [units, points] with two units or more, got shape {values.shape}")
+        error = values.std(axis=0, ddof=1) / np.sqrt(len(values))
+        return cls.around(values.mean(axis=0), error, critical_value(values, confidence), confidence)
+
+    @classmethod
+    def around(cls, mean: np.ndarray, standard_error: np.ndarray, critical: float, confidence: float) -> Self:
+        """Intervals of one width in standard errors."""
+        half = critical * standard_error
+        return cls(mean, standard_error, mean - half, mean + half, confidence, critical)
+
+
+def critical_value(values: np.ndarray, confidence: float) -> float:
+    """Quantile of the largest of all points' |mean - truth| in standard errors, for values `[units, points]`.
+
+    By the multiplier bootstrap: standard scores times normal numbers, one a unit, have the correlation of the means. Its own
+    Monte Carlo error is about .02 at 95 %; the draws have a fixed seed. Points that do not vary have no error and no say.
+
+    References:
+        Chernozhukov, Chetverikov and Kato, "Gaussian approximations and multiplier bootstrap for maxima of sums of
+        high-dimensional random vectors", Annals of Statistics (2013).
+
+    Raises:
+        ValueError: if the confidence is not between 0 and 1.
+    """
+    if not 0 < confidence < 1:
+        raise ValueError(f"confidence: expected a number between 0 and 1, got {confidence!r}")
+    values = np.asarray(values, np.float32)[:MOST_UNITS]
+    away, spread = values - values.mean(axis=0), values.std(axis=0)
+    varied = spread > 1e-6 * np.abs(values).max(axis=0, initial=0)
+    if not varied.any():
+        return 0.0
+    scores = away[:, varied] / spread[varied] / np.sqrt(np.float32(len(values)))
+    random = np.random.default_rng(0)
+    largest = [
+        np.abs(random.standard_normal((NUM_DRAWS // 8, len(values)), np.float32) @ scores).max(axis=1) for _ in range(8)
+    ]
+    return float(np.quantile(np.concatenate(largest), confidence))

@@ -1,0 +1,258 @@
+"""Grids of policies and prices on the same worlds, and a search that plays fewer policies through more worlds."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Key
+
+from sims.bands import Band, critical_value
+from sims.engine import digest_blocks, draw_blocks, gather, mesh_of, one_device, play_blocks
+from sims.estimates import Estimate
+from sims.precision import BLOCK
+from stopping.policies.policy import whole_number
+from stopping.problems import admit, as_pytree
+
+COMPONENTS = ("utility", "correct", "total_tokens", "latency_tokens")
+
+
+@dataclass(frozen=True, eq=False)
+class Sweep:
+    """What every policy comes to at all prices, on the same worlds.
+
+    Attributes:
+        policies: as they were given.
+        baseline: the index of the one that all are compared with.
+        count: worlds.
+        mean, standard_error: by component, `[prices, policies]`.
+        differences: of utility, policy less baseline, at each price: a band over the policies, all of whose intervals hold at
+            once, those of other prices too.
+    """
+
+    policies: tuple[Any, ...]
+    baseline: int
+    count: int
+    mean: dict[str, np.ndarray]
+    standard_error: dict[str, np.ndarray]
+    differences: tuple[Band, ...]
+
+    def estimate(self, component: str, policy: int, price: int = 0) -> Estimate:
+        """One figure of the grid."""
+        figures = self.mean[component][price, policy], self.standard_error[component][price, policy]
+        return Estimate(float(figures[0]), float(figures[1]), self.count)
+
+    def best(self, price: int = 0) -> Any:
+        """The policy whose utility is largest; seen on the worlds it is chosen on, it looks a little better than it is."""
+        return self.policies[int(np.argmax(self.mean["utility"][price]))]
+
+    def __repr__(self) -> str:
+        best = int(np.argmax(self.mean["utility"][0]))
+        first = f"{self.policies[best]}, utility {self.estimate('utility', best)}"
+        return f"Sweep of {len(self.policies)} policies at {len(self.differences)} prices, {self.count:,} worlds; best: {first}"
+
+
+def sweep(
+    key: Key[Array, ""],
+    problem: Any,
+    policies: Sequence[Any],
+    *,
+    num_replicas: int,
+    baseline: int = 0,
+    confidence: float = 0.95,
+    devices: Sequence[jax.Device] | None = None,
+) -> Sweep:
+    """Play many policies, at many prices, through the same worlds.
+
+    The worlds are those that `simulate` draws with this key. Policies of one class share one compiled program, at all prices.
+
+    Args:
+        key: of the worlds.
+        problem: a problem with a model; or many that differ in their prices alone (`[problem.priced(p) for p in prices]`).
+        policies: any that the problem admits.
+        num_replicas: worlds.
+        baseline: index of the policy that all are compared with.
+        confidence: that all intervals of differences hold.
+        devices: as of `simulate`.
+
+    Raises:
+        PolicyMismatch: if a policy needs a signal, an action or more traces than the problem has.
+        ValueError: if there is no policy, the baseline is none of them, or the problems do not draw the same worlds.
+    """
+    grid = _Grid(key, problem, policies, baseline, devices)
+    sums = grid.play(0, whole_number("num_replicas", num_replicas, 1))
+    return sums.sweep(grid.policies, baseline, confidence)
+
+
+@dataclass(frozen=True)
+class Round:
+    """One round of a search: how many policies were left, and through how many worlds they were played."""
+
+    num_policies: int
+    num_replicas: int
+
+
+@dataclass(frozen=True, eq=False)
+class Search:
+    """What a search found.
+
+    Attributes:
+        policy: the last one left.
+        gain: its utility less the baseline's, on worlds that had no say in the search.
+        utility: on the same worlds.
+        rounds: what was played.
+    """
+
+    policy: Any
+    gain: Estimate
+    utility: Estimate
+    rounds: tuple[Round, ...]
+
+    def __repr__(self) -> str:
+        return f"Search({self.policy}, utility {self.utility}, gain {self.gain}, {len(self.rounds)} rounds)"
+
+
+def search(
+    key: Key[Array, ""],
+    problem: Any,
+    policies: Sequence[Any],
+    *,
+    num_replicas: int,
+    baseline: int = 0,
+    devices: Sequence[jax.Device] | None = None,
+) -> Search:
+    """Find the policy of largest utility by sequential halving over worlds.
+
+    Each round plays those left through new worlds, the same for all, twice as many as the round before, and keeps the better half
+    by all their worlds. So no round costs more than the first, and of m policies the last two are told apart on m / 2 times as
+    many worlds as the first round had.
+
+    Args:
+        key: of the worlds.
+        problem: a problem with a model.
+        policies: any that the problem admits.
+        num_replicas: worlds of the first round, rounded up to blocks of 4,096; as many as the last round had score the winner.
+        baseline: index of the policy that the winner is compared with.
+        devices: as of `simulate`.
+
+    Raises:
+        PolicyMismatch, ValueError: as `sweep`.
+
+    References:
+        Karnin, Koren and Somekh, "Almost Optimal Exploration in Multi-Armed Bandits" (ICML 2013), algorithm 1.
+    """
+    worlds = -(-whole_number("num_replicas", num_replicas, 1) // BLOCK) * BLOCK
+    left, grid = list(policies), _Grid(key, problem, policies, baseline, devices)
+    first, total, rounds = 0, None, []
+    while True:
+        rounds.append(Round(len(left), worlds))
+        own = _Grid(key, problem, left, 0, devices).play(first, worlds)
+        total = own if total is None else total.merge(own)
+        first += worlds
+        order = np.argsort(-total.mean[0, 0], kind="stable")[: -(-len(left) // 2)]
+        left = [left[index] for index in order]
+        if len(left) == 1:
+            break
+        total, worlds = total.take(order), 2 * worlds
+    pair = (grid.policies[baseline], left[0])
+    scored = _Grid(key, problem, pair, 0, devices).play(first, worlds).sweep(pair, 0, 0.95)
+    band = scored.differences[0]
+    gain = Estimate(float(band.mean[1]), float(band.standard_error[1]), worlds)
+    return Search(left[0], gain, scored.estimate("utility", 1), tuple(rounds))
+
+
+@dataclass(frozen=True, eq=False)
+class _Sums:
+    """Moments of all figures of the grid: the components', then the difference of utility.
+
+    Attributes:
+        count: worlds.
+        mean, square: means, and sums of squares about them; `[components + 1, prices, policies]`, float64.
+        sample: differences of utility in the first block, `[worlds, prices, policies]`.
+    """
+
+    count: int
+    mean: np.ndarray
+    square: np.ndarray
+    sample: np.ndarray
+
+    def merge(self, other: "_Sums") -> "_Sums":
+        """Of both sets of worlds; see `sims.moments`."""
+        count = self.count + other.count
+        step = other.mean - self.mean
+        between = step**2 * (self.count * other.count / count)
+        mean = self.mean + step * (other.count / count)
+        return _Sums(count, mean, self.square + other.square + between, self.sample)
+
+    def take(self, policies: np.ndarray) -> "_Sums":
+        """Of some of the policies."""
+        return _Sums(self.count, self.mean[..., policies], self.square[..., policies], self.sample[..., policies])
+
+    def sweep(self, policies: Sequence[Any], baseline: int, confidence: float) -> Sweep:
+        """The figures, with their errors."""
+        error = np.sqrt(self.square / max(self.count - 1, 1) / self.count)
+        critical = critical_value(self.sample.reshape(len(self.sample), -1), confidence)
+        bands = [Band.around(*pair, critical, confidence) for pair in zip(self.mean[-1], error[-1], strict=True)]
+        mean, errors = (dict(zip(COMPONENTS, figures, strict=False)) for figures in (self.mean, error))
+        return Sweep(tuple(policies), baseline, self.count, mean, errors, tuple(bands))
+
+
+class _Grid:
+    """Policies at prices: each is played by the program of its class."""
+
+    def __init__(
+        self, key: Any, problem: Any, policies: Sequence[Any], baseline: int, devices: Sequence[jax.Device] | None
+    ) -> None:
+        self.policies, self._key = tuple(policies), key
+        self._problems = list(problem) if isinstance(problem, Sequence) else [problem]
+        if not self.policies or not self._problems:
+            raise ValueError("policies: expected at least one, at one price, got none")
+        for policy in self.policies:
+            admit(self._problems[0], policy)
+        self._baseline = whole_number("baseline", baseline, 0, len(self.policies) - 1)
+        self._devices = list(jax.devices() if devices is None else devices)
+        if len(self._problems) > 1 and len(draws := {_digest(key, each) for each in self._problems}) > 1:
+            raise ValueError(f"problems: expected the same worlds of all, got {len(draws)} different draws")
+
+    def play(self, first: int, count: int) -> _Sums:
+        """Play all through `count` worlds from number `first` on."""
+        mesh = mesh_of(self._devices if jax.process_count() > 1 else self._devices[: -(-count // BLOCK)])
+        total: _Sums | None = None
+        for start in range(first, first + count, mesh.size * BLOCK):
+            counts = np.clip(first + count - start - BLOCK * np.arange(mesh.size), 0, BLOCK)
+            worlds = draw_blocks(self._problems[0], self._key, np.int32(start), mesh)
+            rows = [self._play_policies(problem, worlds, counts, mesh) for problem in self._problems]
+            mean, square, difference = (np.stack(parts, axis=-2) for parts in zip(*rows, strict=True))
+            for row in np.flatnonzero(counts):
+                sample = difference[row, : counts[row] if total is None else 0]
+                block = _Sums(int(counts[row]), mean[row], square[row], sample)
+                total = block if total is None else total.merge(block)
+        assert total is not None
+        return total
+
+    def _play_policies(self, problem: Any, worlds: Any, counts: np.ndarray, mesh: Any) -> list[np.ndarray]:
+        """Means and squares, `[devices, figures, policies]`, and differences, `[devices, worlds, policies]`."""
+        outcomes = [play_blocks(problem, as_pytree(policy), worlds, mesh) for policy in self.policies]
+        figures = [tuple(getattr(outcome, name) for name in COMPONENTS) for outcome in outcomes]
+        reduced = [_reduce(each, figures[self._baseline][0], counts) for each in figures]
+        means, squares, differences = (np.stack(parts, axis=-1) for parts in zip(*gather(reduced), strict=True))
+        return [means.astype(np.float64), squares.astype(np.float64), differences]
+
+
+@jax.jit
+def _reduce(figures: tuple, baseline: Array, counts: Array) -> tuple[Array, Array, Array]:
+    """Means, squares about them, `[devices, figures]`, and differences of utility, `[devices, BLOCK]`."""
+    difference = figures[0] - baseline
+    values = jnp.stack([each.astype(difference.dtype) for each in (*figures, difference)], axis=1)
+    counted = (jnp.arange(BLOCK) < counts[:, None])[:, None]
+    mean = jnp.where(counted, values, 0).sum(axis=-1) / jnp.maximum(counts, 1)[:, None]
+    square = jnp.where(counted, (values - mean[..., None]) ** 2, 0).sum(axis=-1)
+    return mean, square, difference
+
+
+def _digest(key: Any, problem: Any) -> bytes:
+    mesh = one_device()
+    worlds = draw_blocks(problem, key, np.int32(0), mesh)
+    return bytes(np.asarray(digest_blocks(worlds, np.int32(0), np.int32(BLOCK), mesh)))
