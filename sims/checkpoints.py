@@ -130,6 +130,7 @@ def _text(standing: Standing, run: str) -> str:
             "centre": _hex(standing.centre),
             "mean": _hex(moments.mean),
             "comoment": _hex(moments.comoment),
+            "fourth": _hex(moments.fourth),
             "digest": [int(word) for word in standing.digest],
         }
     )
@@ -145,7 +146,7 @@ def _read(path: Path) -> tuple[Standing, str]:
     body = json.loads(whole["body"])
     names = tuple(body["names"])
     square = np.reshape(_numbers(body["comoment"]), (len(names), len(names)))
-    moments = Moments(names, body["count"], _numbers(body["mean"]), square)
+    moments = Moments(names, body["count"], _numbers(body["mean"]), square, _numbers(body["fourth"]))
     digest = np.array(body["digest"], np.uint64)
     return Standing(body["num_blocks"], _numbers(body["centre"]).astype(np.float32), moments, digest), body["run"]
 

@@ -1,9 +1,11 @@
 """When a simulation has run long enough, and how far it still is.
 
-A rule that looks at the error after every block and stops as soon as it is small stops early when the error is small by luck: its
-intervals then hold the truth too rarely. So the error is looked at after 1, 2, 4, ... blocks of 4,096 worlds only. A handful of
-looks, each at twice the data of the one before, leaves the last estimate close to normal (Chow and Robbins, "On the asymptotic
-theory of fixed-width sequential confidence intervals", 1965); `stopping study precision` measures what is left.
+A rule that stops as soon as the error looks small stops early when it looks small by luck, and its intervals then hold the truth
+too rarely (on such rules: Chow and Robbins, "On the asymptotic theory of fixed-width sequential confidence intervals", 1965). Two
+things stand against it. The error is looked at after 1, 2, 4, ... blocks of 4,096 worlds only: a handful of looks, each at twice
+the data. And it must be small for certain: what counts is what it would be, were the variance two standard errors larger than it
+looks.
+`stopping study precision` measures what is left.
 """
 
 import time
@@ -95,12 +97,12 @@ class Goal:
             return self.num_replicas
         if self.max_seconds is not None:
             return moments.count * self.max_seconds / max(time.monotonic() - self.started, 1e-9)
-        estimate = moments.estimate(self.component)
+        estimate, error = moments.estimate(self.component), moments.largest_error(self.component)
         if estimate.standard_error == 0:
             return UNVARIED
         relative = (self.relative_error or 0) * abs(estimate.mean)
         wanted = relative if self.standard_error is None else self.standard_error
-        return moments.count * (estimate.standard_error / wanted) ** 2 if wanted else float("inf")
+        return moments.count * (error / wanted) ** 2 if wanted else float("inf")
 
 
 def same_everywhere(answer: bool) -> bool:

@@ -117,7 +117,7 @@ class _Block:
         values: of each component, `[worlds]`; None where they are not kept.
         names: of the components that have a mean.
         count: worlds that count.
-        centre, sums, products, digest: as of `sum_blocks` and `digest_blocks`.
+        centre, sums, products, fourth, digest: as of `sum_blocks` and `digest_blocks`.
     """
 
     index: int
@@ -127,13 +127,14 @@ class _Block:
     centre: np.ndarray
     sums: np.ndarray
     products: np.ndarray
+    fourth: np.ndarray
     digest: np.ndarray
 
     def added_to(self, standing: Standing | None) -> Standing:
         """How far the run is with this block; in float64."""
         sums, products = self.sums.astype(np.float64), self.products.astype(np.float64)
         mean, comoment = self.centre + sums / self.count, products - np.outer(sums, sums) / self.count
-        own = Moments(self.names, self.count, mean, comoment)
+        own = Moments(self.names, self.count, mean, comoment, self.fourth.astype(np.float64))
         digest = self.digest.astype(np.uint64)
         if standing is None:
             return Standing(1, self.centre, own, digest)
@@ -179,14 +180,15 @@ class _Run:
 
     def _collected(self, index: int, end: int, centre: np.ndarray, computed: tuple) -> Iterator[_Block]:
         names, outcome, *summed = computed
-        (sums, products), digests = gather(summed)
+        sums, digests = gather(summed)
         values = None if outcome is None else gather(outcome)._asdict()
         for row, block in enumerate(range(index, min(index + self._mesh.size, end))):
             count = min(BLOCK, self._total - block * BLOCK)
             own = None
             if values is not None and block * BLOCK < KEPT:
                 own = {name: each[row, :count].astype(np.float64) for name, each in values.items()}
-            yield _Block(block, own, names, count, centre, sums[row], products[row], digests[row])
+            added, products, fourth = (each[row] for each in sums)
+            yield _Block(block, own, names, count, centre, added, products, fourth, digests[row])
 
 
 def _quantities(outcome: Any) -> tuple[str, ...]:
