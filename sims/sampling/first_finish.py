@@ -78,14 +78,25 @@ def first_finish_totals(
     """
     counts = binomial(num_traces, race.chance)
 
-    def play(index: Array, totals: Totals) -> Totals:
-        element = index * LANES + jnp.arange(LANES)
-        num_right = counts.draw(uniform(pairs(key, element)[0]))
-        score_right, score_wrong = least(key, element, num_right, num_traces)
-        right = race.mean_right + race.scale_right * score_right
-        wrong = race.mean_wrong + race.scale_wrong * score_wrong
+    def address(index: Array | int) -> Int[Array, " lanes"]:
+        return index * LANES + jnp.arange(LANES)
+
+    def count(index: Array | int) -> Int[Array, " lanes"]:
+        return counts.draw(uniform(pairs(key, address(index))[0]))
+
+    def add(totals: Totals, scores: Scores) -> Totals:
+        right = race.mean_right + race.scale_right * scores[0]
+        wrong = race.mean_wrong + race.scale_wrong * scores[1]
         tokens = jnp.exp(jnp.minimum(right, wrong))
         return Totals(totals.correct + (right < wrong), totals.tokens + tokens, totals.tokens_squared + tokens * tokens)
 
+    # Counts, scores and sums of three rounds at once: what is not carried is computed anew by everything that reads it.
+    def play(index: Array, carry: tuple[Totals, Scores, Array]) -> tuple[Totals, Scores, Array]:
+        totals, scores, num_right = carry
+        return add(totals, scores), least(key, address(index - 1), num_right, num_traces), count(index)
+
     zero = jnp.zeros(LANES, jnp.float32)
-    return jax.lax.fori_loop(0, num_rounds, play, Totals(jnp.zeros(LANES, jnp.int32), zero, zero))
+    totals = Totals(jnp.zeros(LANES, jnp.int32), zero, zero)
+    start = (totals, least(key, address(0), count(0), num_traces), count(1))
+    totals, scores, _ = jax.lax.fori_loop(2, num_rounds + 1, play, start)
+    return add(totals, scores)

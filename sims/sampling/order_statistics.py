@@ -20,7 +20,9 @@ Masses = tuple[Float[Array, "..."], Float[Array, "..."]]
 def least_masses(wait: Float[Array, "..."], count: Int[Array, "..."]) -> Masses:
     """Return the masses below and above the least of `count` draws, from one standard exponential; count >= 1."""
     y = wait / count.astype(wait.dtype)
-    return -jnp.expm1(-y), jnp.exp(-y)
+    above = jnp.exp(-y)
+    series = y * (1 - y / 2 * (1 - y / 3 * (1 - y / 4 * (1 - y / 5))))  # 1e-8 at .1; a fraction of the cost of expm1
+    return jnp.where(y < 0.1, series, 1 - above), above
 
 
 def least_normal(wait: Float[Array, "..."], count: Int[Array, "..."]) -> Float[Array, "..."]:

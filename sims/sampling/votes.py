@@ -12,7 +12,7 @@ from jax.scipy.special import xlog1py, xlogy
 from jaxtyping import Array, Float, Int
 from scipy.special import gammaln
 
-UNROLLED = 64  # up to here the comparisons fuse with what makes the uniforms
+UNROLLED = 64
 
 
 class CountLaw(eqx.Module):
@@ -26,17 +26,19 @@ class CountLaw(eqx.Module):
 
     def draw(self, uniform: Float[Array, "..."], *row: Int[Array, "..."]) -> Int[Array, "..."]:
         """Turn uniforms into counts, int32; of a table of laws, each by the law in its row."""
+        if row:
+            return jnp.sum(uniform[..., None] > self.cumulative[row], axis=-1, dtype=jnp.int32)
         draws = self.cumulative.shape[-1]
-        start = jnp.zeros(jnp.broadcast_shapes(uniform.shape, *(index.shape for index in row)), jnp.int32)
 
         def exceed(i: Array | int, count: Array) -> Array:
-            return count + (uniform > self.cumulative[(*row, i)])
+            return count + (uniform > self.cumulative[..., i])
 
+        count = jnp.zeros(jnp.broadcast_shapes(uniform.shape, self.cumulative.shape[:-1]), jnp.int32)
         if draws > UNROLLED:
-            return jax.lax.fori_loop(0, draws, exceed, start)
-        for i in range(draws):
-            start = exceed(i, start)
-        return start
+            return jax.lax.fori_loop(0, draws, exceed, count)
+        for i in range(draws):  # fuses with what makes the uniforms
+            count = exceed(i, count)
+        return count
 
 
 def binomial(num_draws: int, prob: Float[Array, "..."]) -> CountLaw:
