@@ -55,17 +55,19 @@ def least_of_all_traces(
 ) -> Scores:
     """The same law by drawing every trace's score, two a step: what laws without a quantile would take, and a check."""
 
-    def draw(step: Array, least: Scores) -> Scores:
-        right, wrong = least
+    # Both minima are one complex number: as two arrays, each would be a loop of its own that draws all scores anew.
+    def draw(step: Array, least: Array) -> Array:
+        right, wrong = jnp.real(least), jnp.imag(least)
         for trace, score in enumerate(normal_pair(*pairs(key, element, LEAST_STEP + step))):
             index = 2 * step + trace
             is_right, is_trace = index < num_right, index < num_traces
             right = jnp.minimum(right, jnp.where(is_right, score, jnp.inf))
             wrong = jnp.minimum(wrong, jnp.where(is_trace & ~is_right, score, jnp.inf))
-        return right, wrong
+        return jax.lax.complex(right, wrong)
 
     none = jnp.full(jnp.shape(element), jnp.inf, jnp.float32)
-    return jax.lax.fori_loop(0, (num_traces + 1) // 2, draw, (none, none))
+    least = jax.lax.fori_loop(0, (num_traces + 1) // 2, draw, jax.lax.complex(none, none))
+    return jnp.real(least), jnp.imag(least)
 
 
 @partial(jax.jit, static_argnames=("least", "num_traces"))
