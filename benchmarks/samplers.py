@@ -86,7 +86,7 @@ def run() -> Report:
             f"First finish of {NUM_TRACES} traces, {NUM_REPLICAS:,} replicas, accuracy and tokens: sums over replicas, and "
             "none stored. The number of right traces is drawn once, binomially, by everyone.",
             f"NumPy: SFC64, float32, {CHUNK:,} replicas at a time, in place; {SCORES_CHUNK:,} normal scores at a time.",
-            "numba: fast-math, one replica after another; xorshift words of 64 bits, Box-Muller in float32, the count from a table.",
+            "numba: fast-math, one replica after another; xorshift words of 64 bits, Box-Muller in float32, count from a table.",
             "Normal scores are summed by all three; JAX's are drawn in chunks of 2^14 (in one call they cost more).",
             *without,
         ],

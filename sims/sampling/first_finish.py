@@ -78,6 +78,7 @@ def first_finish_totals(
 
     `least` is `least_of_two_groups` or `least_of_all_traces`: the same law.
     """
+    race = jax.tree.map(lambda value: jnp.asarray(value, jnp.float32), race)
     counts = binomial(num_traces, race.chance)
 
     def address(index: Array | int) -> Int[Array, " lanes"]:

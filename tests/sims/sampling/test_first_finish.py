@@ -1,5 +1,6 @@
 """Both samplers against the quadrature of `stopping.makespan`."""
 
+import jax
 import jax.numpy as jnp
 import jax.random as jr
 import numpy as np
@@ -25,3 +26,15 @@ def test_agrees_with_the_quadrature(least, num_traces, chance, shift):
     accuracy = float(exact.accuracy[0, 0])
     assert abs(correct - accuracy) <= 5 * np.sqrt(max(accuracy * (1 - accuracy), 0) / number) + 2e-6
     assert abs(tokens - float(exact.latency_tokens[0, 0])) < 5 * np.sqrt((squared - tokens**2) / number)
+
+
+def test_double_precision_draws_the_same():
+    def totals():
+        race = Race(*(jnp.asarray(value, float) for value in (0.4, 8.0, 8.3, 0.4, 0.5)))
+        return first_finish_totals(jr.key(0), race, jnp.int32(3), least=least_of_two_groups, num_traces=6)
+
+    narrow = totals()
+    with jax.enable_x64(True):
+        wide = totals()
+    assert wide.tokens.dtype == jnp.float32
+    np.testing.assert_allclose(wide.tokens, narrow.tokens, rtol=1e-5)
