@@ -1,23 +1,38 @@
 """First Finish Search by order statistics: the two earliest finishers are drawn, not all n traces.
 
-Of n traces K are right, binomially. The least of K normal scores lies above z with probability (1 - Phi(z))^K, so it
-is Phi^-1(1 - exp(-E / K)) with E exponential: one draw for K traces, with their exact law. The same for the wrong ones
-that answer. The first answer is right if the earlier of the two is.
+Of n traces K are right, by a Beta-binomial law, and of the others so many answer, binomially: two counts from tables. The
+least of K normal scores lies above z with probability (1 - Phi(z))^K, so it is Phi^-1(1 - exp(-E / K)) with E exponential: one
+draw for K traces, with their exact law. The same for the wrong ones that answer. The first answer is right if the earlier of
+the two is.
 """
 
 import hashlib
 from functools import partial
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
 import jax.random as jr
 import numpy as np
-from jaxtyping import Array, Float, Int, Key
+from jaxtyping import Array, Bool, Float, Int, Key
 
-from sims.engine import BLOCK
 from sims.results import Result
+from sims.sampling.normals import normal_pair
+from sims.sampling.order_statistics import least_masses, least_normal
+from sims.sampling.threefry import exponential, pairs, uniform
+from sims.sampling.votes import CountLaw, beta_binomial, binomials
 from stopping.models import LengthCorrectness
 from stopping.models.normal_tails import quantile_below
+
+REPLICAS = 1 << 15  # by one call of the program
+PROBLEM, ANSWERS, EFFECT, WAITS = range(4)  # steps of a replica's address
+
+
+class Counts(NamedTuple):
+    """The laws of how many traces are right, a row a problem, and of how many wrong ones answer, a row a number of right ones."""
+
+    right: CountLaw
+    answering: CountLaw
 
 
 def first_finish(key: Key[Array, ""], model: LengthCorrectness, num_traces: int, *, num_replicas: int) -> Result:
@@ -29,7 +44,8 @@ def first_finish(key: Key[Array, ""], model: LengthCorrectness, num_traces: int,
     Returns:
         A result with `correct`, `answered` and, where answered, `latency_tokens` (0 elsewhere), one value a replica.
     """
-    blocks = [_block(model, num_traces, key, jnp.int32(first)) for first in range(0, num_replicas, BLOCK)]
+    counts = _counts(model, num_traces)
+    blocks = [_block(model, counts, key, jnp.int32(first)) for first in range(0, num_replicas, REPLICAS)]
     names = ("correct", "answered", "latency_tokens")
     values = {
         name: np.concatenate([np.asarray(block[i], np.float64) for block in blocks])[:num_replicas]
@@ -41,30 +57,30 @@ def first_finish(key: Key[Array, ""], model: LengthCorrectness, num_traces: int,
 
 
 @partial(jax.jit, static_argnames="num_traces")
-def _block(model: LengthCorrectness, num_traces: int, key: Key[Array, ""], first: Array) -> tuple[Array, Array, Array]:
-    return jax.vmap(lambda index: _draw(model, num_traces, jr.fold_in(key, index)))(first + jnp.arange(BLOCK))
+def _counts(model: LengthCorrectness, num_traces: int) -> Counts:
+    answers = (1 - model.loop_prob) * (1 - model.no_answer_prob)
+    by_wrong = binomials(num_traces, answers).cumulative
+    return Counts(beta_binomial(num_traces, model.alpha, model.beta), CountLaw(by_wrong[::-1]))
 
 
-def _draw(model: LengthCorrectness, num_traces: int, key: Key[Array, ""]) -> tuple[Array, Array, Array]:
-    key_problem, key_chance, key_effect, key_right, key_answer, key_first = jr.split(key, 6)
-    problem = jr.randint(key_problem, (), 0, model.num_problems)
-    chance = jr.beta(key_chance, model.alpha[problem], model.beta[problem])
-    effect = model.effect[problem] + model.effect_scale[problem] * jr.normal(key_effect)
-    is_right = jr.uniform(key_right, (num_traces,)) < chance
-    answers = jr.uniform(key_answer, (num_traces,)) < (1 - model.loop_prob) * (1 - model.no_answer_prob)
-    num_right, num_wrong = jnp.sum(is_right), jnp.sum(~is_right & answers)
-    waits = jr.exponential(key_first, (2,))
+@jax.jit
+def _block(
+    model: LengthCorrectness, counts: Counts, key: Key[Array, ""], first: Int[Array, ""]
+) -> tuple[Bool[Array, " replicas"], Bool[Array, " replicas"], Float[Array, " replicas"]]:
+    replica = first + jnp.arange(REPLICAS)
+    which, right_share = pairs(key, replica, PROBLEM)
+    problem = (which % jnp.uint32(model.num_problems)).astype(jnp.int32)
+    num_right = counts.right.draw(uniform(right_share), problem)
+    num_wrong = counts.answering.draw(uniform(pairs(key, replica, ANSWERS)[0]), num_right)
+    score, _ = normal_pair(*pairs(key, replica, EFFECT))
+    effect = model.effect[problem] + model.effect_scale[problem] * score
     log_cap = jnp.log(model.cap_tokens)
     limit = (log_cap - effect) / model.scale_right  # right traces end below the cap
-    right = effect + model.scale_right * _least_score(waits[0], num_right, limit)
-    wrong = effect + model.shift + model.scale_wrong * _least_score(waits[1], num_wrong, jnp.inf)
+    wait_right, wait_wrong = (exponential(word) for word in pairs(key, replica, WAITS))
+    least_right = quantile_below(limit, *least_masses(wait_right, jnp.maximum(num_right, 1)))
+    right = jnp.where(num_right > 0, effect + model.scale_right * least_right, jnp.inf)
+    wrong = effect + model.shift + model.scale_wrong * least_normal(wait_wrong, num_wrong)
     wrong = jnp.where(wrong < log_cap, wrong, jnp.inf)
     earliest = jnp.minimum(right, wrong)
     answered = jnp.isfinite(earliest)
     return right < wrong, answered, jnp.where(answered, jnp.exp(jnp.where(answered, earliest, 0.0)), 0.0)
-
-
-def _least_score(wait: Array, count: Int[Array, ""], limit: Array | float) -> Float[Array, ""]:
-    """The least of `count` normal scores, each kept below `limit`; infinity of none."""
-    y = wait / jnp.maximum(count, 1)
-    return jnp.where(count > 0, quantile_below(jnp.asarray(limit, y.dtype), -jnp.expm1(-y), jnp.exp(-y)), jnp.inf)

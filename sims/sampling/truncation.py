@@ -1,0 +1,61 @@
+"""A law between two limits, and one of which more than a cap is not seen."""
+
+import equinox as eqx
+import jax.numpy as jnp
+from jaxtyping import Array, Bool, Float
+
+from sims.sampling.families import AbstractFamily, parameter
+
+
+class Truncated(AbstractFamily):
+    """A family's law given that low < x < high; its quantile maps the uniform, and rejects nothing.
+
+    The mass between the limits is a difference of masses below, or above where the limits lie in the upper half: exact even
+    where both are far out.
+    """
+
+    family: AbstractFamily
+    low: Float[Array, "..."] = eqx.field(converter=parameter)
+    high: Float[Array, "..."] = eqx.field(converter=parameter)
+
+    def masses(self, x: Float[Array, "..."]) -> tuple[Float[Array, "..."], Float[Array, "..."]]:  # noqa: D102
+        (below_low, above_low), (below_high, above_high), mass = self._limits()
+        below, above = self.family.masses(jnp.clip(x, self.low, self.high))
+        high_up = above_low < below_low
+        under = jnp.where(high_up, above_low - above, below - below_low)
+        over = jnp.where(high_up, above - above_high, below_high - below)
+        return jnp.clip(under / mass, 0, 1), jnp.clip(over / mass, 0, 1)
+
+    def log_density(self, x: Float[Array, "..."]) -> Float[Array, "..."]:  # noqa: D102
+        inside = (x > self.low) & (x < self.high)
+        density = self.family.log_density(jnp.where(inside, x, 1)) - jnp.log(self._limits()[2])
+        return jnp.where(inside, density, -jnp.inf)
+
+    def quantile(self, below: Float[Array, "..."], above: Float[Array, "..."] | None = None) -> Float[Array, "..."]:  # noqa: D102
+        (below_low, _), (_, above_high), mass = self._limits()
+        above = 1 - below if above is None else above
+        x = self.family.quantile(below_low + below * mass, above_high + above * mass)
+        return jnp.clip(x, self.low, self.high)
+
+    def _limits(self) -> tuple[tuple[Array, Array], tuple[Array, Array], Array]:
+        low, high = self.family.masses(self.low), self.family.masses(self.high)
+        return low, high, jnp.where(low[1] < low[0], low[1] - high[1], high[0] - low[0])
+
+
+class Censored(eqx.Module):
+    """A family's law of which all that is seen beyond `cap` is that it is beyond."""
+
+    family: AbstractFamily
+    cap: Float[Array, "..."] = eqx.field(converter=parameter)
+
+    def quantile(
+        self, below: Float[Array, "..."], above: Float[Array, "..."] | None = None
+    ) -> tuple[Float[Array, "..."], Bool[Array, "..."]]:
+        """Return what is seen at this mass, at most the cap, and whether it is censored."""
+        x = self.family.quantile(below, above)
+        return jnp.minimum(x, self.cap), x > self.cap
+
+    def log_likelihood(self, x: Float[Array, "..."], censored: Bool[Array, "..."]) -> Float[Array, "..."]:
+        """Return the log-density at x, and where it is censored the log-mass beyond the cap."""
+        seen = self.family.log_density(jnp.where(censored, self.cap, x))
+        return jnp.where(censored, jnp.log(self.family.survival(self.cap)), seen)
