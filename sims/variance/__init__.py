@@ -10,10 +10,21 @@ method when:
   `Antithetic()` where no replicates can be afforded and the integrand is monotone.
 - `controls`: components with known means that go along with what is estimated.
 - `log_weight`: what is rare under the target, drawn where it happens. Read `warnings`: weights that explode are said.
+- `mixture_expectations`: many expectations that want different samplers, from one sample.
 """
 
 from sims.variance.expectation import Expectation, expectation
+from sims.variance.mixture import mixture_expectations
 from sims.variance.points import Antithetic, Independent, LatinHypercube, Sobol
 from sims.variance.weights import WeightReport
 
-__all__ = ["Antithetic", "Expectation", "Independent", "LatinHypercube", "Sobol", "WeightReport", "expectation"]
+__all__ = [
+    "Antithetic",
+    "Expectation",
+    "Independent",
+    "LatinHypercube",
+    "Sobol",
+    "WeightReport",
+    "expectation",
+    "mixture_expectations",
+]

@@ -194,10 +194,15 @@ def evaluate(integrand: Callable[[Array], Any], blocks: Iterable[Array], count: 
 
 @eqx.filter_jit
 def _map(integrand: Callable[[Array], Any], points: Array) -> dict[str, Array]:
-    return jax.lax.map(lambda point: _components(integrand(point)), points, batch_size=min(points.shape[0], BLOCK))
+    return jax.lax.map(lambda point: components(integrand(point)), points, batch_size=min(points.shape[0], BLOCK))
 
 
-def _components(value: Any) -> dict[str, Array]:
+def components(value: Any) -> dict[str, Array]:
+    """The scalars of an integrand's value by name.
+
+    Raises:
+        ValueError: naming a component that is no scalar.
+    """
     found = value._asdict() if hasattr(value, "_asdict") else value if isinstance(value, dict) else {"value": value}
     for name, component in found.items():
         if jnp.shape(component):

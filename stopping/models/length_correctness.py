@@ -157,7 +157,14 @@ class LengthCorrectness(eqx.Module):
         return problem, self._traces(chance, effect, *of_traces)
 
     def _traces(
-        self, chance: Array, effect: Array, by_right: Array, by_length: Array, by_loop: Array, by_none: Array, by_answer: Array
+        self,
+        chance: Array,
+        effect: Array,
+        by_right: Array,
+        by_length: Array,
+        by_loop: Array,
+        by_none: Array,
+        by_answer: Array,
     ) -> Traces:
         """Traces of a problem from uniform numbers, `[traces]` each."""
         right = by_right < chance
