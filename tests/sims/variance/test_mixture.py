@@ -68,10 +68,9 @@ def test_the_reduction_is_that_beside_exact_plain_variances():
         assert gain.mean == pytest.approx(exact, rel=0.05 + 4 * gain.standard_error / gain.mean)
 
 
-@pytest.mark.parametrize("max_evaluations", [200, 299])
-def test_no_more_evaluations_than_allowed(max_evaluations):
-    """Each block is counted as it is computed; what fills the last one up, by less than a round, is no evaluation of use."""
-    counted = []
+def test_no_more_evaluations_than_allowed():
+    """Points are counted as they are computed; what fills the last block up, less than a round, is beyond the number."""
+    counted, max_evaluations = [], 299
 
     def counting(point):
         jax.debug.callback(lambda _: counted.append(1), point[0])

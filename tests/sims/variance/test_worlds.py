@@ -57,7 +57,7 @@ def test_the_law_is_that_of_draw(problem):
     assert (gap <= 5 * error + 1e-5 * np.abs(mean_drawn)).all(), np.max(gap / np.maximum(error, 1e-12))
 
 
-@pytest.mark.parametrize(("a", "b"), [(0.3, 0.3), (2.0, 1.0), (30.0, 12.0), (1.0, 40.0)])
+@pytest.mark.parametrize(("a", "b"), [(0.3, 0.3), (30.0, 12.0), (1.0, 40.0)])
 def test_quantiles_of_the_beta_law(a, b):
     share = np.concatenate([[1e-6], np.linspace(0.001, 0.999, 50), [1 - 1e-6]]).astype(np.float32)
     single = np.asarray(beta_quantile(jnp.asarray(share), a, b), np.float64)
