@@ -19,6 +19,7 @@ import equinox as eqx
 import jax
 import jax.numpy as jnp
 import jax.random as jr
+from jax.scipy.special import ndtri
 from jaxtyping import Array, Bool, Float, Int, Key
 
 from stopping.models.checks import require
@@ -101,8 +102,27 @@ class AnswerChain(eqx.Module):
     def draw(self, key: Key[Array, ""]) -> Thought:
         """Draw a trace. Right answers have the label 0, a wrong one that of the point at which it came, plus 1."""
         key_right, key_close, key_signal = jr.split(key, 3)
+        shape = (self.num_points,)
+        return self._thought(jr.uniform(key_right, shape), jr.uniform(key_close, shape), jr.normal(key_signal, shape))
+
+    @property
+    def num_uniforms(self) -> int:
+        """How many numbers `from_uniforms` takes."""
+        return 3 * self.num_points
+
+    def from_uniforms(self, uniforms: Float[Array, " uniforms"]) -> Thought:
+        """Return a trace as a function of independent uniform numbers in (0, 1), with the law of `draw`.
+
+        A number a decision point each: correctness, closing, signal.
+        """
+        chance, closing, signal = uniforms.reshape(3, self.num_points)
+        return self._thought(chance, closing, ndtri(signal))
+
+    def _thought(
+        self, chance: Float[Array, " points"], closing: Float[Array, " points"], score: Float[Array, " points"]
+    ) -> Thought:
+        """A trace from uniform numbers and, for its signals, standard normal ones."""
         index = jnp.arange(self.num_points, dtype=jnp.int32)
-        chance = jr.uniform(key_right, (self.num_points,))
 
         def change(before: tuple[Array, Array], point: tuple[Array, Array]) -> tuple[tuple[Array, Array], tuple]:
             right, label = before
@@ -115,11 +135,11 @@ class AnswerChain(eqx.Module):
 
         start = jnp.zeros((), bool), jnp.zeros((), jnp.int32)
         _, (right, label) = jax.lax.scan(change, start, (index, chance))
-        closes = jr.uniform(key_close, (self.num_points,)) < self.close_prob
+        closes = closing < self.close_prob
         last = jnp.where(jnp.any(closes), jnp.argmax(closes), self.num_points - 1)
         position = jnp.where(index <= last, (index + 1) * self.gap_tokens, NEVER)
         mean = jnp.where(right, self.right_log_prob, self.wrong_log_prob)
-        log_prob = jnp.minimum(mean + self.log_prob_scale * jr.normal(key_signal, (self.num_points,)), 0)
+        log_prob = jnp.minimum(mean + self.log_prob_scale * score, 0)
         thinks = index <= last
         return Thought(
             length_tokens=((last + 1) * self.gap_tokens + self.answer_tokens).astype(jnp.int32),

@@ -52,9 +52,14 @@ class Answers(eqx.Module):
         self, key: Key[Array, ""], right: Bool[Array, " traces"], answered: Bool[Array, " traces"]
     ) -> Int[Array, " traces"]:
         """Draw a label for each trace: the index of the first trace with the same answer, `NO_ANSWER` if it gave none."""
+        return self.from_uniforms(jr.uniform(key, right.shape), right, answered)
+
+    def from_uniforms(
+        self, uniforms: Float[Array, " traces"], right: Bool[Array, " traces"], answered: Bool[Array, " traces"]
+    ) -> Int[Array, " traces"]:
+        """What `draw` makes of uniform numbers, one a trace."""
         indices = jnp.arange(right.shape[0])
         first_right = jnp.argmax(right)
-        uniforms = jr.uniform(key, right.shape)
         wrong = answered & ~right
 
         def seat(count: Int[Array, " traces"], trace: tuple) -> tuple[Array, Array]:

@@ -25,10 +25,11 @@ import jax
 import jax.numpy as jnp
 import jax.random as jr
 import numpy as np
-from jax.scipy.special import betaln, logsumexp, xlog1py
+from jax.scipy.special import betaln, logsumexp, ndtri, xlog1py
 from jaxtyping import Array, Bool, Float, Int, Key
 
 from stopping.models.answers import Answers
+from stopping.models.beta_law import beta_quantile
 from stopping.models.checks import require
 from stopping.models.normal_tails import UpperTail, quantile_below, upper_tail
 
@@ -131,19 +132,52 @@ class LengthCorrectness(eqx.Module):
         problem = jr.randint(key_problem, (), 0, self.num_problems)
         chance = jr.beta(key_chance, self.alpha[problem], self.beta[problem])
         effect = self.effect[problem] + self.effect_scale[problem] * jr.normal(key_effect)
-        right = jr.uniform(key_right, (num_traces,)) < chance
+        positive = jnp.finfo(effect.dtype).tiny
+        uniforms = (
+            jr.uniform(key_right, (num_traces,)),
+            jr.uniform(key_length, (num_traces,), minval=positive),
+            *(jr.uniform(key, (num_traces,)) for key in (key_loop, key_none, key_answer)),
+        )
+        return problem, self._traces(chance, effect, *uniforms)
+
+    def num_uniforms(self, num_traces: int) -> int:
+        """How many numbers `from_uniforms` takes for so many traces."""
+        return 3 + 5 * num_traces
+
+    def from_uniforms(self, uniforms: Float[Array, " uniforms"], num_traces: int) -> tuple[Int[Array, ""], Traces]:
+        """Return a problem and traces of it as functions of independent uniform numbers in (0, 1), with the law of `draw`.
+
+        By inverse distribution functions: the problem, its chance and its effect; then, a number a trace each, correctness,
+        length, looping, silence and answer. What matters most comes first, as points that are evenest there like it.
+        """
+        of_problem, of_traces = uniforms[:3], uniforms[3:].reshape(5, num_traces)
+        problem = jnp.minimum((of_problem[0] * self.num_problems).astype(jnp.int32), self.num_problems - 1)
+        chance = beta_quantile(of_problem[1], self.alpha[problem], self.beta[problem])
+        effect = self.effect[problem] + self.effect_scale[problem] * ndtri(of_problem[2])
+        return problem, self._traces(chance, effect, *of_traces)
+
+    def _traces(
+        self,
+        chance: Array,
+        effect: Array,
+        by_right: Array,
+        by_length: Array,
+        by_loop: Array,
+        by_none: Array,
+        by_answer: Array,
+    ) -> Traces:
+        """Traces of a problem from uniform numbers, `[traces]` each."""
+        right = by_right < chance
         mean = effect + jnp.where(right, 0.0, self.shift)
         scale = jnp.where(right, self.scale_right, self.scale_wrong)
         limit = jnp.where(right, (jnp.log(self.cap_tokens) - effect) / self.scale_right, jnp.inf)
-        uniform = jr.uniform(key_length, (num_traces,), minval=jnp.finfo(mean.dtype).tiny)
-        length = jnp.round(jnp.exp(mean + scale * quantile_below(limit, uniform, 1 - uniform)))
-        loops = ~right & (jr.uniform(key_loop, (num_traces,)) < self.loop_prob)
+        length = jnp.round(jnp.exp(mean + scale * quantile_below(limit, by_length, 1 - by_length)))
+        loops = ~right & (by_loop < self.loop_prob)
         length = jnp.where(loops, MAX_TOKENS, length)
         censored = loops | (~right & (length >= self.cap_tokens))
         longest = jnp.minimum(self.cap_tokens, MAX_TOKENS)
-        silent = jr.uniform(key_none, (num_traces,)) < self.no_answer_prob
-        answer = self.answers.draw(key_answer, right, right | ~(censored | silent))
-        return problem, Traces(jnp.clip(length, 1, longest).astype(jnp.int32), right, answer, censored)
+        answer = self.answers.from_uniforms(by_answer, right, right | ~(censored | (by_none < self.no_answer_prob)))
+        return Traces(jnp.clip(length, 1, longest).astype(jnp.int32), right, answer, censored)
 
     def right_probs(
         self, problem: Int[Array, ""], length_tokens: Int[Array, " traces"], answer: Int[Array, " traces"]

@@ -29,7 +29,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Float, Int, Key
 
-from stopping.models import LengthCorrectness
+from stopping.models import LengthCorrectness, Traces
 from stopping.policies import NO_ANSWER, Action, FixedSamples, Kind, Return, SamplingObservation, TokenBudget, bind
 from stopping.policies.policy import whole_number
 from stopping.problems.sampling_events import NEVER, Clock, Run, SamplingWorld
@@ -125,9 +125,33 @@ class Sampling(eqx.Module):
         Raises:
             ValueError: without a model.
         """
+        return self._world(*self._drawn_from().draw(key, self.num_traces))
+
+    @property
+    def num_uniforms(self) -> int:
+        """How many numbers `from_uniforms` takes.
+
+        Raises:
+            ValueError: without a model.
+        """
+        return self._drawn_from().num_uniforms(self.num_traces)
+
+    def from_uniforms(self, uniforms: Float[Array, " uniforms"]) -> SamplingWorld:
+        """Return a world as a function of independent uniform numbers in (0, 1), with the law of `draw`.
+
+        For points that are evener than independent ones (`sims.variance`).
+
+        Raises:
+            ValueError: without a model.
+        """
+        return self._world(*self._drawn_from().from_uniforms(uniforms, self.num_traces))
+
+    def _drawn_from(self) -> LengthCorrectness:
         if self.model is None:
             raise ValueError("model: expected a model to draw worlds from, got None; replay needs none")
-        problem, traces = self.model.draw(key, self.num_traces)
+        return self.model
+
+    def _world(self, problem: Int[Array, ""], traces: Traces) -> SamplingWorld:
         length = jnp.minimum(traces.length_tokens, (NEVER - 1) // self.num_traces)
         logged = jnp.ones(self.num_traces, bool)
         return SamplingWorld(length, traces.right, traces.answer, logged, problem.astype(jnp.int32))

@@ -27,7 +27,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Float, Int, Key
 
-from stopping.models.answer_chain import AnswerChain
+from stopping.models.answer_chain import AnswerChain, Thought
 from stopping.policies import NO_ANSWER, Kind, ThinkingObservation, TokenBudget, bind
 from stopping.policies.policy import whole_number
 from stopping.policies.signals import PROBED_SIGNALS, dtype_of
@@ -136,9 +136,33 @@ class Thinking(eqx.Module):
         Raises:
             ValueError: without a model.
         """
+        return self._world(self._drawn_from().draw(key))
+
+    @property
+    def num_uniforms(self) -> int:
+        """How many numbers `from_uniforms` takes.
+
+        Raises:
+            ValueError: without a model.
+        """
+        return self._drawn_from().num_uniforms
+
+    def from_uniforms(self, uniforms: Float[Array, " uniforms"]) -> ThinkingWorld:
+        """Return a world as a function of independent uniform numbers in (0, 1), with the law of `draw`.
+
+        For points that are evener than independent ones (`sims.variance`).
+
+        Raises:
+            ValueError: without a model.
+        """
+        return self._world(self._drawn_from().from_uniforms(uniforms))
+
+    def _drawn_from(self) -> AnswerChain:
         if self.model is None:
             raise ValueError("model: expected a model to draw worlds from, got None; replay needs none")
-        thought = self.model.draw(key)
+        return self.model
+
+    def _world(self, thought: Thought) -> ThinkingWorld:
         known = jnp.ones(thought.probe_right.shape, bool)
         return ThinkingWorld(*thought, probe_known=known, problem=jnp.zeros((), jnp.int32))
 
