@@ -53,8 +53,8 @@ def run() -> Report:
         notes=[
             f"{count:,} worlds of {NUM_TRACES} traces, `{POLICY}` asked at each end of a trace. Ours is the whole of `simulate`: "
             "worlds, play, eight components of the outcome, their moments, the digest of the worlds.",
-            "NumPy: SFC64, float32; traces sorted by their ends, votes counted, the policy bound to NumPy and stepped on all worlds "
-            "that still run, which are packed together at each step; three components. The best of three sizes counts.",
+            "NumPy: SFC64, float32; traces sorted by their ends, votes counted, the policy bound to NumPy and stepped on all "
+            "worlds that still run, packed together at each step; three components. The best of three sizes counts.",
         ],
     )
 
