@@ -30,7 +30,21 @@ def simulate(
         ),
     ] = None,
     standard_error: Annotated[
-        float | None, typer.Option(metavar="E", help="Draw until the utility's standard error is below E.")
+        float | None, typer.Option(metavar="E", help="Draw until the component's standard error is below E.")
+    ] = None,
+    relative_error: Annotated[
+        float | None, typer.Option(metavar="R", help="Draw until the standard error is below R times the mean.")
+    ] = None,
+    max_seconds: Annotated[float | None, typer.Option(metavar="S", help="Draw for S seconds.")] = None,
+    component: Annotated[
+        str,
+        typer.Option(metavar="NAME", help="Whose error counts: utility, correct, total_tokens, latency_tokens, ..."),
+    ] = "utility",
+    checkpoint: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="DIR", help="Keep the state here; a run that was killed goes on from it.", show_default=False
+        ),
     ] = None,
     seed: Seed = 0,
 ) -> None:
@@ -38,10 +52,16 @@ def simulate(
     console = output.console()
     if (log is None) == (model is None):
         raise ValueError("expected either LOG or --model FILE")
-    if num_replicas is not None and standard_error is not None:
-        raise ValueError("expected --num-replicas or --standard-error, not both")
-    if standard_error is not None and not standard_error > 0:
-        raise ValueError(f"--standard-error: expected a positive number, got {standard_error}")
+    asked = {
+        "--num-replicas": num_replicas, "--standard-error": standard_error, "--relative-error": relative_error,
+        "--max-seconds": max_seconds,
+    }  # fmt: skip
+    given = {name: value for name, value in asked.items() if value is not None}
+    if len(given) > 1:
+        raise ValueError(f"expected one of {', '.join(asked)}, got {' and '.join(given)}")
+    for name, value in given.items():
+        if not value > 0:
+            raise ValueError(f"{name}: expected a positive number, got {value}")
     from stopping.cli.fit import require_converged
     from stopping.cli.output import read_fit
     from stopping.cli.rules import parse
@@ -66,16 +86,17 @@ def simulate(
         fitted, num_samples, converged = to_model(saved.model), saved.log.num_samples, saved.converged
     require_converged(converged)
     problem = problem_options.problem(fitted, num_samples)
-    if num_replicas is None and standard_error is None:
-        num_replicas = 2**16
     try:
         result = sims.simulate(
             jax.random.key(seed), problem, policy,
-            num_replicas=num_replicas, standard_error=standard_error, progress=output.progress(),
+            num_replicas=num_replicas if given else 2**16, standard_error=standard_error, relative_error=relative_error,
+            max_seconds=max_seconds, component=component, checkpoint=checkpoint, progress=output.progress(),
         )  # fmt: skip
     except sims.PrecisionNotReached as error:
         raise NotAchievedError(str(error)) from error
     source = (log or model).name  # type: ignore[union-attr]
     record = record_of("simulate", source, rule, problem, result)
     print_run(console, record, f"on {record.num_units:,} problems drawn from the model of {source}")
+    took = f"{result.run_seconds:.1f} s, and {result.compile_seconds:.1f} s to compile"
+    console.print(f"Computed in {took}.", markup=False)
     output.write(record)

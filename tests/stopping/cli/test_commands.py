@@ -165,9 +165,9 @@ def test_the_flags_of_fit_reach_it(flags, log, monkeypatch):
 
 
 def test_an_error_that_cannot_be_reached_is_exit_code_1(fitted, monkeypatch):
-    monkeypatch.setattr(sys.modules["sims.simulate"], "MAX_REPLICAS", 4096)
+    monkeypatch.setattr("sims.precision.UNVARIED", 4096)
     result = run("simulate", "--model", fitted, "--rule", "Margin(2)", "--standard-error", 1e-6, code=1)
-    assert "not reached" in result.stderr and len(result.stderr.strip().splitlines()) == 1
+    assert "which needs about" in result.stderr and len(result.stderr.strip().splitlines()) == 1
 
 
 def test_inspect_logs_and_policies(log, tmp_path):
@@ -234,7 +234,12 @@ def test_ones_own_rule_and_its_artifact(log, tmp_path, monkeypatch):
             ["simulate", "{log}", "--rule", "Margin(2)", "--standard-error", "0"],
             "--standard-error: expected a positive",
         ),
-        (["simulate", "{log}", "--rule", "Margin(2)", "--standard-error", "1", "--num-replicas", "9"], "not both"),
+        (
+            ["simulate", "{log}", "--rule", "Margin(2)", "--standard-error", "1", "--num-replicas", "9"],
+            "expected one of",
+        ),
+        (["simulate", "{log}", "--rule", "Margin(2)", "--max-seconds", "-1"], "--max-seconds: expected a positive"),
+        (["simulate", "{log}", "--rule", "Margin(2)", "--component", "joy"], "component: expected one of utility"),
         (["simulate", "--rule", "Margin(2)", "--model", "missing.json"], "no such file: missing.json"),
         (["simulate", "--rule", "Margin(2)", "--model", "{text}"], "note.txt: expected JSON"),
         (["simulate", "--rule", "Margin(2)", "--model", "{other}"], "other.json: not what stopping fit --json writes"),
