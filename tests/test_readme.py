@@ -13,7 +13,7 @@ import stopping
 from stopping.policies import SamplingObservation
 from stopping.reasoner import load_log
 
-ROAD, SERVER, TUNE, RULE, REASONER = re.findall(
+ROAD, SERVER, TUNE, RULE, REASONER, MONTE_CARLO = re.findall(
     r"```python\n(.*?)```", (Path(__file__).parents[1] / "README.md").read_text(encoding="utf-8"), re.DOTALL
 )
 
@@ -64,3 +64,13 @@ def test_the_reasoner(capsys: pytest.CaptureFixture[str]) -> None:
     exec(REASONER, scope)
     assert scope["samples"].tokens.shape == (1, 8, 480) and np.all(scope["samples"].length_tokens > 1)
     assert len(capsys.readouterr().out) > 10
+
+
+def test_monte_carlo(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    scope: dict[str, Any] = {}
+    exec(MONTE_CARLO, scope)
+    tokens = scope["one"].total_tokens
+    assert tokens.standard_error <= 0.01 * tokens.mean
+    assert (folder / "run" / "checkpoint.json").exists()
+    assert scope["grid"].differences[2].low[0] == 0.0 and scope["found"].gain.mean >= 0
+    assert "variance reduced" in capsys.readouterr().out
