@@ -19,8 +19,17 @@ def main(settings: dict) -> None:
     processes, process, port = (settings.pop(name, None) for name in ("processes", "process", "port"))
     if processes:
         jax.distributed.initialize(f"127.0.0.1:{port}", processes, process)
-    import sims
     import sims.checkpoints
+
+    sims.checkpoints.EVERY_SECONDS = settings.pop("every_seconds", sims.checkpoints.EVERY_SECONDS)
+    print(bits(simulated(**settings)), flush=True)
+
+
+def simulated(**settings: object) -> object:
+    """What every process runs, and the tests' own."""
+    import jax
+
+    import sims
     from stopping.models import Answers, LengthCorrectness
     from stopping.policies import Margin
     from stopping.problems import Sampling
@@ -29,10 +38,7 @@ def main(settings: dict) -> None:
         [2.0, 0.4], [1.0, 0.3], [8.0, 7.5], [0.3, 0.1], shift=0.3, scale_right=0.4, scale_wrong=0.6, no_answer_prob=0.1,
         cap_tokens=8000.0, answers=Answers(0.2, 0.5),
     )  # fmt: skip
-    problem = Sampling(model, 4, price_per_token=2e-6)
-    sims.checkpoints.EVERY_SECONDS = settings.pop("every_seconds", sims.checkpoints.EVERY_SECONDS)
-    result = sims.simulate(jax.random.key(1), problem, Margin(2), **settings)
-    print(bits(result), flush=True)
+    return sims.simulate(jax.random.key(1), Sampling(model, 4, price_per_token=2e-6), Margin(2), **settings)
 
 
 def bits(result: object) -> str:
