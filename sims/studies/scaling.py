@@ -16,6 +16,7 @@ from matplotlib.figure import Figure
 import sims
 from sims.engine import draw_blocks, one_device, play_blocks
 from sims.estimates import Estimate
+from sims.moments import Moments
 from sims.precision import BLOCK
 from sims.studies import Part
 from stopping.models import AnswerChain
@@ -59,6 +60,7 @@ def _worlds(num_blocks: Sequence[int], repeats: int) -> Part:
     }
     rows["fitted: milliseconds of a call"] = _exact(1e3 * fixed)
     rows["fitted: milliseconds of a block"] = _exact(1e3 * each)
+    rows["microseconds that the host takes to merge a block"] = _exact(1e6 * _merge_seconds())
     rows["fitted: nanoseconds of a world and decision point"] = _exact(1e9 * each / BLOCK / 16)
     blocks = np.array(num_blocks, float)
     figure = _picture(
@@ -130,6 +132,16 @@ def _bytes(problem: Thinking) -> float:
         found = program.lower(*arguments).compile().compiled.memory_analysis()  # type: ignore[attr-defined]
         total += found.output_size_in_bytes + found.temp_size_in_bytes
     return float(total)
+
+
+def _merge_seconds(times: int = 1000) -> float:
+    """What every process spends on each block of all processes: its moments, put to those before."""
+    names = tuple(map(str, range(10)))
+    total = block = Moments.of(names, np.random.default_rng(SEED).normal(size=(10, BLOCK)))
+    begun = time.perf_counter()
+    for _ in range(times):
+        total = total.merge(block)
+    return (time.perf_counter() - begun) / times
 
 
 def _line(x: np.ndarray, y: np.ndarray) -> tuple[float, float]:
