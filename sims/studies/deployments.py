@@ -141,7 +141,8 @@ def _picture(used: list[Deployment]) -> Figure:
         low, high = np.array([axes.get_xlim(), axes.get_ylim()]).T
         axes.axline((0, 0), slope=1, color="0.6", linewidth=0.8, linestyle="--", zorder=0)
         axes.set(xlim=(min(low), max(high)), ylim=(min(low), max(high)))
-        axes.set(xlabel=f"{title}, predicted (95 %)", ylabel="realised live (± one standard error)")
+        axes.set_xlabel(f"{title}, predicted (95 %)", fontsize=8)
+        axes.set_ylabel("realised live (± one standard error)", fontsize=8)
         axes.set_aspect("equal")
         axes.spines[["top", "right"]].set_visible(False)
         axes.tick_params(labelsize=8)
