@@ -22,7 +22,7 @@ def exact(value: float) -> Estimate:
     return Estimate(round(float(value), 3) + 0.0, 0.0, 1)
 
 
-def crossing(places: Sequence[float], means: np.ndarray, errors: np.ndarray) -> tuple[float, float] | None:
+def crossing(places: Sequence[float] | np.ndarray, means: np.ndarray, errors: np.ndarray) -> tuple[float, float] | None:
     """Where a curve falls to 0 for good, and the standard error of that; None if it never is above, or still is at the end.
 
     Between two places it is taken for a straight line. The error is the curve's over its slope (delta method).

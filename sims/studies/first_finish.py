@@ -67,19 +67,13 @@ def run(num_cells: int = NUM_CELLS, num_replicas: int = NUM_REPLICAS) -> dict[st
     single, more = early[..., :1], early[..., 1:]
     gain, beyond_vote = 100 * (more - single)[:, :, 0], 100 * (more - vote[..., 1:])[:, :, 0]
     saved = 100 * (1 - more / vote[..., 1:])[:, :, 1:]
-    pictures = (
-        _accuracies(shifts, ratios, gain, beyond_vote),
-        _savings(shifts, ratios, saved),
-        _many(),
-    )
-    rows = (
-        {"accuracy of a single trace, %": exact(100 * single[0, 0, 0, 0])} | _thresholds() | _checks(num_replicas),
-        _costs(),
-        _of_many(num_replicas),
+    accuracy = (
+        {"accuracy of a single trace, %": exact(100 * single[0, 0, 0, 0])} | _thresholds() | _checks(num_replicas)
     )
     return {
-        name: Part(question, *content)
-        for (name, question), *content in zip(QUESTIONS.items(), rows, pictures, strict=True)
+        "accuracy": Part(QUESTIONS["accuracy"], accuracy, _accuracies(shifts, ratios, gain, beyond_vote)),
+        "cost": Part(QUESTIONS["cost"], _costs(), _savings(shifts, ratios, saved)),
+        "many": Part(QUESTIONS["many"], _of_many(num_replicas), _many()),
     }
 
 
