@@ -179,7 +179,7 @@ def _rows(chosen: Chosen, utility: Mapping[str, np.ndarray]) -> dict[str, Estima
         rows[f"{name}, {first} without one: utility"] = Estimate.of(values[0])
         rows[f"{name}, {last} with {LAGS[-1]} tokens: utility"] = Estimate.of(values[-1])
         rows[f"{name}: lost per 32 tokens of lag, hundredths"] = Estimate.of(
-            -UNIT * 32 * away @ values / np.sum(away**2)
+            -UNIT * 32 * away @ (values - values[0]) / np.sum(away**2)
         )
         for what, other in (("thinking to the end", end), (f"the {BUDGET} {DERIVED}", utility[f"{BUDGET}, {DERIVED}"])):
             if name.startswith(BUDGET) and other is not end:

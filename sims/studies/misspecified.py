@@ -3,15 +3,15 @@
 The model takes lengths for log-normal. Here they are truly gamma, Weibull or inverse Gaussian, with the same mean and the same
 coefficient of variation as the log-normal law, for right traces and for wrong ones; log-normal ones stand beside them. The model
 is fitted to some problems, `solve` derives a rule from it, and the rule is played on new problems of the true law. Its regret is
-the utility of the best rule less its own. The best one is chosen on many problems of the true law, out of the same families, with
-every fit's `PosteriorVote` among them and that of a fit to many problems; it is scored on others. No better use of lengths than
-these families make is known of here: a posterior under the true law is in none of them. Beside it stands a rule chosen without a
-model, by replaying the families, `PosteriorVote` apart, on the very problems that the model is fitted to.
+the utility of the best rule less its own. The best one is chosen on many problems of the true law, out of the same families, the
+`PosteriorVote` of every fit among them, and scored on others. No better use of lengths than these families make is known of here:
+a posterior under the true law is in none of them. Beside it stands a rule chosen without a model, by replaying the families,
+`PosteriorVote` apart, on the very problems that the model is fitted to.
 
 A wrong law misleads in another way too: the utility that `solve` promises, on worlds drawn from the model, is not what comes.
 
-Logs are drawn several times for each number of problems. The error of a mean is that of the problems scored on, paired, and that
-of the draws, put together.
+Logs are drawn several times for each number of problems; chances, right answers and problems' effects are the same for all laws, so
+that laws can be compared in pairs. The error of a mean is that of the problems scored on and that of the draws, put together.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -45,7 +45,6 @@ ANSWERS = Answers(0.1, 1.0)  # which wrong ones agree
 PRICE_PER_TOKEN, PRICE_PER_SECOND = 2e-6, 1 / 3600  # in right answers: the vote of all costs .11 and .06
 SIZES = (50, 200, 800)  # problems to fit to
 NUM_DRAWS = 4  # of each size
-MANY = 3200  # problems that the model is fitted to for the best rule
 NUM_WORLDS = 4096  # drawn from a model, to choose on
 NUM_PROBLEMS = 2**13  # of the true law, to choose on in hindsight; twice as many score
 UNIT = 100  # regrets are in hundredths of a right answer
@@ -81,8 +80,6 @@ Law = Callable[[np.random.Generator, np.ndarray], np.ndarray]
 LAWS: Mapping[str, Law] = {
     "log-normal": log_normal, "gamma": gamma, "Weibull": weibull, "inverse Gaussian": inverse_gaussian,
 }  # fmt: skip
-
-
 QUESTIONS = {
     "regret": "Utility of the best rule less that of the rule chosen, in hundredths of a right answer, by problems in the log.",
     "promise": "Utility that `solve` promises less what comes, in hundredths of a right answer, by problems in the log.",
@@ -95,7 +92,6 @@ def run(
     sizes: Sequence[int] = SIZES,
     num_draws: int = NUM_DRAWS,
     num_problems: int = NUM_PROBLEMS,
-    many: int = MANY,
     laws: Sequence[str] = tuple(LAWS),
 ) -> dict[str, Part]:
     """Both parts, by name.
@@ -104,14 +100,13 @@ def run(
         sizes: problems to fit to.
         num_draws: of logs of each size.
         num_problems: of the true law, to choose the best rule on; twice as many score.
-        many: problems that the model is fitted to for the best rule.
         laws: some of `LAWS`.
     """
     regrets: dict[str, Found] = {how: {} for how in CHOSEN}
     promises: Found = {}
     rows: dict[str, dict[str, Estimate]] = {name: {} for name in QUESTIONS}
     for name in laws:
-        played = _played(LAWS[name], sizes, num_draws, num_problems, many)
+        played = _played(LAWS[name], sizes, num_draws, num_problems)
         rows["regret"][f"{name}: utility of the best rule, {name_of(played.best)}"] = Estimate.of(played.best_utility)
         for how, utility in zip(CHOSEN, (played.derived, played.replayed), strict=True):
             regrets[how][name] = [UNIT * (played.best_utility - each) for each in utility]
@@ -123,6 +118,10 @@ def run(
             for how, found in regrets.items():
                 rows["regret"][f"{name}, {size} problems: rule {how}"] = _mean(found[name][index])
             rows["promise"][f"{name}, {size} problems"] = _mean(promises[name][index])
+            if name != laws[0]:
+                for what, found in (("regret", regrets[CHOSEN[0]]), ("promise", promises)):
+                    against = f"{name}, {size} problems: rule {CHOSEN[0]}, less with {laws[0]} lengths"
+                    rows[what][against] = _mean(found[name][index] - found[laws[0]][index])
     pictures = {
         "regret": _picture({f"rule {how}": found for how, found in regrets.items()}, sizes, "regret"),
         "promise": _picture({"": promises}, sizes, "promised less realised"),
@@ -173,36 +172,40 @@ class _Played(NamedTuple):
     promised: list[np.ndarray]
 
 
-def _played(law: Law, sizes: Sequence[int], num_draws: int, num_problems: int, many: int) -> _Played:
+def _played(law: Law, sizes: Sequence[int], num_draws: int, num_problems: int) -> _Played:
     choosing, scoring = true_worlds(law, num_problems, SEED), true_worlds(law, 2 * num_problems, SEED + 1)
-    families = sampling_families(problem(fitted(true_worlds(law, many, SEED + 2)).population), choosing)
-    candidates = [rule for rules in families.values() for rule in rules]
+    candidates: list[tuple[float, Any]] = []
     derived, replayed, promised = [], [], []
     for size in sizes:
         by_model, by_replay, told = [], [], []
         for draw in range(num_draws):
-            worlds = true_worlds(law, size, SEED + 3 + draw)
-            own = problem(fitted(worlds).population)
+            logged = true_worlds(law, size, SEED + 2 + draw)
+            own = problem(fitted(logged).population)
             found = solve(own, jr.key(SEED + draw), num_worlds=NUM_WORLDS)
-            candidates += sampling_families(own, choosing)["PosteriorVote"]
-            plain = [rule for rules in sampling_families(problem(None), worlds).values() for rule in rules]
-            by_model.append(_utility(found.policy, scoring))
-            by_replay.append(_utility(_best(plain, worlds), scoring))
             told.append(found.value.mean)
+            by_model.append(_utility(own, found.policy, scoring))
+            families = sampling_families(own, logged)
+            candidates.append(_best(own, families.pop("PosteriorVote"), choosing))
+            plain = [rule for rules in families.values() for rule in rules]
+            by_replay.append(_utility(own, _best(own, plain, logged)[1], scoring))
+            if draw == 0:
+                candidates.append(_best(own, plain, choosing))
         derived.append(np.stack(by_model))
         replayed.append(np.stack(by_replay))
         promised.append(np.array(told))
-    best = _best(candidates, choosing)
-    return _Played(best, _utility(best, scoring), derived, replayed, promised)
+    best = max(candidates, key=lambda pair: pair[0])[1]
+    return _Played(best, _utility(own, best, scoring), derived, replayed, promised)
 
 
-def _best(rules: Sequence[Any], worlds: SamplingWorld) -> Any:
-    played = sims.play_rules(problem(None), rules, worlds, ("utility",))["utility"]
-    return rules[int(played.mean(axis=(1, 2), dtype=np.float64).argmax())]
+def _best(own: Sampling, rules: Sequence[Any], worlds: SamplingWorld) -> tuple[float, Any]:
+    """The utility of the best rule in these worlds, and the rule; the problem's model is not used."""
+    means = sims.play_rules(own, rules, worlds, ("utility",))["utility"].mean(axis=(1, 2), dtype=np.float64)
+    return float(means.max()), rules[int(means.argmax())]
 
 
-def _utility(rule: Any, worlds: SamplingWorld) -> np.ndarray:
-    return sims.replay_worlds(problem(None), rule, worlds).values["utility"]
+def _utility(own: Sampling, rule: Any, worlds: SamplingWorld) -> np.ndarray:
+    """Of the rule in each of these worlds, `[problems]`."""
+    return sims.replay_worlds(own, rule, worlds).values["utility"]
 
 
 def _mean(values: np.ndarray) -> Estimate:
@@ -211,9 +214,7 @@ def _mean(values: np.ndarray) -> Estimate:
 
 def _picture(panels: Mapping[str, Found], sizes: Sequence[int], label: str) -> Figure:
     figure = Figure(figsize=(3.6 * len(panels) + 1.2, 3.2), dpi=150, layout="constrained")
-    for axes, (title, found) in zip(
-        figure.subplots(1, len(panels), squeeze=False, sharey=True)[0], panels.items(), strict=True
-    ):
+    for axes, (title, found) in zip(figure.subplots(1, len(panels), squeeze=False)[0], panels.items(), strict=True):
         for index, (name, values) in enumerate(found.items()):
             means = [_mean(each) for each in values]
             heights, errors = ([getattr(mean, part) for mean in means] for part in ("mean", "standard_error"))

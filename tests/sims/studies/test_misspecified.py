@@ -1,10 +1,16 @@
 """The study of wrong laws of lengths: the laws have the moments stated, and a small run."""
 
+from types import SimpleNamespace
+
 import numpy as np
 import pytest
 from scipy import stats
 
+import sims
 import sims.studies.misspecified as study
+from sims import Estimate
+from stopping.models import LengthCorrectness
+from stopping.policies import FixedSamples, Margin
 from tests.stopping.cli.test_commands import run
 
 PEERS = {
@@ -42,15 +48,40 @@ def test_worlds_are_those_of_the_model_but_for_the_law_of_lengths():
     assert (same == right).all()
 
 
-def test_the_study_runs(tmp_path, monkeypatch):
+def test_regrets_and_promises_are_those_of_the_rules_chosen(tmp_path, monkeypatch):
+    """With rules that are known: one trace from the model, and margins by replay or as another posterior's."""
     whole, parts = study.run, {}
-    monkeypatch.setattr(study, "NUM_WORLDS", 1024)
-    monkeypatch.setattr(study, "run", lambda: parts.update(whole((100,), 2, 1024, 200, ("Weibull",))) or parts)
+    margins = [Margin(1), Margin(2)]
+    monkeypatch.setattr(study, "fitted", lambda worlds: SimpleNamespace(population=LengthCorrectness()))
+    monkeypatch.setattr(
+        study, "solve", lambda *_, **__: SimpleNamespace(policy=FixedSamples(1), value=Estimate(0.9, 0.0, 1))
+    )
+    monkeypatch.setattr(study, "sampling_families", lambda *_: {"Margin": margins, "PosteriorVote": [Margin(8)]})
+    monkeypatch.setattr(study, "run", lambda: parts.update(whole((30,), 2, 400, ("log-normal", "Weibull"))) or parts)
     run("study", "misspecified", "--out", tmp_path / "study")
     files = {path.name for path in (tmp_path / "study").iterdir()}
     assert files == {"README.md", *(f"{part}.png" for part in study.QUESTIONS)}
-    rows = parts["regret"].rows
+
+    worlds = study.true_worlds(study.weibull, 800, study.SEED + 1)
+    fixed, *others = (
+        sims.replay_worlds(study.problem(None), rule, worlds).utility.mean for rule in (FixedSamples(1), *margins)
+    )
+    regrets, promises = parts["regret"].rows, parts["promise"].rows
+    (best,) = (
+        row.mean for name, row in regrets.items() if name.startswith("Weibull: utility of the best rule, Margin")
+    )
+    assert best in others
+    assert regrets["Weibull, 30 problems: rule from the model"].mean == pytest.approx(100 * (best - fixed))
+    assert promises["Weibull, 30 problems"].mean == pytest.approx(100 * (0.9 - fixed))
+    assert regrets["Weibull, 30 problems: rule by replay"].mean >= 0
+    less = regrets["Weibull, 30 problems: rule from the model, less with log-normal lengths"]
+    alone = [regrets[f"{law}, 30 problems: rule from the model"] for law in ("Weibull", "log-normal")]
+    assert less.mean == pytest.approx(alone[0].mean - alone[1].mean)
+
+
+@pytest.mark.slow
+def test_a_rule_from_the_model_loses_little():
+    parts = study.run((100,), 2, 1024, ("Weibull",))
     for how in study.CHOSEN:
-        regret = rows[f"Weibull, 100 problems: rule {how}"]
-        assert regret.num_independent == 2
+        regret = parts["regret"].rows[f"Weibull, 100 problems: rule {how}"]
         assert -4 * regret.standard_error < regret.mean < 20
