@@ -10,8 +10,8 @@ a posterior under the true law is in none of them. Beside it stands a rule chose
 
 A wrong law misleads in another way too: the utility that `solve` promises, on worlds drawn from the model, is not what comes.
 
-Logs are drawn several times for each number of problems; chances, right answers and problems' effects are the same for all laws, so
-that laws can be compared in pairs. The error of a mean is that of the problems scored on and that of the draws, put together.
+Logs are drawn several times for each number of problems; chances, right answers and problems' effects are the same for all laws,
+so that laws can be compared in pairs. The error of a mean is that of the problems scored on and that of the draws, put together.
 """
 
 from collections.abc import Callable, Mapping, Sequence
