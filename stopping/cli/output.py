@@ -383,7 +383,7 @@ class StudyOutput(Output):
 
     command: Literal["study"] = "study"
     study: str
-    log: LogSummary | None  # None for a study that records its own
+    log: LogSummary | None  # None for a study that draws problems of its own
     rows: Figures
 
 

@@ -12,8 +12,17 @@ if TYPE_CHECKING:
     from sims.studies import Part
     from stopping.cli.output import LogSummary
 
-STUDIES = ("reasoner", "certification", "model", "deployments")
-RECORDING = ("deployments",)  # those that record logs of their own
+STUDIES = {
+    "reasoner": "what the shipped model's traces are like",
+    "certification": "do certificates keep their word",
+    "model": "does the model earn its place beside a grid of rules",
+    "deployments": "is what tuning predicts realised live (an hour)",
+    "first_finish": "when does returning the first answer help, and when does it hurt",
+    "latency": "in parallel, in sequence or in waves, by the price of latency",
+    "lag": "what does a lag between a stop and its effect cost",
+    "misspecified": "what does a rule lose whose model has the wrong law of lengths",
+}
+DRAWING = ("deployments", "first_finish", "latency", "misspecified")  # those that draw problems of their own
 
 
 def study(
@@ -21,9 +30,7 @@ def study(
         str,
         typer.Argument(
             metavar="NAME",
-            help="reasoner: what the shipped model's traces are like; certification: do certificates keep their word; "
-            "model: does the model earn its place beside a grid of rules; deployments: is what tuning predicts realised "
-            "live (an hour).",
+            help="; ".join(f"{name}: {question}" for name, question in STUDIES.items()) + ".",
         ),
     ],
     output: OutputOptions,
@@ -43,8 +50,8 @@ def study(
     console = output.console()
     if name not in STUDIES:
         raise ValueError(f"NAME: expected one of {', '.join(STUDIES)}, got {name}")
-    if log is not None and name in RECORDING:
-        raise ValueError(f"--log: {name} records its own logs, got {log}")
+    if log is not None and name in DRAWING:
+        raise ValueError(f"--log: {name} draws problems of its own, got {log}")
 
     from stopping.cli.output import Figure, LogSummary, StudyOutput
     from stopping.cli.tables import new_table
@@ -53,7 +60,7 @@ def study(
 
     with busy(console, "studying"):
         about = importlib.import_module(f"sims.studies.{name}")
-        if name in RECORDING:
+        if name in DRAWING:
             summary, parts = None, about.run()
         else:
             data = load(log) if log else load_log()
@@ -78,7 +85,7 @@ def study(
 def _page(name: str, about: str, log: "LogSummary | None", parts: "dict[str, Part]") -> str:
     """All tables in Markdown, with the pictures beside the file."""
     source = (
-        "logs of its own"
+        "problems of its own"
         if log is None
         else f"the {log.name}: {log.num_problems:,} problems, {log.num_traces:,} traces"
     )

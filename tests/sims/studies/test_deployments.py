@@ -62,14 +62,16 @@ def test_a_small_deployment_is_predicted_and_run(monkeypatch):
 
 
 def test_it_takes_no_log(tmp_path):
-    assert "--log: deployments records its own logs" in refused("study", "deployments", "--log", tmp_path / "x.parquet")
+    assert "--log: deployments draws problems of its own" in refused(
+        "study", "deployments", "--log", tmp_path / "x.parquet"
+    )
 
 
-def test_its_page_says_whose_logs_they_are(tmp_path, monkeypatch):
+def test_its_page_says_whose_problems_they_are(tmp_path, monkeypatch):
     monkeypatch.setattr(
         study, "deploy", lambda plan: deployment(int(10 * plan.difficulty.three_number_prob), plan.seed)
     )
     run("study", "deployments", "--out", tmp_path / "study")
     page = (tmp_path / "study" / "README.md").read_text()
-    assert "from logs of its own" in page and "slope of realised on predicted" in page
+    assert "from problems of its own" in page and "slope of realised on predicted" in page
     assert (tmp_path / "study" / "deployments.png").exists()
