@@ -20,9 +20,18 @@ STUDIES = {
     "first_finish": "when does returning the first answer help, and when does it hurt",
     "latency": "in parallel, in sequence or in waves, by the price of latency",
     "lag": "what does a lag between a stop and its effect cost",
+    "precision": "does a simulation that stops at an error hold what it says",
+    "scaling": "what does a simulation cost, and what would break first",
     "misspecified": "what does a rule lose whose model has the wrong law of lengths",
 }
-DRAWING = ("deployments", "first_finish", "latency", "misspecified")  # those that draw problems of their own
+DRAWING = (
+    "deployments",
+    "first_finish",
+    "latency",
+    "precision",
+    "scaling",
+    "misspecified",
+)  # those that draw problems of their own
 
 
 def study(
