@@ -24,7 +24,7 @@ STUDIES = {
     "scaling": "what does a simulation cost, and what would break first",
     "misspecified": "what does a rule lose whose model has the wrong law of lengths",
 }
-DRAWING = (
+DRAWING = (  # problems of their own
     "deployments",
     "first_finish",
     "latency",
