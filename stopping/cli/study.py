@@ -24,14 +24,7 @@ STUDIES = {
     "scaling": "what does a simulation cost, and what would break first",
     "misspecified": "what does a rule lose whose model has the wrong law of lengths",
 }
-DRAWING = (  # problems of their own
-    "deployments",
-    "first_finish",
-    "latency",
-    "precision",
-    "scaling",
-    "misspecified",
-)  # those that draw problems of their own
+OF_A_LOG = ("reasoner", "certification", "model", "lag")  # the others draw problems of their own
 
 
 def study(
@@ -59,7 +52,7 @@ def study(
     console = output.console()
     if name not in STUDIES:
         raise ValueError(f"NAME: expected one of {', '.join(STUDIES)}, got {name}")
-    if log is not None and name in DRAWING:
+    if log is not None and name not in OF_A_LOG:
         raise ValueError(f"--log: {name} draws problems of its own, got {log}")
 
     from stopping.cli.output import Figure, LogSummary, StudyOutput
@@ -69,7 +62,7 @@ def study(
 
     with busy(console, "studying"):
         about = importlib.import_module(f"sims.studies.{name}")
-        if name in DRAWING:
+        if name not in OF_A_LOG:
             summary, parts = None, about.run()
         else:
             data = load(log) if log else load_log()
