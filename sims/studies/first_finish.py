@@ -175,7 +175,7 @@ def _accuracies(shifts: np.ndarray, ratios: np.ndarray, gain: np.ndarray, beyond
         axes.contour(shifts, ratios, gain[..., index], [0], colors="black", linewidths=1.8)
         axes.contour(shifts, ratios, beyond_vote[..., index], [0], colors="black", linewidths=1.2, linestyles="--")
         axes.set_title(f"the first of {count}", fontsize=8)
-    bar = figure.colorbar(filled, ax=panels, shrink=0.9, ticks=levels[::2], format="%+g")
+    bar = figure.colorbar(filled, ax=panels, shrink=0.9, ticks=levels[::2], format="%g")
     bar.set_label("accuracy less a single trace's, points", fontsize=8)
     bar.ax.tick_params(labelsize=7)
     handles = [
