@@ -45,6 +45,7 @@ CHECKED = ((0.4, 1.0), (0.4, 2.0), (0.0, 2.0), (0.0, 0.5), (-0.3, 1.4), (0.7, 1.
 NUM_REPLICAS = 2**17  # of each cell checked
 SHIFT = 0.4  # wrong traces are half as long again: of the picture of many traces
 MANY = (1, 2, 4, 8, 16, 32, 64)
+CURVES = (first_finish_curve, majority_curve)
 QUESTIONS = {
     "accuracy": "Accuracy of the first to finish less that of a single trace, by shift and ratio of dispersions.",
     "cost": "What the first to finish saves against the vote of as many: tokens of all traces, and latency.",
@@ -62,7 +63,7 @@ def run(num_cells: int = NUM_CELLS, num_replicas: int = NUM_REPLICAS) -> dict[st
     shifts, ratios = np.linspace(*SHIFTS, num_cells), np.geomspace(*RATIOS, num_cells)
     early, vote = (
         np.array([[curves(curve, shift, ratio, (1, *COUNTS)) for shift in shifts] for ratio in ratios])
-        for curve in (first_finish_curve, majority_curve)
+        for curve in CURVES
     )  # [ratios, shifts, accuracy latency tokens, counts]
     single, more = early[..., :1], early[..., 1:]
     gain, beyond_vote = 100 * (more - single)[:, :, 0], 100 * (more - vote[..., 1:])[:, :, 0]
@@ -88,35 +89,38 @@ def curves(curve: Callable[..., Any], shift: float, ratio: float, counts: Sequen
     return found
 
 
-def pays_from(ratio: float, count: int, rival: Callable[..., Any], rival_count: int) -> float:
-    """The shift at which the first of `count` traces is as often right as a rival; it gains beyond."""
+def both_of(shift: float, ratio: float, count: int) -> tuple[np.ndarray, np.ndarray]:
+    """Accuracy, latency and tokens of the first of so many and of their vote, `[3]` each; a count of `COUNTS`, or 1."""
+    counts = (1, *COUNTS)  # always all: one compiled program
+    first, vote = (curves(curve, shift, ratio, counts)[:, counts.index(count)] for curve in CURVES)
+    return first, vote
+
+
+def pays_from(ratio: float, count: int, rival_count: int) -> float:
+    """The shift from which on the first of `count` traces is right more often than the vote of `rival_count`."""
 
     def gain(shift: float) -> float:
-        first, other = curves(first_finish_curve, shift, ratio, [count]), curves(rival, shift, ratio, [rival_count])
-        return float(first[0, 0] - other[0, 0])
+        return float(both_of(shift, ratio, count)[0][0] - both_of(shift, ratio, rival_count)[1][0])
 
     return float(brentq(gain, -2.0, 3.0, xtol=1e-4))
 
 
 def _thresholds() -> dict[str, Estimate]:
-    rows = {}
-    for count in COUNTS:
-        for ratio in TOLD:
-            start = f"the first of {count}, dispersions {ratio:g}"
-            rows[f"{start}: right more often than a single trace from a shift of"] = exact(
-                pays_from(ratio, count, first_finish_curve, 1)
-            )
-            rows[f"{start}: than the vote of {count} from a shift of"] = exact(
-                pays_from(ratio, count, majority_curve, count)
-            )
-    return rows
+    return {
+        f"the first of {count}, dispersions {ratio:g}: right more often than {rival} from a shift of": exact(
+            pays_from(ratio, count, rival_count)
+        )
+        for count in COUNTS
+        for ratio in TOLD
+        for rival, rival_count in (("a single trace", 1), (f"the vote of {count}", count))
+    }
 
 
 def _costs() -> dict[str, Estimate]:
     rows = {}
     for count in COUNTS:
         for ratio in TOLD:
-            first, vote = (curves(curve, SHIFT, ratio, [count])[:, 0] for curve in (first_finish_curve, majority_curve))
+            first, vote = both_of(SHIFT, ratio, count)
             start = f"the first of {count}, shift {SHIFT:g}, dispersions {ratio:g}"
             rows[f"{start}: accuracy less the vote's, points"] = exact(100 * (first - vote)[0])
             rows[f"{start}: tokens saved, %"] = exact(100 * (1 - first / vote)[2])
@@ -148,9 +152,8 @@ def _checks(num_replicas: int) -> dict[str, Estimate]:
             rules = [FirstFinish(1), FixedSamples(count)]
             problem = Sampling(model(shift, ratio), count)
             grid = sims.sweep(jax.random.key(SEED + place), problem, rules, num_replicas=num_replicas)
-            for column, curve in enumerate((first_finish_curve, majority_curve)):
-                told = curves(curve, shift, ratio, [count])[:, 0]
-                names = ("correct", "latency_tokens", "total_tokens")
+            names = ("correct", "latency_tokens", "total_tokens")
+            for column, told in enumerate(both_of(shift, ratio, count)):
                 for name, value in list(zip(names, told, strict=True))[column:]:  # in play, ties of votes go by arrival
                     drawn = grid.estimate(name, column)
                     away.append(abs(drawn.mean - value) / drawn.standard_error)
@@ -172,7 +175,7 @@ def _accuracies(shifts: np.ndarray, ratios: np.ndarray, gain: np.ndarray, beyond
         axes.contour(shifts, ratios, gain[..., index], [0], colors="black", linewidths=1.8)
         axes.contour(shifts, ratios, beyond_vote[..., index], [0], colors="black", linewidths=1.2, linestyles="--")
         axes.set_title(f"the first of {count}", fontsize=8)
-    bar = figure.colorbar(filled, ax=panels, shrink=0.9, ticks=levels[::2], format="%+g")
+    bar = figure.colorbar(filled, ax=panels, shrink=0.9, ticks=levels[::2], format="%g")
     bar.set_label("accuracy less a single trace's, points", fontsize=8)
     bar.ax.tick_params(labelsize=7)
     handles = [

@@ -22,7 +22,6 @@ import numpy as np
 from matplotlib.figure import Figure
 
 import sims
-from sims.bands import Band
 from sims.estimates import Estimate
 from sims.studies import Part, crossing
 from stopping.cli.rules import name_of
@@ -184,15 +183,16 @@ def _rows(chosen: Chosen, utility: Mapping[str, np.ndarray]) -> dict[str, Estima
         for what, other in (("thinking to the end", end), (f"the {BUDGET} {DERIVED}", utility[f"{BUDGET}, {DERIVED}"])):
             if name.startswith(BUDGET) and other is not end:
                 continue
-            gain = Band.of(UNIT * (values - other).T)
-            rows[f"{name}: less {what} with {LAGS[-1]} tokens, hundredths"] = Estimate.of(UNIT * (values - other)[-1])
-            if (found := crossing(LAGS, gain.mean, gain.standard_error)) is not None:
+            gains = [Estimate.of(UNIT * each) for each in values - other]
+            rows[f"{name}: gain over {what} with {LAGS[-1]} tokens, hundredths"] = gains[-1]
+            means, errors = (np.array([getattr(gain, part) for gain in gains]) for part in ("mean", "standard_error"))
+            if (found := crossing(LAGS, means, errors)) is not None:
                 rows[f"{name}: worth no more than {what} from a lag of, tokens"] = Estimate(*found, values.shape[1])
     return rows
 
 
 def _picture(utility: Mapping[str, np.ndarray]) -> Figure:
-    figure = Figure(figsize=(5.6, 3.4), dpi=150, layout="constrained")
+    figure = Figure(figsize=(4.8, 3.8), dpi=150, layout="constrained")
     axes = figure.subplots()
     end = utility[str(END)]
     for index, name in enumerate(name for name in utility if name != str(END)):
@@ -205,9 +205,9 @@ def _picture(utility: Mapping[str, np.ndarray]) -> Figure:
         )  # fmt: skip
     axes.axhline(0, color="0.6", linewidth=0.8, zorder=0)
     axes.set_xlabel("lag, tokens", fontsize=8)
-    axes.set_ylabel("gain over thinking to the end, hundredths of a right answer", fontsize=8)
+    axes.set_ylabel("gain over thinking to the end,\nhundredths of a right answer", fontsize=8)
     axes.set_xticks(LAGS[::2])
     axes.spines[["top", "right"]].set_visible(False)
     axes.tick_params(labelsize=8)
-    axes.legend(frameon=False, fontsize=8, loc="upper left", bbox_to_anchor=(1, 1))
+    figure.legend(frameon=False, fontsize=8, ncols=2, loc="outside upper center")
     return figure

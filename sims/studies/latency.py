@@ -11,7 +11,8 @@ There is more to being in parallel than latency. Where wrong traces are the long
 better ones, and a vote that stops early in parallel is right more often than the same vote in sequence, which sees traces in an
 order that tells nothing. So there are two worlds: one in which lengths tell nothing, and one in which wrong traces are longer.
 
-A trace decodes at one speed however many run beside it: on a server that is full it would not.
+In parallel a rule that stops by votes has all 16 started; only `FixedSamples` starts fewer. A trace decodes at one speed
+however many run beside it: on a server that is full it would not.
 """
 
 from collections.abc import Sequence

@@ -93,7 +93,8 @@ def _page(name: str, about: str, log: "LogSummary | None", parts: "dict[str, Par
     )
     sections = [
         f"# {about.strip()}",
-        f"Written by `stopping study {name} --out DIR` from {source}. ± is one standard error.",
+        f"Written by `stopping study {name} --out DIR` from {source}; sizes and seeds stand at the head of "
+        f"`sims/studies/{name}.py`. ± is one standard error.",
     ]
     for title, part in parts.items():
         rows = [f"| {what} | {estimate} | {estimate.num_independent:,} |" for what, estimate in part.rows.items()]
