@@ -30,12 +30,6 @@ class Moments:
     fourth: np.ndarray
 
     @classmethod
-    def none(cls, names: tuple[str, ...]) -> Self:
-        """Of no units yet."""
-        size = len(names)
-        return cls(names, 0, np.zeros(size), np.zeros((size, size)), np.zeros(size))
-
-    @classmethod
     def of(cls, names: tuple[str, ...], values: np.ndarray) -> Self:
         """Of values `[components, units]`."""
         values = np.asarray(values, np.float64)

@@ -86,7 +86,8 @@ class Result:
     def at_most(self, **more: float) -> "Result":
         """Return the result of the components named alone, had so much come on top in every unsupported unit.
 
-        An answer adds 1 to `correct` and `utility`; n traces of a log with a cap, n times the cap to `total_tokens`.
+        Of the units that are kept. An answer adds 1 to `correct` and `utility`; n traces of a log with a cap, n times the cap
+        to `total_tokens`.
         """
         unsupported = self.values["unsupported"]
         values = {name: self.values[name] + most * unsupported for name, most in more.items()}

@@ -126,7 +126,7 @@ def search(
     """Find the policy of largest utility by sequential halving over worlds.
 
     Each round plays those left through new worlds, the same for all, twice as many as the round before, and keeps the better half
-    by all their worlds. So no round costs more than the first, and of m policies the last two are told apart on m / 2 times as
+    by all their worlds. So all rounds cost about the same, and of m policies the last two are told apart on some m / 2 times as
     many worlds as the first round had.
 
     Args:
@@ -144,8 +144,8 @@ def search(
         Karnin, Koren and Somekh, "Almost Optimal Exploration in Multi-Armed Bandits" (ICML 2013), algorithm 1.
     """
     worlds = -(-whole_number("num_replicas", num_replicas, 1) // BLOCK) * BLOCK
-    left, grid = list(policies), _Grid(key, problem, policies, baseline, devices)
-    first, total, rounds = 0, None, []
+    whole_number("baseline", baseline, 0, len(policies) - 1)
+    left, first, total, rounds = list(policies), 0, None, []
     while True:
         rounds.append(Round(len(left), worlds))
         own = _Grid(key, problem, left, 0, devices).play(first, worlds)
@@ -156,11 +156,11 @@ def search(
         if len(left) == 1:
             break
         total, worlds = total.take(order), 2 * worlds
-    pair = (grid.policies[baseline], left[0])
-    scored = _Grid(key, problem, pair, 0, devices).play(first, worlds).sweep(pair, 0, 0.95)
-    band = scored.differences[0]
-    gain = Estimate(float(band.mean[1]), float(band.standard_error[1]), worlds)
-    return Search(left[0], gain, scored.estimate("utility", 1), tuple(rounds))
+    scored = _Grid(key, problem, (policies[baseline], left[0]), 0, devices).play(first, worlds)
+    utility, gain = (
+        Estimate(float(scored.mean[figure, 0, 1]), float(scored.error[figure, 0, 1]), worlds) for figure in (0, -1)
+    )
+    return Search(left[0], gain, utility, tuple(rounds))
 
 
 @dataclass(frozen=True, eq=False)
@@ -178,6 +178,11 @@ class _Sums:
     square: np.ndarray
     sample: np.ndarray
 
+    @property
+    def error(self) -> np.ndarray:
+        """Standard errors of the means."""
+        return np.sqrt(self.square / max(self.count - 1, 1) / self.count)
+
     def merge(self, other: "_Sums") -> "_Sums":
         """Of both sets of worlds; see `sims.moments`."""
         count = self.count + other.count
@@ -192,10 +197,9 @@ class _Sums:
 
     def sweep(self, policies: Sequence[Any], baseline: int, confidence: float) -> Sweep:
         """The figures, with their errors."""
-        error = np.sqrt(self.square / max(self.count - 1, 1) / self.count)
         critical = critical_value(self.sample.reshape(len(self.sample), -1), confidence)
-        bands = [Band.around(*pair, critical, confidence) for pair in zip(self.mean[-1], error[-1], strict=True)]
-        mean, errors = (dict(zip(COMPONENTS, figures, strict=False)) for figures in (self.mean, error))
+        bands = [Band.around(*pair, critical, confidence) for pair in zip(self.mean[-1], self.error[-1], strict=True)]
+        mean, errors = (dict(zip(COMPONENTS, figures, strict=False)) for figures in (self.mean, self.error))
         return Sweep(tuple(policies), baseline, self.count, mean, errors, tuple(bands))
 
 

@@ -1,12 +1,13 @@
 """Studies: questions put to the library by name, each answered with a table and pictures that can be made again."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
 import numpy as np
 from matplotlib.figure import Figure
 
 from sims.estimates import Estimate
+from stopping.plots import COLOURS, MARKERS
 
 
 class Part(NamedTuple):
@@ -35,3 +36,30 @@ def crossing(places: Sequence[float] | np.ndarray, means: np.ndarray, errors: np
     slope = (means[second] - means[first]) / (places[second] - places[first])
     error = (1 - share) * errors[first] + share * errors[second]  # the two go together: at most this
     return float(places[first] + share * (places[second] - places[first])), float(error / abs(slope))
+
+
+def curves_by_size(
+    panels: Mapping[str, Mapping[str, Sequence[Estimate]]], sizes: Sequence[int], across: str, up: str, width: float
+) -> Figure:
+    """A panel for each title, a curve with errors for each name, over logs of so many problems; `width` in inches."""
+    figure = Figure(figsize=(width, 3.0), dpi=150, layout="constrained")
+    for axes, (title, curves) in zip(figure.subplots(1, len(panels), squeeze=False)[0], panels.items(), strict=True):
+        for index, (name, estimates) in enumerate(curves.items()):
+            heights, errors = ([getattr(each, part) for each in estimates] for part in ("mean", "standard_error"))
+            beside = np.array(sizes) * 1.06 ** (index - (len(curves) - 1) / 2)
+            axes.errorbar(
+                beside, heights, errors, color=COLOURS[index], marker=MARKERS[index], linewidth=1, markersize=4,
+                capsize=2, label=name,
+            )  # fmt: skip
+        axes.axhline(0, color="0.6", linewidth=0.6, zorder=0)
+        axes.set(xscale="log")
+        axes.set_xticks(sizes, [f"{size:,}" for size in sizes])
+        axes.minorticks_off()
+        axes.set_title(title, fontsize=8)
+        axes.spines[["top", "right"]].set_visible(False)
+        axes.tick_params(labelsize=7)
+    figure.supxlabel(across, fontsize=8)
+    figure.supylabel(up, fontsize=8)
+    handles, labels = axes.get_legend_handles_labels()
+    figure.legend(handles, labels, frameon=False, fontsize=8, ncols=len(labels), loc="outside upper center")
+    return figure

@@ -27,12 +27,11 @@ from scipy.special import gammaln
 
 import sims
 from sims.estimates import Estimate
-from sims.studies import Part
+from sims.studies import Part, curves_by_size
 from sims.studies.model import mean_regret
 from stopping.calibration import Fit, fit
 from stopping.cli.rules import name_of
 from stopping.models import Answers, LengthCorrectness
-from stopping.plots import COLOURS, MARKERS
 from stopping.problems import Sampling, SamplingWorld
 from stopping.solvers import sampling_families, solve
 
@@ -213,25 +212,10 @@ def _mean(values: np.ndarray) -> Estimate:
 
 
 def _picture(panels: Mapping[str, Found], sizes: Sequence[int], label: str) -> Figure:
-    figure = Figure(figsize=(3.6 * len(panels) + 1.2, 3.2), dpi=150, layout="constrained")
-    for axes, (title, found) in zip(figure.subplots(1, len(panels), squeeze=False)[0], panels.items(), strict=True):
-        for index, (name, values) in enumerate(found.items()):
-            means = [_mean(each) for each in values]
-            heights, errors = ([getattr(mean, part) for mean in means] for part in ("mean", "standard_error"))
-            beside = np.array(sizes) * 1.05 ** (index - (len(found) - 1) / 2)
-            axes.errorbar(
-                beside, heights, errors, color=COLOURS[index], marker=MARKERS[index], linewidth=1, markersize=4,
-                capsize=2, label=name,
-            )  # fmt: skip
-        axes.axhline(0, color="0.6", linewidth=0.8, zorder=0)
-        axes.set(xscale="log")
-        axes.set_xticks(sizes, [f"{size:,}" for size in sizes])
-        axes.minorticks_off()
-        axes.set_title(title, fontsize=8)
-        axes.spines[["top", "right"]].set_visible(False)
-        axes.tick_params(labelsize=8)
-    figure.supxlabel("problems in the log", fontsize=8)
-    figure.supylabel(f"{label}, hundredths of a right answer", fontsize=8)
-    handles, labels = axes.get_legend_handles_labels()
-    figure.legend(handles, labels, frameon=False, fontsize=8, ncols=len(labels), loc="outside upper center")
-    return figure
+    curves = {
+        title: {name: [_mean(each) for each in values] for name, values in found.items()}
+        for title, found in panels.items()
+    }
+    return curves_by_size(
+        curves, sizes, "problems in the log", f"{label}, hundredths of a right answer", 3.6 * len(panels) + 1.2
+    )

@@ -25,11 +25,10 @@ from scipy.stats import norm
 
 from sims import draw, play_rules
 from sims.estimates import Estimate
-from sims.studies import Part
+from sims.studies import Part, curves_by_size
 from stopping.calibration import Fit, fit_all
 from stopping.cli.rules import name_of
 from stopping.models import LengthCorrectness
-from stopping.plots import COLOURS, MARKERS
 from stopping.policies import NO_ANSWER
 from stopping.problems import Sampling
 from stopping.solvers import sampling_families
@@ -266,25 +265,11 @@ def _differences(regrets: Mapping[str, Regrets]) -> dict[str, Regrets]:
 
 
 def _picture(regrets: Mapping[str, Regrets], sizes: Sequence[int], num_problems: int) -> Figure:
-    figure = Figure(figsize=(7.2, 3.0), dpi=150, layout="constrained")
-    for place, (axes, cost) in enumerate(zip(figure.subplots(1, len(COSTS)), COSTS, strict=True)):
-        for index, (name, values) in enumerate(regrets.items()):
-            means = [mean_regret(values[i, :, place], size / num_problems) for i, size in enumerate(sizes)]
-            heights, errors = ([getattr(mean, part) for mean in means] for part in ("mean", "standard_error"))
-            beside = np.array(sizes) * 1.06 ** (index - (len(regrets) - 1) / 2)
-            axes.errorbar(
-                beside, heights, errors, color=COLOURS[index], marker=MARKERS[index], linewidth=1, markersize=4,
-                capsize=2, label=name,
-            )  # fmt: skip
-        axes.axhline(0, color="0.6", linewidth=0.6, zorder=0)
-        axes.set(xscale="log")
-        axes.set_xticks(sizes, [f"{size:,}" for size in sizes])
-        axes.minorticks_off()
-        axes.set_title(f"the vote of all costs {cost:g}", fontsize=8)
-        axes.spines[["top", "right"]].set_visible(False)
-        axes.tick_params(labelsize=7)
-    figure.supxlabel("problems to choose on", fontsize=8)
-    figure.supylabel("regret, hundredths of a right answer", fontsize=8)
-    handles, labels = axes.get_legend_handles_labels()
-    figure.legend(handles, labels, frameon=False, fontsize=8, ncols=len(regrets), loc="outside upper center")
-    return figure
+    panels = {
+        f"the vote of all costs {cost:g}": {
+            name: [mean_regret(values[i, :, place], size / num_problems) for i, size in enumerate(sizes)]
+            for name, values in regrets.items()
+        }
+        for place, cost in enumerate(COSTS)
+    }
+    return curves_by_size(panels, sizes, "problems to choose on", "regret, hundredths of a right answer", 7.2)

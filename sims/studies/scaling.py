@@ -15,10 +15,9 @@ from matplotlib.figure import Figure
 
 import sims
 from sims.engine import draw_blocks, one_device, play_blocks
-from sims.estimates import Estimate
 from sims.moments import Moments
 from sims.precision import BLOCK
-from sims.studies import Part
+from sims.studies import Part, exact
 from stopping.models import AnswerChain
 from stopping.plots import COLOURS, MARKERS
 from stopping.policies import AnswerAgreement
@@ -56,12 +55,12 @@ def _worlds(num_blocks: Sequence[int], repeats: int) -> Part:
     seconds = [_least_seconds(problem, blocks, jax.devices()[:1], repeats) for blocks in num_blocks]
     fixed, each = _line(np.array(num_blocks, float), np.array(seconds))
     rows = {
-        f"{blocks:,} blocks: milliseconds": _exact(1e3 * took) for blocks, took in zip(num_blocks, seconds, strict=True)
+        f"{blocks:,} blocks: milliseconds": exact(1e3 * took) for blocks, took in zip(num_blocks, seconds, strict=True)
     }
-    rows["fitted: milliseconds of a call"] = _exact(1e3 * fixed)
-    rows["fitted: milliseconds of a block"] = _exact(1e3 * each)
-    rows["microseconds that the host takes to merge a block"] = _exact(1e6 * _merge_seconds())
-    rows["fitted: nanoseconds of a world and decision point"] = _exact(1e9 * each / BLOCK / 16)
+    rows["fitted: milliseconds of a call"] = exact(1e3 * fixed)
+    rows["fitted: milliseconds of a block"] = exact(1e3 * each)
+    rows["microseconds that the host takes to merge a block"] = exact(1e6 * _merge_seconds())
+    rows["fitted: nanoseconds of a world and decision point"] = exact(1e9 * each / BLOCK / 16)
     blocks = np.array(num_blocks, float)
     figure = _picture(
         "blocks of 4,096 worlds",
@@ -78,7 +77,7 @@ def _devices(num_blocks: int, repeats: int) -> Part:
     counts = [2**power for power in range(len(there).bit_length()) if 2**power <= len(there)]
     seconds = [_least_seconds(problem, num_blocks, there[:count], repeats) for count in counts]
     rows = {
-        f"{count} devices: worlds a second": _exact(num_blocks * BLOCK / took)
+        f"{count} devices: worlds a second": exact(num_blocks * BLOCK / took)
         for count, took in zip(counts, seconds, strict=True)
     }
     speed = np.array([num_blocks * BLOCK / took for took in seconds])
@@ -99,8 +98,8 @@ def _points(num_points: Sequence[int], num_blocks: int, repeats: int) -> Part:
         took = _least_seconds(problem, num_blocks, jax.devices()[:1], repeats)
         nanoseconds.append(1e9 * took / num_blocks / BLOCK)
         sizes.append(_bytes(problem) / BLOCK)
-        rows[f"{points} decision points: nanoseconds of a world"] = _exact(nanoseconds[-1])
-        rows[f"{points} decision points: bytes of a world in flight"] = _exact(sizes[-1])
+        rows[f"{points} decision points: nanoseconds of a world"] = exact(nanoseconds[-1])
+        rows[f"{points} decision points: bytes of a world in flight"] = exact(sizes[-1])
     figure = _picture(
         "decision points",
         "of a world",
@@ -150,10 +149,6 @@ def _line(x: np.ndarray, y: np.ndarray) -> tuple[float, float]:
 
     (fixed, each), _ = nnls(np.stack([1 / y, x / y], axis=1), np.ones_like(y))
     return float(fixed), float(each)
-
-
-def _exact(value: float) -> Estimate:
-    return Estimate(float(value), 0.0, 1)
 
 
 def _picture(across: str, up: str, lines: dict[str, tuple[np.ndarray, np.ndarray]]) -> Figure:

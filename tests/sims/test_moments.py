@@ -1,5 +1,6 @@
 """Moments merged are moments of all; precision rules; quantiles and tail means against what is known."""
 
+import functools
 import itertools
 import math
 
@@ -29,9 +30,8 @@ CHAIN = AnswerChain(
 @given(arrays(np.float64, (2, 30), elements=st.floats(-1e3, 1e3)), st.integers(1, 29), st.integers(1, 29))
 def test_parts_merged_are_the_whole(values, one, other):
     cuts = sorted({0, one, other, 30})
-    merged = Moments.none(NAMES)
-    for start, end in itertools.pairwise(cuts):
-        merged = merged.merge(Moments.of(NAMES, values[:, start:end]))
+    parts = [Moments.of(NAMES, values[:, start:end]) for start, end in itertools.pairwise(cuts)]
+    merged = functools.reduce(Moments.merge, parts)
     whole = Moments.of(NAMES, values)
     assert merged.count == 30
     np.testing.assert_allclose(merged.mean, whole.mean, atol=1e-9)

@@ -36,7 +36,9 @@ def test_the_grid_is_what_simulate_gives_rule_by_rule():
             band = grid.differences[row]
             assert band.mean[column] == pytest.approx(paired.mean, abs=2e-6)
             assert band.standard_error[column] == pytest.approx(paired.standard_error, rel=1e-3, abs=1e-6)
-            assert band.low[column] <= band.mean[column] <= band.high[column]
+            half = band.critical * paired.standard_error
+            assert band.high[column] - paired.mean == pytest.approx(half, rel=1e-3, abs=1e-5)
+            assert paired.mean - band.low[column] == pytest.approx(half, rel=1e-3, abs=1e-5)
         assert band.low[1] == band.high[1] == 0.0  # the baseline itself
         assert grid.best(row) == max(zip(alone, RULES, strict=True), key=lambda pair: pair[0].utility.mean)[1]
     assert 1.96 < band.critical < norm.ppf(1 - 0.025 / (len(PRICES) * (len(RULES) - 1))) + 0.05
