@@ -62,18 +62,18 @@ class Answers(eqx.Module):
         first_right = jnp.argmax(right)
         wrong = answered & ~right
 
-        def seat(count: Int[Array, " traces"], trace: tuple) -> tuple[Array, Array]:
+        def seat(taken: tuple[Array, Array], trace: tuple) -> tuple[tuple[Array, Array], Array]:
+            weight, num_kinds = taken  # weight: of the kinds first seen at this trace or before, summed
             index, is_wrong, uniform = trace
-            taken = count > 0
-            num_kinds = jnp.sum(taken)
-            repeats = jnp.cumsum(jnp.where(taken, count - self.discount, 0.0))
             new_kind = jnp.maximum(self.concentration + self.discount * num_kinds, 0.0)
-            at = uniform * (repeats[-1] + new_kind)
-            chosen, is_new = jnp.argmax(repeats > at), repeats[-1] <= at
-            label = jnp.where(is_new, index, chosen)
-            return count.at[label].add(is_wrong.astype(count.dtype)), label
+            at = uniform * (weight[-1] + new_kind)
+            is_new = weight[-1] <= at
+            label = jnp.where(is_new, index, jnp.sum(weight <= at))
+            gain = jnp.where(is_wrong, 1 - jnp.where(is_new, self.discount, 0.0), 0.0)
+            return (weight + jnp.where(indices >= label, gain, 0.0), num_kinds + (is_new & is_wrong)), label
 
-        _, wrong_label = jax.lax.scan(seat, jnp.zeros_like(indices), (indices, wrong, uniforms))
+        start = jnp.zeros(right.shape, uniforms.dtype), jnp.zeros((), indices.dtype)
+        _, wrong_label = jax.lax.scan(seat, start, (indices, wrong, uniforms))
         label = jnp.where(right, first_right, wrong_label)
         return jnp.where(answered, label, NO_ANSWER).astype(jnp.int32)
 

@@ -77,6 +77,19 @@ class _Run(NamedTuple):
     stop_index: Array  # the decision point whose answer is given; their number where the trace answers by itself
 
 
+class _Point(NamedTuple):
+    """A decision point: what does not hang on the policy; `[points]` each."""
+
+    index: Array
+    thinks: Array  # the trace gets there
+    shown: ThinkingObservation  # to a policy that probes
+    probe_cost_tokens: Array
+    effect: Array  # the decision point where a stop decided here takes effect; their number if the trace ends before
+    effect_tokens: Array  # its position
+    effect_cost_tokens: Array  # of the answer forced there
+    empty: Array  # no answer comes there
+
+
 class Thinking(eqx.Module):
     """When to stop a chain of thought.
 
@@ -174,38 +187,44 @@ class Thinking(eqx.Module):
         """
         _require_signals(policy, world)
         bound, num_points = bind(policy, "jax"), world.position_tokens.shape[0]
-        takes_effect = jnp.searchsorted(world.position_tokens, world.position_tokens + self.lag_tokens).astype(
-            jnp.int32
-        )
+        position, index = world.position_tokens, jnp.arange(num_points, dtype=jnp.int32)
+        effect = jnp.searchsorted(position, position + self.lag_tokens).astype(jnp.int32)
         last = jnp.asarray(num_points, jnp.int32)
-        points = {"index": jnp.arange(num_points, dtype=jnp.int32), "effect": takes_effect}
+        points = _Point(
+            index=index,
+            thinks=position < NEVER,
+            shown=_observe(world),
+            probe_cost_tokens=world.probe_cost_tokens,
+            effect=jnp.where((effect < num_points) & (position[effect] < NEVER), effect, last),
+            empty=world.probe_answer[effect] == NO_ANSWER,
+            effect_cost_tokens=world.probe_cost_tokens[effect],
+            effect_tokens=position[effect],
+        )
 
         def is_asked(kind: Kind, action: Any) -> Array:
             return (action.kind == kind.value) & (kind in policy.kinds)
 
-        def at(carry: tuple[Any, _Run], point: dict[str, Array]) -> tuple[tuple[Any, _Run], None]:
+        def at(carry: tuple[Any, _Run], point: _Point) -> tuple[tuple[Any, _Run], None]:
             policy_state, run = carry
-            index, effect = point["index"], point["effect"]
-            open_ = ~run.ended & (world.position_tokens[index] < NEVER)
-            state, action = bound.step(policy_state, _observe(world, index, jnp.zeros((), bool)))
+            open_ = ~run.ended & point.thinks
+            state, action = bound.step(policy_state, _unprobed(point.shown))
             probed = is_asked(Kind.PROBE, action)
             if Kind.PROBE in policy.kinds:
-                pair = state, bound.step(state, _observe(world, index, jnp.ones((), bool)))
+                pair = state, bound.step(state, point.shown)
                 state = jax.tree.map(lambda before, after: jnp.where(probed, after, before), pair[0], pair[1][0])
                 action = jax.tree.map(lambda before, after: jnp.where(probed, after, before), action, pair[1][1])
             stop = is_asked(Kind.STOP, action)
-            effect = jnp.where((effect < num_points) & (world.position_tokens[effect] < NEVER), effect, last)
-            free = probed & (effect == index)  # the probe is the answer
-            in_time = stop & (effect < num_points)
-            empty = in_time & (world.probe_answer[effect] == NO_ANSWER)
+            free = probed & (point.effect == point.index)  # the probe is the answer
+            in_time = stop & (point.effect < num_points)
+            empty = in_time & point.empty
             stops = stop & ~empty
             # paid in vain: a probe that is not the answer given, and a forced answer that is none
-            in_vain = jnp.where(probed & ~(stops & free), world.probe_cost_tokens[index], 0)
-            in_vain += jnp.where(empty & ~free, world.probe_cost_tokens[effect], 0)
-            read = jnp.where(probed, world.position_tokens[index], 0)
-            read += jnp.where(in_time & ~free, world.position_tokens[effect], 0)
+            in_vain = jnp.where(probed & ~(stops & free), point.probe_cost_tokens, 0)
+            in_vain += jnp.where(empty & ~free, point.effect_cost_tokens, 0)
+            read = jnp.where(probed, point.shown.elapsed_tokens, 0)
+            read += jnp.where(in_time & ~free, point.effect_tokens, 0)
             spent = run.probe_tokens + in_vain, run.prefill_tokens + read
-            later = _Run(*spent, stops, jnp.where(stops, effect, last))
+            later = _Run(*spent, stops, jnp.where(stops, point.effect, last))
             now = jax.tree.map(
                 lambda before, after: jnp.where(open_, after, before), (policy_state, run), (state, later)
             )
@@ -300,16 +319,18 @@ def _require_signals(policy: Any, world: ThinkingWorld) -> None:
         )
 
 
-def _observe(world: ThinkingWorld, index: Array, probed: Array) -> ThinkingObservation:
-    """What a policy sees at a decision point; signals that the world lacks are 0, and no policy that reads them got here."""
-    shown = {
-        "elapsed_tokens": world.position_tokens[index],
-        "probed": probed,
-        "probed_answer": jnp.where(probed, world.probe_answer[index], NO_ANSWER),
-    }
+def _observe(world: ThinkingWorld) -> ThinkingObservation:
+    """What a policy sees at each decision point if it probes there, `[points]`; signals that the world lacks are 0."""
+    shown = {"elapsed_tokens": world.position_tokens, "probed_answer": world.probe_answer}
+    shown["probed"] = jnp.ones(world.position_tokens.shape, bool)
     for name in ThinkingObservation._fields:
         if name not in shown:
-            value = world.signals[name][index] if name in world.signals else jnp.zeros(())
-            value = jnp.where(probed, value, 0) if name in PROBED_SIGNALS else value
+            value = world.signals.get(name, jnp.zeros(world.position_tokens.shape))
             shown[name] = value.astype(dtype_of(name))
     return ThinkingObservation(**shown)
+
+
+def _unprobed(shown: ThinkingObservation) -> ThinkingObservation:
+    """What it sees before it probes."""
+    nothing = {name: jnp.zeros_like(getattr(shown, name)) for name in PROBED_SIGNALS}
+    return shown._replace(**nothing | {"probed_answer": jnp.full_like(shown.probed_answer, NO_ANSWER)})
