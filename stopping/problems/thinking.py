@@ -80,7 +80,7 @@ class _Run(NamedTuple):
 class _Point(NamedTuple):
     """A decision point: what does not hang on the policy; `[points]` each."""
 
-    index: Array
+    number: Array  # from 0
     thinks: Array  # the trace gets there
     shown: ThinkingObservation  # to a policy that probes
     probe_cost_tokens: Array
@@ -187,11 +187,11 @@ class Thinking(eqx.Module):
         """
         _require_signals(policy, world)
         bound, num_points = bind(policy, "jax"), world.position_tokens.shape[0]
-        position, index = world.position_tokens, jnp.arange(num_points, dtype=jnp.int32)
+        position = world.position_tokens
         effect = jnp.searchsorted(position, position + self.lag_tokens).astype(jnp.int32)
         last = jnp.asarray(num_points, jnp.int32)
         points = _Point(
-            index=index,
+            number=jnp.arange(num_points, dtype=jnp.int32),
             thinks=position < NEVER,
             shown=_observe(world),
             probe_cost_tokens=world.probe_cost_tokens,
@@ -214,7 +214,7 @@ class Thinking(eqx.Module):
                 state = jax.tree.map(lambda before, after: jnp.where(probed, after, before), pair[0], pair[1][0])
                 action = jax.tree.map(lambda before, after: jnp.where(probed, after, before), action, pair[1][1])
             stop = is_asked(Kind.STOP, action)
-            free = probed & (point.effect == point.index)  # the probe is the answer
+            free = probed & (point.effect == point.number)  # the probe is the answer
             in_time = stop & (point.effect < num_points)
             empty = in_time & point.empty
             stops = stop & ~empty
