@@ -25,6 +25,7 @@ from jax.sharding import AxisType, Mesh, PartitionSpec
 from sims.precision import BLOCK
 
 FAMILY_BLOCK = 1024  # of worlds that many policies are played through: fewer, for memory and for short logs
+FEW_WORLDS = 4 * BLOCK  # tens of milliseconds of one core
 AXIS = "block"
 
 
@@ -33,9 +34,17 @@ def mesh_of(devices: Sequence[jax.Device]) -> Mesh:
     return jax.make_mesh((len(devices),), (AXIS,), axis_types=(AxisType.Auto,), devices=devices)
 
 
-def one_device() -> Mesh:
-    """A device of this process, by itself."""
-    return mesh_of(jax.local_devices()[:1])
+def default_devices(num_worlds: int) -> list[jax.Device]:
+    """All devices; but few worlds stay on the CPU, where they are done before an accelerator's program is compiled."""
+    if num_worlds <= FEW_WORLDS and jax.default_backend() != "cpu" and jax.process_count() == 1:
+        return jax.local_devices(backend="cpu")[:1]
+    return jax.devices()
+
+
+def one_device(num_worlds: int) -> Mesh:
+    """A device of this process, by itself, of the kind where so many worlds are simulated by default."""
+    there = [device for device in default_devices(num_worlds) if device.process_index == jax.process_index()]
+    return mesh_of(there[:1])
 
 
 def _each_block(mesh: Mesh, compute: Callable, shared: tuple, blocks: tuple = ()) -> Any:

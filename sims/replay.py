@@ -40,7 +40,7 @@ def replay_worlds(problem: Any, policy: Any, worlds: Any) -> Result:
     admit(problem, policy)
     num_units, num_orders = jax.tree.leaves(worlds)[0].shape[:2]
     flat = jax.tree.map(lambda leaf: np.asarray(leaf).reshape(-1, *leaf.shape[2:]), worlds)
-    pytree, mesh, digests, parts = as_pytree(policy), one_device(), [], []
+    pytree, mesh, digests, parts = as_pytree(policy), one_device(num_units * num_orders), [], []
     for first, count, block in blocks_of(flat):
         worlds = jax.tree.map(lambda leaf: leaf[None], block)
         digests.append(np.asarray(digest_blocks(worlds, np.int32(first), np.int32(first + count), mesh))[0])

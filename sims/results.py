@@ -30,6 +30,7 @@ class Result:
         title: what was run, for people.
         moments: of all units, where `values` may hold some only.
         compile_seconds, run_seconds: what a simulation took, compiling apart.
+        platform: what it ran on: cpu, gpu, ...
     """
 
     values: dict[str, np.ndarray]
@@ -38,6 +39,7 @@ class Result:
     moments: Moments | None = None
     compile_seconds: float = 0.0
     run_seconds: float = 0.0
+    platform: str = ""
 
     def __getattr__(self, name: str) -> Estimate:
         if name.startswith("_") or name not in self.values:

@@ -12,7 +12,17 @@ from jaxtyping import Array, Key
 
 from sims.checkpoints import Checkpoints, Standing
 from sims.clocks import Bar, Stopwatch
-from sims.engine import digest_blocks, digest_text, draw_blocks, gather, mesh_of, one_device, play_blocks, sum_blocks
+from sims.engine import (
+    default_devices,
+    digest_blocks,
+    digest_text,
+    draw_blocks,
+    gather,
+    mesh_of,
+    one_device,
+    play_blocks,
+    sum_blocks,
+)
 from sims.moments import Moments
 from sims.precision import BLOCK, Goal
 from sims.results import LABELS, Result
@@ -55,7 +65,8 @@ def simulate(
         max_seconds: how long, compiling included.
         component: whose error counts.
         chunk_blocks: blocks in flight on each device; no effect on the result.
-        devices: to compute on; default all there are, but no more than there are blocks.
+        devices: to compute on; default all there are, but no more than there are blocks, and the CPU alone for up to 16,384
+            worlds asked for by number: `Result.platform` says where it was.
         checkpoint: a directory for sums and counters, written every few seconds: where it holds those of this very run, the run
             goes on from there. Of many processes the first writes, and all must see the directory.
         progress: show a bar, with the error so far and the time left.
@@ -94,6 +105,7 @@ def simulate(
         standing.moments,
         watch.compile_seconds,
         watch.run_seconds,
+        run.platform,
     )
 
 
@@ -104,7 +116,8 @@ def draw(key: Key[Array, ""], problem: Any, num_replicas: int) -> Any:
         ValueError: if `num_replicas` is not a whole number >= 1, or the problem has no model.
     """
     num_replicas = whole_number("num_replicas", num_replicas, 1)
-    blocks = [draw_blocks(problem, key, np.int32(first), one_device()) for first in range(0, num_replicas, BLOCK)]
+    mesh = one_device(num_replicas)
+    blocks = [draw_blocks(problem, key, np.int32(first), mesh) for first in range(0, num_replicas, BLOCK)]
     return jax.tree.map(lambda *leaves: np.concatenate([np.asarray(x)[0] for x in leaves])[:num_replicas], *blocks)
 
 
@@ -149,8 +162,13 @@ class _Run:
     ) -> None:
         self._key, self._problem, self._policy, self._in_flight = key, problem, policy, in_flight
         self._total, self._num_blocks = goal.most, -(-goal.most // BLOCK)
-        chosen = list(jax.devices() if devices is None else devices)
+        chosen = default_devices(goal.most) if devices is None else list(devices)
         self._mesh = mesh_of(chosen if jax.process_count() > 1 else chosen[: self._num_blocks])
+
+    @property
+    def platform(self) -> str:
+        """What the devices are: cpu, gpu, ..."""
+        return self._mesh.devices.flat[0].platform
 
     def blocks(self, resumed: int, is_done: bool, centre: np.ndarray | None) -> Iterator[_Block]:
         """Blocks in order: of the first `resumed` those that are kept, then all others, unless the run is done."""

@@ -10,7 +10,7 @@ import numpy as np
 from jaxtyping import Array, Key
 
 from sims.bands import Band, critical_value
-from sims.engine import digest_blocks, draw_blocks, gather, mesh_of, one_device, play_blocks
+from sims.engine import default_devices, digest_blocks, draw_blocks, gather, mesh_of, one_device, play_blocks
 from sims.estimates import Estimate
 from sims.precision import BLOCK
 from stopping.policies.policy import whole_number
@@ -216,13 +216,14 @@ class _Grid:
         for policy in self.policies:
             admit(self._problems[0], policy)
         self._baseline = whole_number("baseline", baseline, 0, len(self.policies) - 1)
-        self._devices = list(jax.devices() if devices is None else devices)
+        self._devices = devices
         if len(self._problems) > 1 and len(draws := {_digest(key, each) for each in self._problems}) > 1:
             raise ValueError(f"problems: expected the same worlds of all, got {len(draws)} different draws")
 
     def play(self, first: int, count: int) -> _Sums:
         """Play all through `count` worlds from number `first` on."""
-        mesh = mesh_of(self._devices if jax.process_count() > 1 else self._devices[: -(-count // BLOCK)])
+        chosen = default_devices(count) if self._devices is None else list(self._devices)
+        mesh = mesh_of(chosen if jax.process_count() > 1 else chosen[: -(-count // BLOCK)])
         total: _Sums | None = None
         for start in range(first, first + count, mesh.size * BLOCK):
             counts = np.clip(first + count - start - BLOCK * np.arange(mesh.size), 0, BLOCK)
@@ -257,6 +258,6 @@ def _reduce(figures: tuple, baseline: Array, counts: Array) -> tuple[Array, Arra
 
 
 def _digest(key: Any, problem: Any) -> bytes:
-    mesh = one_device()
+    mesh = one_device(BLOCK)
     worlds = draw_blocks(problem, key, np.int32(0), mesh)
     return bytes(np.asarray(digest_blocks(worlds, np.int32(0), np.int32(BLOCK), mesh)))

@@ -120,7 +120,7 @@ def _least_seconds(problem: Thinking, num_blocks: int, devices: Sequence[jax.Dev
 
 def _bytes(problem: Thinking) -> float:
     """What a block takes while it is drawn and played, as the compiler has it: inputs, outputs and what lies between."""
-    mesh, policy = one_device(), as_pytree(POLICY)
+    mesh, policy = one_device(BLOCK), as_pytree(POLICY)
     worlds = draw_blocks(problem, jax.random.key(SEED), np.int32(0), mesh)
     programs: list[tuple[Callable, tuple]] = [
         (draw_blocks, (problem, jax.random.key(SEED), np.int32(0), mesh)),
