@@ -1,0 +1,225 @@
+"""What a server can do for a policy, found by asking it, and what each signal costs in speed.
+
+Everything here is tried with short requests: a feature counts as there if it acted, not if it was accepted.
+"""
+
+import asyncio
+import time
+from collections.abc import Awaitable, Callable
+from contextlib import aclosing
+from dataclasses import dataclass
+from typing import Any
+
+from stopping.adapters.upstream import Completion, End, Token, Upstream, UpstreamError
+
+WORDS = "The quick brown fox"
+MEASURED_TOKENS = 64
+ROUNDS = 3
+IDLE_WITHIN_SECONDS = 5.0
+
+
+class Unsupported(RuntimeError):
+    """The server lacks what the policy needs."""
+
+
+@dataclass(frozen=True)
+class Capabilities:
+    """What a server can do.
+
+    Attributes:
+        model: by its name there.
+        log_probs: the drawn token's log-probability comes with it in a stream.
+        num_top: how many of the likeliest tokens' come too, of `asked_top`; 0 for none.
+        asked_top: how many were asked for.
+        token_ids: the ids of generated tokens come with them.
+        prompt_ids: prompts may be token ids.
+        tokenizer: `llama.cpp` or `vllm`, by the form of its `/tokenize`; empty where a conversation cannot be turned into ids.
+        prefix_cache: a prompt that was read before is not read again.
+        num_choices: `n` works.
+        control: a thought can be closed from outside (`/v1/chat/completions/control`).
+        usage: the stream ends with counts of tokens.
+        idle_seconds: from closing a stream until the server was idle; None where it does not show that, or was not.
+        tokens_per_second: of one stream without log-probabilities.
+        log_probs_share, top_share: what is left of that speed with the drawn token's, and with the likeliest tokens'; None where
+            they are not there.
+        control_seconds: a round trip of the hook; None without.
+    """
+
+    model: str
+    log_probs: bool = False
+    num_top: int = 0
+    asked_top: int = 0
+    token_ids: bool = False
+    prompt_ids: bool = False
+    tokenizer: str = ""
+    prefix_cache: bool = False
+    num_choices: bool = False
+    control: bool = False
+    usage: bool = False
+    idle_seconds: float | None = None
+    tokens_per_second: float | None = None
+    log_probs_share: float | None = None
+    top_share: float | None = None
+    control_seconds: float | None = None
+
+    @property
+    def continues(self) -> bool:
+        """Whether a thought can be continued from its tokens, so that answers can be forced."""
+        return self.token_ids and self.prompt_ids and bool(self.tokenizer)
+
+
+async def examine(upstream: Upstream, *, num_top: int = 20) -> Capabilities:
+    """Find out what a server can do; a second or two on a fast one.
+
+    Raises:
+        UpstreamError: if it does not complete a prompt at all.
+    """
+    plain = await upstream.complete(WORDS, 8, temperature=0)
+    found: dict[str, Any] = {"model": upstream.model, "asked_top": num_top, "usage": plain.end.num_tokens is not None}
+    shown = await _or_none(lambda: upstream.complete(WORDS, 4, num_top=num_top, temperature=0))
+    if shown is not None and shown.tokens:
+        found["log_probs"] = all(token.log_prob is not None for token in shown.tokens)
+        found["num_top"] = min(len(token.top) for token in shown.tokens)
+    # ids may come without log-probabilities or only with them
+    found["token_ids"] = any(tried is not None and _has_ids(tried) for tried in (plain, shown))
+    found["tokenizer"] = await _tokenizer(upstream)
+    ids = await tokens_of_text(upstream, WORDS * 8, found["tokenizer"]) if found["tokenizer"] else None
+    if ids:
+        first = await _or_none(lambda: upstream.complete(ids, 4, temperature=0))
+        again = await _or_none(lambda: upstream.complete([*ids, ids[0]], 4, temperature=0))
+        found["prompt_ids"] = first is not None
+        found["prefix_cache"] = again is not None and (again.end.num_cached_tokens or 0) >= len(ids) // 2
+    found["num_choices"] = await _has_choices(upstream)
+    found["control"], found["control_seconds"] = await _control(upstream)
+    found["idle_seconds"] = await _idle_seconds(upstream)
+    found |= await _speeds(upstream, found["log_probs"] if "log_probs" in found else False, found.get("num_top", 0))
+    return Capabilities(**found)
+
+
+async def _or_none(ask: Callable[[], Awaitable[Any]]) -> Any:
+    try:
+        return await ask()
+    except UpstreamError:
+        return None
+
+
+def _has_ids(completion: Completion) -> bool:
+    return bool(completion.tokens) and all(token.id is not None for token in completion.tokens)
+
+
+async def _tokenizer(upstream: Upstream) -> str:
+    """Which `/tokenize` the server has: llama.cpp's takes `content`, vLLM's `prompt` or `messages`."""
+    for name, body in (("llama.cpp", {"content": WORDS}), ("vllm", {"model": upstream.model, "prompt": WORDS})):
+        found = await _or_none(lambda: upstream.post("/tokenize", body))  # noqa: B023
+        if isinstance(found, dict) and found.get("tokens"):
+            return name
+    return ""
+
+
+async def tokens_of_text(upstream: Upstream, text: str, tokenizer: str, *, start: bool = True) -> list[int]:
+    """Return the token ids of a text; `start`: with what the model puts first.
+
+    Raises:
+        UpstreamError: if the server has no such tokeniser.
+    """
+    if tokenizer == "llama.cpp":
+        body: dict[str, Any] = {"content": text, "add_special": start, "parse_special": True}
+    else:
+        body = {"model": upstream.model, "prompt": text, "add_special_tokens": start}
+    found = await upstream.post("/tokenize", body)
+    return [int(number) for number in found["tokens"]]
+
+
+async def tokens_of_chat(upstream: Upstream, messages: list[dict[str, Any]], tokenizer: str) -> list[int]:
+    """Return the token ids of a conversation, up to where the model answers.
+
+    Raises:
+        UpstreamError: if the server has no such tokeniser, or refuses the conversation.
+    """
+    if tokenizer == "llama.cpp":
+        prompt = (await upstream.post("/apply-template", {"messages": messages}))["prompt"]
+        return await tokens_of_text(upstream, prompt, tokenizer)
+    body = {"model": upstream.model, "messages": messages, "add_generation_prompt": True}
+    return [int(number) for number in (await upstream.post("/tokenize", body))["tokens"]]
+
+
+async def _has_choices(upstream: Upstream) -> bool:
+    body = {"model": upstream.model, "prompt": WORDS, "max_tokens": 1, "n": 2}
+    found = await _or_none(lambda: upstream.post("/v1/completions", body))
+    return isinstance(found, dict) and len(found.get("choices") or ()) == 2
+
+
+async def _control(upstream: Upstream) -> tuple[bool, float | None]:
+    """Ask for a thought, have it closed, and see whether it was."""
+    settings = {"reasoning_control": True, "max_tokens": 4 * MEASURED_TOKENS, "temperature": 1.0}
+    body = {"model": upstream.model, "messages": [{"role": "user", "content": WORDS}], **settings}
+    try:
+        async with aclosing(upstream.events("/v1/chat/completions", body)) as events:
+            async for chunk in events:
+                start = time.monotonic()
+                order = {"id": chunk.get("id", ""), "action": "reasoning_end"}
+                answer = await upstream.post("/v1/chat/completions/control", order)
+                return bool(answer.get("success")), time.monotonic() - start
+    except UpstreamError:
+        pass
+    return False, None
+
+
+async def is_idle(upstream: Upstream) -> bool | None:
+    """Whether the server works on nothing; None where it does not say (llama.cpp: `--slots`; vLLM: `/metrics`)."""
+    slots = await _or_none(lambda: upstream.get("/slots"))
+    if isinstance(slots, list):
+        return not any(slot.get("is_processing") for slot in slots)
+    response = await upstream.client.get("/metrics")
+    if response.status_code != 200:
+        return None
+    running = [line.split()[-1] for line in response.text.splitlines() if line.startswith("vllm:num_requests_running")]
+    return all(float(number) == 0 for number in running) if running else None
+
+
+async def _idle_seconds(upstream: Upstream) -> float | None:
+    settings: dict[str, Any] = {"temperature": 1.0, "ignore_eos": True}
+    async with aclosing(upstream.stream(WORDS, 16 * MEASURED_TOKENS, **settings)) as pieces:
+        seen = 0
+        async for _ in pieces:
+            seen += 1
+            if seen >= 8:
+                break
+    start = time.monotonic()
+    while (waited := time.monotonic() - start) < IDLE_WITHIN_SECONDS:
+        idle = await is_idle(upstream)
+        if idle is None:
+            return None
+        if idle:
+            return waited
+        await asyncio.sleep(0.001)
+    return None
+
+
+async def _speeds(upstream: Upstream, log_probs: bool, num_top: int) -> dict[str, float | None]:
+    """Tokens a second of one stream by what it carries: the best of rounds taken in turn."""
+    kinds: dict[str, int | None] = {"tokens_per_second": None}
+    if log_probs:
+        kinds["log_probs_share"] = 0
+    if num_top > 1:
+        kinds["top_share"] = num_top
+    best = dict.fromkeys(kinds, 0.0)
+    for _ in range(ROUNDS):
+        for name, top in kinds.items():
+            best[name] = max(best[name], await _speed(upstream, top))
+    base = best["tokens_per_second"]
+    return {name: speed if name == "tokens_per_second" or not base else speed / base for name, speed in best.items()}
+
+
+async def _speed(upstream: Upstream, num_top: int | None) -> float:
+    first, seen, end = 0.0, 0, None
+    settings: dict[str, Any] = {"temperature": 1.0, "ignore_eos": True, "seed": 1}
+    async with aclosing(upstream.stream(WORDS, MEASURED_TOKENS, num_top=num_top, **settings)) as pieces:
+        async for piece in pieces:
+            if isinstance(piece, Token):
+                first = first or time.monotonic()
+                seen += 1
+            elif isinstance(piece, End):
+                end = piece
+    passed, count = time.monotonic() - first, (end.num_tokens if end and end.num_tokens else seen) - 1
+    return count / passed if first and passed > 0 and count > 0 else 0.0
