@@ -6,7 +6,7 @@ form of chat or in the older one of parallel lists.
 """
 
 import json
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncGenerator, Mapping, Sequence
 from contextlib import aclosing
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple, Self
@@ -171,7 +171,7 @@ class Upstream:
 
     async def stream(
         self, prompt: Sequence[int] | str, max_tokens: int, *, num_top: int | None = None, **settings: Any
-    ) -> AsyncIterator[Token | End]:
+    ) -> AsyncGenerator[Token | End, None]:
         """Continue a prompt; yields tokens, then the end. Leaving the iterator (`aclosing`) cancels the request.
 
         Args:
@@ -183,7 +183,7 @@ class Upstream:
         Raises:
             UpstreamError: if the server refuses, breaks off before its end, or sends what cannot be read.
         """
-        body = {"model": self.model, "prompt": prompt if isinstance(prompt, str) else list(prompt)}
+        body: dict[str, Any] = {"model": self.model, "prompt": prompt if isinstance(prompt, str) else list(prompt)}
         body |= {"max_tokens": max_tokens, "return_token_ids": True, **settings}
         if num_top is not None:
             body["logprobs"] = max(num_top, 1)
@@ -193,7 +193,7 @@ class Upstream:
 
     async def chat(
         self, messages: Sequence[Mapping[str, Any]], *, num_top: int | None = None, **settings: Any
-    ) -> AsyncIterator[Token | End]:
+    ) -> AsyncGenerator[Token | End, None]:
         """Answer a conversation; as `stream`."""
         body: dict[str, Any] = {"model": self.model, "messages": list(messages), **settings}
         if num_top is not None:
@@ -202,7 +202,7 @@ class Upstream:
             async for piece in _pieces(events, "/v1/chat/completions"):
                 yield piece
 
-    async def events(self, path: str, body: Mapping[str, Any]) -> AsyncIterator[dict[str, Any]]:
+    async def events(self, path: str, body: Mapping[str, Any]) -> AsyncGenerator[dict[str, Any], None]:
         """Send a request for a stream; yields its chunks as they come, until `[DONE]`.
 
         Raises:
@@ -240,9 +240,10 @@ def _refused(path: str, status: int, body: str) -> UpstreamError:
     return UpstreamError(f"{path}: status {status}: {body[:500]}", status, body)
 
 
-async def _pieces(events: AsyncIterator[dict[str, Any]], path: str) -> AsyncIterator[Token | End]:
+async def _pieces(events: AsyncGenerator[dict[str, Any], None], path: str) -> AsyncGenerator[Token | End, None]:
     """Tokens of a stream with one choice, then its end."""
-    reason, usage, name = "", {}, ""
+    usage: dict[str, Any] = {}
+    reason = name = ""
     async for chunk in events:
         name, usage = chunk.get("id", name), chunk.get("usage") or usage
         for choice in chunk.get("choices") or ():

@@ -4,13 +4,14 @@ Everything here is tried with short requests: a feature counts as there if it ac
 """
 
 import asyncio
+import math
 import time
 from collections.abc import Awaitable, Callable
 from contextlib import aclosing
 from dataclasses import dataclass
 from typing import Any
 
-from stopping.adapters.upstream import Completion, End, Token, Upstream, UpstreamError
+from stopping.adapters.server.client import Completion, End, Token, Upstream, UpstreamError
 
 WORDS = "The quick brown fox"
 MEASURED_TOKENS = 64
@@ -31,6 +32,7 @@ class Capabilities:
         log_probs: the drawn token's log-probability comes with it in a stream.
         num_top: how many of the likeliest tokens' come too, of `asked_top`; 0 for none.
         asked_top: how many were asked for.
+        whole_law: those are all tokens there are, so that the law's entropy is known.
         token_ids: the ids of generated tokens come with them.
         prompt_ids: prompts may be token ids.
         tokenizer: `llama.cpp` or `vllm`, by the form of its `/tokenize`; empty where a conversation cannot be turned into ids.
@@ -49,6 +51,7 @@ class Capabilities:
     log_probs: bool = False
     num_top: int = 0
     asked_top: int = 0
+    whole_law: bool = False
     token_ids: bool = False
     prompt_ids: bool = False
     tokenizer: str = ""
@@ -80,6 +83,7 @@ async def examine(upstream: Upstream, *, num_top: int = 20) -> Capabilities:
     if shown is not None and shown.tokens:
         found["log_probs"] = all(token.log_prob is not None for token in shown.tokens)
         found["num_top"] = min(len(token.top) for token in shown.tokens)
+        found["whole_law"] = all(sum(math.exp(p) for _, _, p in token.top) > 1 - 1e-4 for token in shown.tokens)
     # ids may come without log-probabilities or only with them
     found["token_ids"] = any(tried is not None and _has_ids(tried) for tried in (plain, shown))
     found["tokenizer"] = await _tokenizer(upstream)

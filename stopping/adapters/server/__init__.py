@@ -1,0 +1,1 @@
+"""A policy on a server that speaks the OpenAI protocol."""

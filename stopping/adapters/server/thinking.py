@@ -1,0 +1,300 @@
+"""One chain of thought on a server, stopped by a policy: generated piece by piece, each continuing from the tokens so far.
+
+Between two pieces the model stands still, so a stop has no lag and costs no token: the policy is asked, may look at an answer
+forced from where the thought stands, and either the next piece is asked for or the thought is closed there. Every server that
+takes prompts of token ids can do that; one that caches prefixes reads each token once.
+
+Nothing else is changed: the pieces together are a sample of what one long request would have given.
+"""
+
+import math
+from collections.abc import AsyncGenerator, Mapping
+from contextlib import aclosing
+from dataclasses import dataclass, field
+from typing import Any
+
+from stopping.adapters.decisions import Decision, PolicyRows
+from stopping.adapters.observations import ThoughtWindows, admit
+from stopping.adapters.server.capabilities import Capabilities, Unsupported
+from stopping.adapters.server.client import Completion, End, Token, Upstream
+from stopping.adapters.server.markup import Markup
+from stopping.policies import Kind, ThinkingObservation
+
+LEGAL = (Kind.CONTINUE, Kind.STOP, Kind.PROBE)
+MISSING_MASS = 1e-4  # of a law, that its likeliest tokens may lack to be taken for all of it
+UNKNOWN = -1  # in the place of a token's id
+
+
+@dataclass
+class ThoughtRun:
+    """What came of one thought, and what it cost.
+
+    Attributes:
+        ids: of the tokens of the trace: its thought, the closing tag and the answer.
+        thought_tokens: before the thought was closed; all, if it never was.
+        thought, answer: their texts.
+        reason: why it ended: `stop`, or `length` for a cap.
+        stopped: by the policy.
+        would_stop_at: tokens after which the policy asked to stop, and could have been; None if never.
+        probe_tokens: generated for answers that were not given.
+        discarded_tokens: generated and thrown away.
+        prompt_tokens: read, again and again, less those that the server had cached.
+        num_requests: sent.
+        decisions: of the policy, in order.
+    """
+
+    ids: list[int] = field(default_factory=list)
+    thought_tokens: int = 0
+    thought: str = ""
+    answer: str = ""
+    reason: str = ""
+    stopped: bool = False
+    would_stop_at: int | None = None
+    probe_tokens: int = 0
+    discarded_tokens: int = 0
+    prompt_tokens: int = 0
+    num_requests: int = 0
+    decisions: list[Decision] = field(default_factory=list)
+
+    @property
+    def total_tokens(self) -> int:
+        """All tokens generated for it."""
+        return len(self.ids) + self.probe_tokens + self.discarded_tokens
+
+
+def require(policy: Any, capabilities: Capabilities, markup: Markup) -> None:
+    """Refuse, before the first token, a policy whose signals this server does not give.
+
+    Raises:
+        MissingSignal: naming the signals that cannot be had.
+        Unsupported: naming what the server lacks, and what would give it.
+        ValueError: if the policy may ask for an action that no thought has.
+    """
+    if not capabilities.continues:
+        lacks = [
+            "ids with its tokens (vLLM: --return-token-ids or a newer version; llama.cpp sends them with log-probabilities)"
+        ] * (not capabilities.token_ids)
+        lacks += ["prompts of token ids"] * (not capabilities.prompt_ids)
+        lacks += ["/tokenize (llama.cpp, vLLM)"] * (not capabilities.tokenizer)
+        raise Unsupported(f"{capabilities.model}: a thought cannot be continued; the server lacks {'; '.join(lacks)}")
+    there = {"elapsed_tokens", "probed", "probed_answer"}
+    if capabilities.log_probs:
+        there |= {"mean_log_prob", "answer_mean_log_prob", "answer_least_log_prob"}
+    if capabilities.whole_law:
+        there.add("mean_entropy")
+    if capabilities.num_top > 1 and len(markup.close_ids) == 1:
+        there.add("log_close_prob")
+    if markup.candidate_ids is not None:
+        there.add("num_candidates")
+    admit(policy, ThinkingObservation, LEGAL, there)
+
+
+class Thinker:
+    """A policy on the thoughts of one server.
+
+    Args:
+        upstream: the server.
+        markup: of its model.
+        policy: reads a `ThinkingObservation`; None to let every thought end by itself.
+        every_tokens: between decision points.
+        cap_tokens: the most that a trace may have.
+        num_top: of the likeliest tokens asked for with each token, where the policy reads what needs them.
+        shadow: ask, note what the policy would do, and do nothing.
+    """
+
+    def __init__(
+        self,
+        upstream: Upstream,
+        markup: Markup,
+        policy: Any,
+        *,
+        every_tokens: int,
+        cap_tokens: int,
+        num_top: int = 20,
+        shadow: bool = False,
+    ) -> None:
+        self.upstream, self.markup, self.policy, self.shadow = upstream, markup, policy, shadow
+        self.every_tokens, self.cap_tokens = every_tokens, cap_tokens
+        signals = () if policy is None else policy.signals
+        self.peeks = "log_close_prob" in signals
+        self.num_top = num_top if self.peeks or "mean_entropy" in signals else 0
+
+    async def run(self, prompt_ids: list[int], settings: Mapping[str, Any] | None = None) -> ThoughtRun:
+        """Think to the end; arguments as of `stream`."""
+        run = ThoughtRun()
+        async with aclosing(self.stream(prompt_ids, settings, run)) as tokens:
+            async for _ in tokens:
+                pass
+        return run
+
+    async def stream(
+        self, prompt_ids: list[int], settings: Mapping[str, Any] | None, run: ThoughtRun
+    ) -> AsyncGenerator[Token, None]:
+        """Think, and yield the trace's tokens as they come: thought, closing tag, answer.
+
+        Args:
+            prompt_ids: up to where the thought begins.
+            settings: of the sampling; a `seed` is moved on by the tokens so far.
+            run: is filled in on the way.
+
+        Raises:
+            UpstreamError: if the server refuses or breaks off.
+        """
+        thought = _Thought(self, list(prompt_ids), dict(settings or {}), run)
+        async with aclosing(thought.tokens()) as tokens:
+            async for token in tokens:
+                yield token
+
+
+class _Thought:
+    """One trace under way.
+
+    A policy that reads how likely the thought is closed next needs the law of the next token: pieces then reach one token past
+    the decision point, and that token waits (`ahead`) until the policy has been asked.
+    """
+
+    def __init__(self, thinker: Thinker, prompt_ids: list[int], settings: dict[str, Any], run: ThoughtRun) -> None:
+        self.by, self.prompt_ids, self.settings, self.run = thinker, prompt_ids, settings, run
+        self.is_closed, self.ending = False, ""
+        self.ahead: list[Token] = []
+        if thinker.policy is not None:
+            self.rows = PolicyRows(thinker.policy, 1)
+            self.windows = ThoughtWindows(thinker.policy.signals, candidate_ids=thinker.markup.candidate_ids)
+            run.decisions = self.rows.decisions[0]
+
+    async def tokens(self) -> AsyncGenerator[Token, None]:
+        run = self.run
+        while not run.reason:
+            async with aclosing(self._piece()) as piece:
+                async for token in piece:
+                    yield token
+            given = await self._decide() if self._is_due() else None
+            for token in self.ahead if given is None else given:
+                self._take(token)
+                yield token
+            self.ahead = []
+            if given is not None or self.ending or len(run.ids) >= self.by.cap_tokens:
+                run.reason = self.ending or "length"
+        if not self.is_closed:
+            run.thought_tokens = len(run.ids)
+
+    def _is_due(self) -> bool:
+        """Whether the policy is to be asked here."""
+        is_over = bool(self.ending) and not self.ahead
+        return self._is_asked() and not is_over and 0 < len(self.run.ids) == self._due() < self.by.cap_tokens
+
+    def _is_asked(self) -> bool:
+        """Whether there are decisions left to take."""
+        return self.by.policy is not None and not self.is_closed and self.run.would_stop_at is None
+
+    def _due(self) -> int:
+        """The decision point that this piece goes up to; where the thought stands, if that is one and was reached now."""
+        return -(-max(len(self.run.ids), self._asked_at + 1) // self.by.every_tokens) * self.by.every_tokens
+
+    _asked_at = 0
+
+    async def _piece(self) -> AsyncGenerator[Token, None]:
+        """Go on, to the next decision point at most."""
+        run = self.run
+        most = self.by.cap_tokens - len(run.ids)
+        if self._is_asked():
+            most = min(most, self._due() - len(run.ids) + self.by.peeks)
+        asked = dict(self.settings)
+        if "seed" in asked:
+            asked["seed"] = (int(asked["seed"]) + len(run.ids)) % 2**31
+        run.num_requests += 1
+        came = False
+        prompt = [*self.prompt_ids, *run.ids]
+        async with aclosing(self.by.upstream.stream(prompt, most, num_top=self.by.num_top, **asked)) as pieces:
+            async for piece in pieces:
+                if isinstance(piece, End):
+                    self._account(piece)
+                    self.ending = piece.reason if piece.reason != "length" or not came else ""
+                    return
+                came = True
+                if self._is_asked() and len(run.ids) == self._due():
+                    self.ahead.append(piece)
+                else:
+                    self._take(piece)
+                    yield piece
+
+    def _account(self, end: End) -> None:
+        self.run.prompt_tokens += max((end.num_prompt_tokens or 0) - (end.num_cached_tokens or 0), 0)
+
+    def _take(self, token: Token) -> None:
+        run, close_ids = self.run, self.by.markup.close_ids
+        run.ids.append(UNKNOWN if token.id is None else token.id)
+        if self.is_closed:
+            run.answer += token.text
+        elif tuple(run.ids[-len(close_ids) :]) == close_ids:
+            self.is_closed, run.thought_tokens = True, len(run.ids) - len(close_ids)
+        else:
+            run.thought += token.text
+            if self.by.policy is not None:
+                self.windows.add(UNKNOWN if token.id is None else token.id, token.log_prob, entropy_of(token))
+
+    async def _decide(self) -> list[Token] | None:
+        """Ask the policy; return the tokens that end the trace if it is stopped here."""
+        run, position = self.run, len(self.run.ids)
+        self._asked_at = position
+        observation = self.windows.observe(self._log_close_prob())
+        kinds, _ = self.rows.ask(observation, [0])
+        forced: Completion | None = None
+        if kinds[0] == Kind.PROBE:
+            forced = await self._force()
+            kinds, _ = self.rows.ask(self.windows.probed(observation, [self._key(forced)], *_log_probs(forced)), [0])
+        stops = kinds[0] == Kind.STOP
+        if stops:
+            forced = forced or await self._force()
+            if stops := self._key(forced) is not None:
+                run.would_stop_at = position
+            else:  # an answer is never empty because we stopped
+                self.rows.put_off(0)
+        if not stops or self.by.shadow:
+            run.probe_tokens += 0 if forced is None else self._cost(forced)
+            return None
+        assert forced is not None
+        run.stopped, run.discarded_tokens, self.ending = True, len(self.ahead), forced.end.reason
+        markup = self.by.markup
+        return [*(Token("", number) for number in (*markup.close_ids, *markup.answer_ids)), *forced.tokens]
+
+    def _log_close_prob(self) -> float | None:
+        """Of closing the thought here, by the law from which the next token was drawn; None where that does not tell."""
+        close_id, *more = self.by.markup.close_ids
+        if not self.ahead or more:
+            return None
+        return next((log_prob for number, _, log_prob in self.ahead[0].top if number == close_id), None)
+
+    async def _force(self) -> Completion:
+        """Close the thought here and let the model answer, greedily."""
+        markup, run = self.by.markup, self.run
+        prompt = [*self.prompt_ids, *run.ids, *markup.close_ids, *markup.answer_ids]
+        run.num_requests += 1
+        kept = {name: value for name, value in self.settings.items() if name != "seed"}
+        found = await self.by.upstream.complete(prompt, markup.answer_tokens, num_top=0, **kept | {"temperature": 0.0})
+        self._account(found.end)
+        return found
+
+    def _key(self, forced: Completion) -> str | None:
+        return self.by.markup.answer_of(forced.text) if forced.end.reason == "stop" else None
+
+    def _cost(self, forced: Completion) -> int:
+        markup = self.by.markup
+        return len(markup.close_ids) + len(markup.answer_ids) + (forced.end.num_tokens or len(forced.tokens))
+
+
+def entropy_of(token: Token) -> float | None:
+    """Return the entropy of the law a token was drawn from, nats; None where its likeliest tokens are not all of it."""
+    log_probs = [log_prob for _, _, log_prob in token.top]
+    masses = [math.exp(log_prob) for log_prob in log_probs]
+    if 1 - sum(masses) > MISSING_MASS:
+        return None
+    return -sum(mass * log_prob for mass, log_prob in zip(masses, log_probs, strict=True))
+
+
+def _log_probs(forced: Completion) -> tuple[float | None, float | None]:
+    """Mean and least log-probability of a forced answer's tokens."""
+    known = [token.log_prob for token in forced.tokens if token.log_prob is not None]
+    if not known or len(known) != len(forced.tokens):
+        return None, None
+    return sum(known) / len(known), min(known)
