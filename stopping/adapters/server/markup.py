@@ -12,26 +12,41 @@ class Markup:
     """The marks of one model, as token ids of its server.
 
     Attributes:
-        close_ids: end a thought.
-        answer_ids: what is written after them where an answer is forced; empty for nothing.
+        open, close: the tags around a thought.
+        open_ids, close_ids: their tokens.
+        answer_prefix, answer_ids: what is written after it where an answer is forced; empty for nothing.
         candidate_ids: tokens that each put forward a result; None where none are known.
         answer_tokens: the most that a forced answer may take.
         answer_of: what the text of an answer counts as: equal ones are one answer. None where it is none.
     """
 
+    open: str
+    open_ids: tuple[int, ...]
+    close: str
     close_ids: tuple[int, ...]
+    answer_prefix: str
     answer_ids: tuple[int, ...]
     candidate_ids: frozenset[int] | None
     answer_tokens: int
     answer_of: Callable[[str], str | None]
 
-    def closes(self, ids: Sequence[int]) -> int | None:
-        """Return where the thought ends in these tokens: the place of the first of its closing ones, None if it does not."""
-        size = len(self.close_ids)
-        for place in range(len(ids) - size + 1):
-            if tuple(ids[place : place + size]) == self.close_ids:
-                return place
-        return None
+    def opens(self, prompt_ids: Sequence[int]) -> bool:
+        """Whether a prompt leaves a thought open: its last opening tag comes after its last closing one."""
+        return _last(prompt_ids, self.open_ids) > _last(prompt_ids, self.close_ids)
+
+    @property
+    def tags(self) -> list[tuple[str, int]]:
+        """What is written to force an answer, as tokens; the text of each part stands at its first."""
+        found = []
+        for text, ids in ((self.close, self.close_ids), (self.answer_prefix, self.answer_ids)):
+            found += [("" if place else text, number) for place, number in enumerate(ids)]
+        return found
+
+
+def _last(ids: Sequence[int], wanted: tuple[int, ...]) -> int:
+    """Where these tokens come last; -1 where they do not."""
+    places = range(len(ids) - len(wanted), -1, -1)
+    return next((place for place in places if tuple(ids[place : place + len(wanted)]) == wanted), -1)
 
 
 def stripped(text: str) -> str | None:
@@ -43,6 +58,7 @@ async def read_markup(
     upstream: Upstream,
     capabilities: Capabilities,
     *,
+    open: str = "<think>",
     close: str = "</think>",
     answer_prefix: str = "",
     candidates: Sequence[str] = (),
@@ -54,25 +70,28 @@ async def read_markup(
     Args:
         upstream: the server.
         capabilities: of it.
-        close: the tag that ends a thought.
+        open: the tag that begins a thought.
+        close: the tag that ends it.
         answer_prefix: what is written after it where an answer is forced.
         candidates: texts of one token each that put forward a result.
         answer_tokens: the most that a forced answer may take.
         answer_of: what an answer's text counts as.
 
     Raises:
-        ValueError: if the closing tag is empty, or a candidate is not one token.
+        ValueError: if a tag is empty, or a candidate is not one token.
     """
 
     async def ids(text: str) -> tuple[int, ...]:
         found = await tokens_of_text(upstream, text, capabilities.tokenizer, start=False) if text else []
         return tuple(found)
 
-    if not (close_ids := await ids(close)):
-        raise ValueError(f"close: expected the tag that ends a thought, got {close!r}")
+    open_ids, close_ids = await ids(open), await ids(close)
+    if not (open_ids and close_ids):
+        raise ValueError(f"open, close: expected the tags around a thought, got {open!r} and {close!r}")
     known = []
     for text in candidates:
         if len(found := await ids(text)) != 1:
             raise ValueError(f"candidates: expected texts of one token each, got {text!r}, which has {len(found)}")
         known.append(found[0])
-    return Markup(close_ids, await ids(answer_prefix), frozenset(known) if known else None, answer_tokens, answer_of)
+    marks = open, open_ids, close, close_ids, answer_prefix, await ids(answer_prefix)
+    return Markup(*marks, frozenset(known) if known else None, answer_tokens, answer_of)

@@ -7,22 +7,26 @@ takes prompts of token ids can do that; one that caches prefixes reads each toke
 Nothing else is changed: the pieces together are a sample of what one long request would have given.
 """
 
+import copy
 import math
-from collections.abc import AsyncGenerator, Mapping
+from collections import deque
+from collections.abc import AsyncGenerator, Mapping, Sequence
 from contextlib import aclosing
 from dataclasses import dataclass, field
 from typing import Any
 
 from stopping.adapters.decisions import Decision, PolicyRows
 from stopping.adapters.observations import ThoughtWindows, admit
-from stopping.adapters.server.capabilities import Capabilities, Unsupported
-from stopping.adapters.server.client import Completion, End, Token, Upstream, UpstreamError
+from stopping.adapters.server.capabilities import Capabilities, Unsupported, tokens_of_text
+from stopping.adapters.server.client import Completion, End, Token, Upstream
 from stopping.adapters.server.markup import Markup
 from stopping.policies import Kind, ThinkingObservation
 
 LEGAL = (Kind.CONTINUE, Kind.STOP, Kind.PROBE)
 MISSING_MASS = 1e-4  # of a law, that its likeliest tokens may lack to be taken for all of it
 UNKNOWN = -1  # in the place of a token's id
+OPEN, THOUGHT, CLOSE, ANSWER = "open", "thought", "close", "answer"  # the parts of a trace
+Part = tuple[str, Token]
 
 
 @dataclass
@@ -33,6 +37,7 @@ class ThoughtRun:
         ids: of the tokens of the trace: its thought, the closing tag and the answer.
         thought_tokens: before the thought was closed; all, if it never was.
         thought, answer: their texts.
+        text: of all of it, tags included.
         reason: why it ended: `stop`, or `length` for a cap.
         stopped: by the policy.
         would_stop_at: tokens after which the policy asked to stop, and could have been; None if never.
@@ -48,6 +53,7 @@ class ThoughtRun:
     thought_tokens: int = 0
     thought: str = ""
     answer: str = ""
+    text: str = ""
     reason: str = ""
     stopped: bool = False
     would_stop_at: int | None = None
@@ -101,6 +107,7 @@ class Thinker:
         every_tokens: between decision points.
         cap_tokens: the most that a trace may have.
         num_top: of the likeliest tokens asked for with each token, where the policy reads what needs them.
+        tokenizer: of the server, as `Capabilities` has it.
         shadow: ask, note what the policy would do, and do nothing.
     """
 
@@ -113,13 +120,37 @@ class Thinker:
         every_tokens: int,
         cap_tokens: int,
         num_top: int = 20,
+        tokenizer: str = "llama.cpp",
         shadow: bool = False,
     ) -> None:
         self.upstream, self.markup, self.policy, self.shadow = upstream, markup, policy, shadow
-        self.every_tokens, self.cap_tokens = every_tokens, cap_tokens
+        self.every_tokens, self.cap_tokens, self.tokenizer = every_tokens, cap_tokens, tokenizer
         signals = () if policy is None else policy.signals
         self.peeks = "log_close_prob" in signals
         self.num_top = num_top if self.peeks or "mean_entropy" in signals else 0
+
+    def capped(self, cap_tokens: int) -> "Thinker":
+        """Return the same with another cap."""
+        other = copy.copy(self)
+        other.cap_tokens = cap_tokens
+        return other
+
+    async def replay(self, prompt_ids: list[int], tokens: Sequence[Token], reason: str) -> ThoughtRun:
+        """Ask the policy about a trace that is there already, and force the answers it wants to see; nothing is stopped.
+
+        Args:
+            prompt_ids: up to where the thought begins.
+            tokens: of the trace.
+            reason: why it ended.
+
+        Raises:
+            UpstreamError: if an answer cannot be forced.
+        """
+        run = ThoughtRun()
+        async with aclosing(_Recorded(self, list(prompt_ids), run, tokens, reason).parts()) as parts:
+            async for _ in parts:
+                pass
+        return run
 
     async def run(self, prompt_ids: list[int], settings: Mapping[str, Any] | None = None) -> ThoughtRun:
         """Think to the end; arguments as of `stream`."""
@@ -131,8 +162,8 @@ class Thinker:
 
     async def stream(
         self, prompt_ids: list[int], settings: Mapping[str, Any] | None, run: ThoughtRun
-    ) -> AsyncGenerator[Token, None]:
-        """Think, and yield the trace's tokens as they come: thought, closing tag, answer.
+    ) -> AsyncGenerator[Part, None]:
+        """Think, and yield the trace's tokens as they come, each with the part it belongs to.
 
         Args:
             prompt_ids: up to where the thought begins.
@@ -143,61 +174,67 @@ class Thinker:
             UpstreamError: if the server refuses or breaks off.
         """
         thought = _Thought(self, list(prompt_ids), dict(settings or {}), run)
-        async with aclosing(thought.tokens()) as tokens:
-            async for token in tokens:
-                yield token
+        async with aclosing(thought.parts()) as parts:
+            async for part in parts:
+                yield part
 
 
 class _Thought:
     """One trace under way.
 
     A policy that reads how likely the thought is closed next needs the law of the next token: pieces then reach one token past
-    the decision point, and that token waits (`ahead`) until the policy has been asked.
+    the decision point, and that token waits (`ahead`) until the policy has been asked. Tokens that may begin the closing tag
+    wait as well (`held`), until they are that or are not.
     """
 
     def __init__(self, thinker: Thinker, prompt_ids: list[int], settings: dict[str, Any], run: ThoughtRun) -> None:
         self.by, self.prompt_ids, self.settings, self.run = thinker, prompt_ids, settings, run
-        self.is_closed, self.ending = False, ""
+        self.is_open, self.is_closed = thinker.markup.opens(prompt_ids), False
+        self.is_observed, self.ending, self.asked_at = thinker.shadow, "", 0
         self.ahead: list[Token] = []
+        self.held: list[Token] = []
         if thinker.policy is not None:
             self.rows = PolicyRows(thinker.policy, 1)
             self.windows = ThoughtWindows(thinker.policy.signals, candidate_ids=thinker.markup.candidate_ids)
             run.decisions = self.rows.decisions[0]
 
-    async def tokens(self) -> AsyncGenerator[Token, None]:
+    async def parts(self) -> AsyncGenerator[Part, None]:
         run = self.run
         while not run.reason:
             async with aclosing(self._piece()) as piece:
                 async for token in piece:
-                    yield token
+                    for part in self._take(token):
+                        yield part
             given = await self._decided() if self._is_due() else None
             for token in self.ahead if given is None else given:
-                self._take(token)
-                yield token
+                for part in self._take(token):
+                    yield part
             self.ahead = []
             if given is not None or self.ending or len(run.ids) >= self.by.cap_tokens:
                 run.reason = self.ending or "length"
         if not self.is_closed:
+            for token in self.held:
+                yield self._thought(token)
             run.thought_tokens = len(run.ids)
 
     def _is_due(self) -> bool:
         """Whether the policy is to be asked here."""
         is_over = bool(self.ending) and not self.ahead
+        is_over |= bool(self.held)  # the thought may be closing
         return self._is_asked() and not is_over and 0 < len(self.run.ids) == self._due() < self.by.cap_tokens
 
     def _is_asked(self) -> bool:
         """Whether there are decisions left to take."""
         run = self.run
-        return self.by.policy is not None and not (self.is_closed or run.failure) and run.would_stop_at is None
+        is_thinking = self.is_open and not self.is_closed
+        return self.by.policy is not None and is_thinking and not run.failure and run.would_stop_at is None
 
     def _due(self) -> int:
         """The decision point that this piece goes up to; where the thought stands, if that is one and was reached now."""
-        return -(-max(len(self.run.ids), self._asked_at + 1) // self.by.every_tokens) * self.by.every_tokens
-
-    _asked_at = 0
+        return -(-max(len(self.run.ids), self.asked_at + 1) // self.by.every_tokens) * self.by.every_tokens
 
     async def _piece(self) -> AsyncGenerator[Token, None]:
-        """Go on, to the next decision point at most."""
+        """Go on, to the next decision point at most; what is beyond it waits."""
         run = self.run
         most = self.by.cap_tokens - len(run.ids)
         if self._is_asked():
@@ -214,29 +251,60 @@ class _Thought:
                     self._account(piece)
                     self.ending = piece.reason if piece.reason != "length" or not came else ""
                     if piece.num_tokens is not None and piece.num_tokens > came and not self.ending:
-                        raise UpstreamError(f"{piece.num_tokens} tokens were generated, and {came} sent: cannot go on")
+                        await self._find_lost_tokens()
                     return
                 came += 1
-                if self._is_asked() and len(run.ids) == self._due():
+                if self._waits():
                     self.ahead.append(piece)
                 else:
-                    self._take(piece)
                     yield piece
+
+    def _waits(self) -> bool:
+        """Whether the next token lies beyond the decision point."""
+        return self._is_asked() and len(self.run.ids) == self._due()
+
+    async def _find_lost_tokens(self) -> None:
+        """Take the tokens of the text so far, where the server kept some back (llama.cpp: parts of a character)."""
+        run = self.run
+        run.ids = await tokens_of_text(self.by.upstream, run.thought, self.by.tokenizer, start=False)
+        self.ahead = []
+        self.windows.elapsed_tokens[0] = len(run.ids)
 
     def _account(self, end: End) -> None:
         self.run.prompt_tokens += max((end.num_prompt_tokens or 0) - (end.num_cached_tokens or 0), 0)
 
-    def _take(self, token: Token) -> None:
+    def _take(self, token: Token) -> list[Part]:
+        """Add a token to the trace; return those whose part is known now."""
         run, close_ids = self.run, self.by.markup.close_ids
         run.ids.append(UNKNOWN if token.id is None else token.id)
+        run.text += token.text
         if self.is_closed:
             run.answer += token.text
-        elif tuple(run.ids[-len(close_ids) :]) == close_ids:
-            self.is_closed, run.thought_tokens = True, len(run.ids) - len(close_ids)
-        else:
-            run.thought += token.text
-            if self._is_asked():
-                self.windows.add(UNKNOWN if token.id is None else token.id, token.log_prob, entropy_of(token))
+            return [(ANSWER, token)]
+        self.held.append(token)
+        tag = close_ids if self.is_open else self.by.markup.open_ids
+        held = tuple(each.id for each in self.held)
+        if held == tag:
+            found, self.held = self.held, []
+            if not self.is_open:
+                self.is_open = True
+                return [(OPEN, each) for each in found]
+            self.is_closed, run.thought_tokens = True, len(run.ids) - len(held)
+            return [(CLOSE, each) for each in found]
+        if not self.is_open and held != tag[: len(held)]:  # no thought at all
+            self.is_closed, found, self.held = True, self.held, []
+            run.answer += "".join(each.text for each in found)
+            return [(ANSWER, each) for each in found]
+        known = []
+        while self.held and tuple(each.id for each in self.held) != tag[: len(self.held)]:
+            known.append(self._thought(self.held.pop(0)))
+        return known
+
+    def _thought(self, token: Token) -> Part:
+        self.run.thought += token.text
+        if self._is_asked():
+            self.windows.add(UNKNOWN if token.id is None else token.id, token.log_prob, entropy_of(token))
+        return THOUGHT, token
 
     async def _decided(self) -> list[Token] | None:
         """Ask the policy; if it fails, whatever the reason, the thought goes on without it."""
@@ -249,7 +317,7 @@ class _Thought:
     async def _decide(self) -> list[Token] | None:
         """Ask the policy; return the tokens that end the trace if it is stopped here."""
         run, position = self.run, len(self.run.ids)
-        self._asked_at = position
+        self.asked_at = position
         observation = self.windows.observe(self._log_close_prob())
         kinds, _ = self.rows.ask(observation, [0])
         forced: Completion | None = None
@@ -263,13 +331,14 @@ class _Thought:
                 run.would_stop_at = position
             else:  # an answer is never empty because we stopped
                 self.rows.put_off(0)
-        if not stops or self.by.shadow:
+        if not stops or self.is_observed:
             run.probe_tokens += 0 if forced is None else self._cost(forced)
             return None
         assert forced is not None
         run.stopped, run.discarded_tokens, self.ending = True, len(self.ahead), forced.end.reason
         markup = self.by.markup
-        return [*(Token("", number) for number in (*markup.close_ids, *markup.answer_ids)), *forced.tokens]
+        tags = [Token(text, number) for text, number in markup.tags]
+        return [*tags, *forced.tokens]
 
     def _log_close_prob(self) -> float | None:
         """Of closing the thought here, by the law from which the next token was drawn; None where that does not tell."""
@@ -294,6 +363,25 @@ class _Thought:
     def _cost(self, forced: Completion) -> int:
         markup = self.by.markup
         return len(markup.close_ids) + len(markup.answer_ids) + (forced.end.num_tokens or len(forced.tokens))
+
+
+class _Recorded(_Thought):
+    """A trace that is there already."""
+
+    def __init__(
+        self, thinker: Thinker, prompt_ids: list[int], run: ThoughtRun, tokens: Sequence[Token], reason: str
+    ) -> None:
+        super().__init__(thinker, prompt_ids, {}, run)
+        self.is_observed, self.left, self.how = True, deque(tokens), reason
+
+    async def _piece(self) -> AsyncGenerator[Token, None]:
+        while self.left:
+            if self._waits():
+                if self.by.peeks:
+                    self.ahead.append(self.left.popleft())
+                break
+            yield self.left.popleft()
+        self.ending = "" if self.left else self.how
 
 
 def entropy_of(token: Token) -> float | None:

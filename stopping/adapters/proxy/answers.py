@@ -1,0 +1,118 @@
+"""A policed answer in the protocol's own form: chunks of a stream, or one document."""
+
+import time
+import uuid
+from collections.abc import Mapping
+from typing import Any
+
+from stopping.adapters.server.client import Token
+from stopping.adapters.server.thinking import ANSWER, THOUGHT, ThoughtRun
+
+
+class Answer:
+    """The form of one answer.
+
+    Args:
+        model: as the client named it.
+        reasoning_field: `reasoning_content` or `reasoning`, as the server has it.
+        policy: its identity, for the account in `usage`.
+    """
+
+    kind = ""
+    chunk_kind = ""
+
+    def __init__(self, model: str, reasoning_field: str, policy: str) -> None:
+        self.id, self.created, self.model = f"chatcmpl-{uuid.uuid4().hex}", int(time.time()), model
+        self.reasoning_field, self.policy = reasoning_field, policy
+
+    def _document(self, kind: str, choices: list[dict[str, Any]], **more: Any) -> dict[str, Any]:
+        head = {"id": self.id, "object": kind, "created": self.created, "model": self.model}
+        return {**head, "choices": choices, **more}
+
+    def first(self) -> list[dict[str, Any]]:
+        """Chunks before the first token."""
+        return []
+
+    def piece(self, part: str, token: Token) -> list[dict[str, Any]]:
+        """Chunks of a token."""
+        raise NotImplementedError
+
+    def last(self, run: ThoughtRun) -> dict[str, Any]:
+        """The chunk that says why it ended."""
+        raise NotImplementedError
+
+    def whole(self, run: ThoughtRun, usage: Mapping[str, Any]) -> dict[str, Any]:
+        """The answer as one document."""
+        raise NotImplementedError
+
+    def usage(self, run: ThoughtRun, num_prompt_tokens: int, saved: float | None) -> dict[str, Any]:
+        """What it cost: all tokens that were generated for it, and of these the thought's; `stopping` says what was done."""
+        paid = run.total_tokens
+        account = {
+            "policy": self.policy,
+            "stopped": run.stopped,
+            "would_stop_at": run.would_stop_at,
+            "probe_tokens": run.probe_tokens,
+            "discarded_tokens": run.discarded_tokens,
+            "expected_tokens_saved": saved,
+        }
+        return {
+            "prompt_tokens": num_prompt_tokens,
+            "completion_tokens": paid,
+            "total_tokens": num_prompt_tokens + paid,
+            "completion_tokens_details": {"reasoning_tokens": run.thought_tokens},
+            "stopping": account,
+        }
+
+    def usage_chunk(self, usage: Mapping[str, Any]) -> dict[str, Any]:
+        """The chunk with the usage, which has no choices."""
+        return self._document(self.chunk_kind, [], usage=dict(usage))
+
+
+class ChatAnswer(Answer):
+    """Of a conversation: the thought apart, tags left out."""
+
+    kind, chunk_kind = "chat.completion", "chat.completion.chunk"
+
+    def _chunk(self, delta: Mapping[str, Any], reason: str | None = None) -> dict[str, Any]:
+        return self._document(self.chunk_kind, [{"index": 0, "delta": dict(delta), "finish_reason": reason}])
+
+    def first(self) -> list[dict[str, Any]]:
+        """Say who speaks."""
+        return [self._chunk({"role": "assistant", "content": None})]
+
+    def piece(self, part: str, token: Token) -> list[dict[str, Any]]:
+        """Reasoning, or content."""
+        name = {THOUGHT: self.reasoning_field, ANSWER: "content"}.get(part)
+        return [self._chunk({name: token.text})] if name and token.text else []
+
+    def last(self, run: ThoughtRun) -> dict[str, Any]:
+        """An empty delta with the reason."""
+        return self._chunk({}, run.reason)
+
+    def whole(self, run: ThoughtRun, usage: Mapping[str, Any]) -> dict[str, Any]:
+        """One message."""
+        message = {"role": "assistant", "content": run.answer, self.reasoning_field: run.thought}
+        choice = {"index": 0, "message": message, "finish_reason": run.reason}
+        return self._document(self.kind, [choice], usage=dict(usage))
+
+
+class TextAnswer(Answer):
+    """Of a text: all of it, tags included."""
+
+    kind = chunk_kind = "text_completion"
+
+    def _choice(self, text: str, reason: str | None) -> dict[str, Any]:
+        return {"index": 0, "text": text, "logprobs": None, "finish_reason": reason}
+
+    def piece(self, part: str, token: Token) -> list[dict[str, Any]]:
+        """Its text, whatever the part."""
+        return [self._document(self.chunk_kind, [self._choice(token.text, None)])] if token.text else []
+
+    def last(self, run: ThoughtRun) -> dict[str, Any]:
+        """No text, and the reason."""
+        return self._document(self.chunk_kind, [self._choice("", run.reason)])
+
+    def whole(self, run: ThoughtRun, usage: Mapping[str, Any]) -> dict[str, Any]:
+        """One text."""
+        return self._document(self.kind, [self._choice(run.text, run.reason)], usage=dict(usage))

@@ -1,0 +1,40 @@
+"""What a proxy counts, under the names that `/metrics` shows."""
+
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
+
+POSITIONS = (32, 64, 128, 256, 512, 1024, 2048, 4096, 8192, 16384, 32768)
+SECONDS = (0.01, 0.03, 0.1, 0.3, 1, 3, 10, 30, 100, 300)
+
+
+class Metrics:
+    """The counters of one proxy, in a registry of its own."""
+
+    def __init__(self) -> None:
+        self.registry = CollectorRegistry()
+
+        def counter(name: str, what: str, *labels: str) -> Counter:
+            return Counter(f"stopping_{name}", what, labels, registry=self.registry)
+
+        self.requests = counter("requests", "Requests by what was done with them.", "treatment")
+        self.unpoliced = counter("unpoliced", "Requests that no policy was asked about, by why.", "reason")
+        self.stops = counter("stops", "Thoughts that were stopped.", "policy")
+        self.would_stop = counter("would_stop", "Thoughts that would have been, in the shadow.", "policy")
+        self.put_off = counter("put_off", "Stops put off because no answer would have come.", "policy")
+        self.tokens = counter("tokens", "Tokens generated upstream, by what for.", "use")
+        self.saved = counter("tokens_saved_expected", "Tokens that stopped thoughts would have gone on for.", "policy")
+        self.faults = counter("faults", "What went wrong, by kind; the request was answered where it could be.", "kind")
+        self.positions = Histogram(
+            "stopping_thought_tokens", "Tokens of thoughts, by treatment.", ["treatment"], buckets=POSITIONS,
+            registry=self.registry,
+        )  # fmt: skip
+        self.seconds = Histogram(
+            "stopping_request_seconds", "From a request to the end of its answer.", ["treatment"], buckets=SECONDS,
+            registry=self.registry,
+        )  # fmt: skip
+        self.running = Gauge("stopping_running", "Requests under way.", registry=self.registry)
+        for kind in ("policy_failed", "upstream_failed", "upstream_refused", "client_gone", "bad_request", "too_many"):
+            self.faults.labels(kind)  # shown from the start, at 0
+
+    def text(self) -> bytes:
+        """Return all of it in Prometheus's text format."""
+        return generate_latest(self.registry)

@@ -1,0 +1,161 @@
+"""What a proxy serves, and which requests it leaves alone."""
+
+import random
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from stopping.adapters.server.capabilities import Capabilities
+from stopping.adapters.server.client import Upstream
+from stopping.adapters.server.markup import Markup
+from stopping.adapters.server.thinking import Thinker, ThoughtRun, require
+from stopping.artifacts import Artifact
+
+# What of a request is not a setting of the sampling, and is not handed on with each piece of a thought.
+NOT_SETTINGS = {
+    "messages", "model", "stream", "stream_options", "max_tokens", "max_completion_tokens", "n", "user", "metadata", "store",
+    "logprobs", "top_logprobs", "prompt",
+}  # fmt: skip
+# What a policed thought cannot keep to, with the value that asks for nothing.
+UNPOLICED = {
+    "tools": (None, []), "functions": (None, []), "tool_choice": (None, "none"), "response_format": (None, {"type": "text"}),
+    "n": (None, 1), "stop": (None, [], ""), "logprobs": (None, False, 0), "grammar": (None, ""), "json_schema": (None,),
+    "audio": (None,), "modalities": (None, ["text"]), "prediction": (None,), "logit_bias": (None, {}),
+    "reasoning_control": (None, False), "thinking_budget_tokens": (None, -1), "enable_thinking": (None, True),
+    "chat_template_kwargs": (None, {}),
+}  # fmt: skip
+HEADER = "x-stopping-policy"  # a policy by its name, or `none`
+
+
+@dataclass(frozen=True)
+class Served:
+    """A policy that is served.
+
+    Attributes:
+        name: by which a request may ask for it.
+        artifact: as loaded.
+        every_tokens: between decision points.
+        thinker: the policy on the server.
+    """
+
+    name: str
+    artifact: Artifact
+    every_tokens: int
+    thinker: Thinker
+
+    def expected_saving(self, run: ThoughtRun) -> float | None:
+        """Return how many tokens a stop saved, net, as the log has it that the policy was calibrated on.
+
+        Of the traces there that were longer, the mean less what this one took; None where it was not stopped, or the policy does
+        not say how long traces were.
+        """
+        return None
+
+    @property
+    def identity(self) -> str:
+        """A name and the beginning of the digest: what logs say."""
+        return f"{self.name}@{self.artifact.digest[:12]}"
+
+
+@dataclass
+class Serving:
+    """All that a proxy needs.
+
+    Attributes:
+        upstream: the server.
+        capabilities: of it.
+        markup: of its model.
+        policies: by name; the first is that of requests which name none.
+        models: a policy's name for a model's.
+        shadow: note what the policy would do, and do nothing.
+        holdout: the share of requests that are never policed.
+        api_key: that clients must send; empty for none.
+        cap_tokens: of a trace whose request names none.
+        reasoning_field: of a message, in which the server puts the thought.
+        max_body_bytes, max_streams: limits.
+        lots: drawn for the holdout.
+    """
+
+    upstream: Upstream
+    capabilities: Capabilities
+    markup: Markup
+    policies: dict[str, Served] = field(default_factory=dict)
+    models: Mapping[str, str] = field(default_factory=dict)
+    shadow: bool = False
+    holdout: float = 0.02
+    api_key: str = ""
+    cap_tokens: int = 32_768
+    reasoning_field: str = "reasoning_content"
+    max_body_bytes: int = 8 * 2**20
+    max_streams: int = 1024
+    lots: random.Random = field(default_factory=random.SystemRandom)
+
+    def __post_init__(self) -> None:
+        """Check the share.
+
+        Raises:
+            ValueError: unless `holdout` is in [0, 1].
+        """
+        if not 0 <= self.holdout <= 1:
+            raise ValueError(f"holdout: expected a share from 0 to 1, got {self.holdout}")
+
+    def add(self, name: str, artifact: Artifact, *, every_tokens: int | None = None) -> None:
+        """Serve a policy too.
+
+        Raises:
+            MissingSignal, Unsupported, ValueError: if the server cannot give what it needs; nothing has been served then.
+        """
+        policy, said = artifact.policy, artifact.document.decision_points.interval_tokens
+        require(policy, self.capabilities, self.markup)
+        if (every := every_tokens or said) is None:
+            raise ValueError(f"{name}: the policy does not say how many tokens lie between decision points; give it")
+        thinker = Thinker(
+            self.upstream, self.markup, policy, every_tokens=every, cap_tokens=self.cap_tokens,
+            num_top=self.capabilities.num_top, tokenizer=self.capabilities.tokenizer, shadow=self.shadow,
+        )  # fmt: skip
+        self.policies[name] = Served(name, artifact, every, thinker)
+
+    def choose(self, body: Mapping[str, Any], named: str | None) -> tuple[Served | None, str]:
+        """Return the policy of a request, or None and why there is none.
+
+        Args:
+            body: of the request.
+            named: the policy that its header names.
+
+        Raises:
+            KeyError: if there is no policy of that name.
+        """
+        if named == "none":
+            return None, "asked"
+        for name, nothing in UNPOLICED.items():
+            if name in body and body[name] not in nothing:
+                return None, name
+        if named:
+            served = self.policies[named]
+        elif not self.policies:
+            return None, "no policy"
+        else:
+            default = next(iter(self.policies))
+            served = self.policies[self.models.get(str(body.get("model")), default)]
+        if self.lots.random() < self.holdout:
+            return served, "holdout"
+        return served, ""
+
+
+def settings_of(body: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the settings of the sampling in a request."""
+    return {name: value for name, value in body.items() if name not in NOT_SETTINGS and name not in UNPOLICED}
+
+
+def cap_of(body: Mapping[str, Any], most: int) -> int:
+    """Return the most tokens that a request allows.
+
+    Raises:
+        ValueError: if what it says is not a whole number from 1 on.
+    """
+    said = body.get("max_completion_tokens", body.get("max_tokens"))
+    if said is None or said == -1:
+        return most
+    if not isinstance(said, int) or isinstance(said, bool) or said < 1:
+        raise ValueError(f"max_tokens: expected a whole number >= 1, got {said!r}")
+    return said
