@@ -1,0 +1,1 @@
+"""A policy on a running model. Nothing needs JAX."""
