@@ -1,1 +1,1 @@
-"""A policy on a running model: streams of OpenAI-compatible servers, engines in process, a proxy before them."""
+"""A policy on a running model: servers that speak the OpenAI protocol, a proxy before them, engines in process. Nothing needs JAX."""

@@ -32,6 +32,8 @@ class LlamaServer:
         num_slots: requests that are decoded at once.
         context_tokens: of each slot; None for what the model was trained on.
         num_threads: of decoding; None for all cores.
+        temperature: of requests that name none; None for llama.cpp's own defaults, which also cut unlikely tokens off. With it
+            they are kept.
 
     Attributes:
         url: where it listens.
@@ -49,10 +51,12 @@ class LlamaServer:
         num_slots: int = 4,
         context_tokens: int | None = None,
         num_threads: int | None = None,
+        temperature: float | None = None,
     ) -> None:
         self._arguments = [str(model), "--port", str(port), "--slots", str(num_slots)]
         self._arguments += ["--threads", str(num_threads or os.cpu_count() or 1)]
         self._arguments += ["--context", str(context_tokens)] if context_tokens else []
+        self._arguments += [] if temperature is None else ["--temperature", str(temperature)]
         self.url = ""
         self.process: subprocess.Popen[str]
 
@@ -95,6 +99,7 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("--slots", type=int, default=4)
     parser.add_argument("--context", type=int, default=0)
     parser.add_argument("--threads", type=int, default=1)
+    parser.add_argument("--temperature", type=float)
     options = parser.parse_args(arguments)
     try:
         import xllamacpp
@@ -105,6 +110,9 @@ def main(arguments: list[str] | None = None) -> None:
     parameters.n_parallel = options.slots
     parameters.n_ctx = options.context * options.slots or _trained_context(options.model) * options.slots
     parameters.cpuparams.n_threads = parameters.cpuparams_batch.n_threads = options.threads
+    if options.temperature is not None:
+        sampling = parameters.sampling
+        sampling.temp, sampling.top_k, sampling.top_p, sampling.min_p = options.temperature, 0, 1.0, 0.0
     parameters.warmup, parameters.use_jinja = False, True
     parameters.endpoint_slots, parameters.endpoint_metrics = True, True
     server = xllamacpp.Server(parameters)

@@ -4,6 +4,8 @@ import json
 from collections.abc import Iterable
 from typing import Any
 
+import numpy as np
+
 from stopping.artifacts.schema import Document, InlineArray, Quantity, TensorReference
 
 _LIMITS = """\
@@ -28,6 +30,7 @@ def card(document: Document, policy: Any) -> str:
         _when(document),
         "## Calibrated on",
         _calibrated(document),
+        *(["## Traffic", _traffic(document.traffic)] if document.traffic else []),
         "## Promised",
         _quantities(document.promised) or "Nothing is promised.",
         "## Certificate",
@@ -62,6 +65,16 @@ def _calibrated(document: Document) -> str:
     if document.reference_rule:
         rows.append(("reference rule", document.reference_rule))
     return _table(("", ""), rows) if rows else "Not stated."
+
+
+def _traffic(laws: dict[str, InlineArray]) -> str:
+    rows = []
+    for name, sample in laws.items():
+        values = sample.array().astype(float)
+        quantiles = (f"{value:.4g}" for value in np.quantile(values, (0.1, 0.5, 0.9)))
+        rows.append((name, f"{values.size:,}", f"{values.mean():.4g}", *quantiles))
+    about = "What requests were like, one value a problem: a server compares its own with these."
+    return "\n\n".join([about, _table(("law", "values", "mean", "10 %", "median", "90 %"), rows)])
 
 
 def _certificate(document: Document) -> str:

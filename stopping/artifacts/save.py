@@ -46,6 +46,7 @@ def save(
     decision_points: Mapping[str, Any] | Record | None = None,
     reference_rule: str | None = None,
     calibrated_on: Mapping[str, Any] | Record | None = None,
+    traffic: Mapping[str, Any] | None = None,
     promised: Mapping[str, Any] | None = None,
     certificate: Mapping[str, Any] | Record | None = None,
     lag_tokens: int | None = None,
@@ -71,6 +72,8 @@ def save(
             not given.
         reference_rule: `single`, `logged`, `majority@n` or `budget=B`: the rule that losses are measured against.
         calibrated_on: `{"digest", "num_problems", "num_traces", "description"}`, each optional.
+        traffic: by law (`length_tokens`, ...), an array of at most 2,000 values of the log, one a problem: the reference sample
+            from which a server tells that its traffic has changed.
         promised: by name (`accuracy_change`, `net_saving_tokens`, ...), a mean with a standard error or an interval.
         certificate: `{"grade": "proof" | "data" | "none", ...}`; see `schema.Certificate`.
         lag_tokens: tokens assumed to be generated between a decision and its effect; 0 if not given.
@@ -100,6 +103,7 @@ def save(
             "fallback": fallback or {},
             "reference_rule": reference_rule,
             "calibrated_on": calibrated_on,
+            "traffic": None if traffic is None else {name: _inline(values) for name, values in traffic.items()},
             "promised": promised or {},
             "certificate": certificate,
             "evidence": list(evidence),
@@ -164,6 +168,11 @@ def _runs_plainly(policy: Any, lines: list[GoldenLine]) -> bool:
     except ArtifactError:
         return False
     return True
+
+
+def _inline(values: Any) -> dict[str, Any]:
+    array = np.asarray(values)
+    return {"dtype": array.dtype.name, "shape": list(array.shape), "values": array.ravel().tolist()}
 
 
 def _plain(value: Any) -> Any:

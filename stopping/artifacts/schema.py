@@ -1,7 +1,7 @@
 """What `policy.json` and a line of `golden.jsonl` may hold.
 
 Every figure and note is optional, so that a policy can be written before it has been calibrated or certified. A file
-of a newer minor version is read if it holds nothing unknown; a newer major version is refused.
+of a newer minor version is read if it holds nothing unknown; a newer major version is refused. Version 1.1 added `traffic`.
 """
 
 import json
@@ -23,8 +23,9 @@ from pydantic import (
 
 from stopping.artifacts.error import ArtifactError
 
-SCHEMA_VERSION = "1.0"
+SCHEMA_VERSION = "1.1"
 MAX_INLINE_VALUES = 4096  # a larger array goes to `weights.safetensors`
+MAX_TRAFFIC_VALUES = 2000  # a law
 
 
 class Record(BaseModel):
@@ -93,6 +94,13 @@ def _parameter_tag(value: Any) -> str:
     return "tensor" if (isinstance(value, TensorReference) or "tensor" in dict(value)) else "array"
 
 
+def _sample(array: InlineArray) -> InlineArray:
+    if len(array.shape) != 1 or not 1 <= array.shape[0] <= MAX_TRAFFIC_VALUES:
+        raise ValueError(f"expected 1 to {MAX_TRAFFIC_VALUES:,} values of shape [values], got shape {array.shape}")
+    return array
+
+
+Traffic = Annotated[dict[Name, Annotated[InlineArray, AfterValidator(_sample)]], Field(min_length=1, max_length=16)]
 Parameter = Annotated[
     Annotated[Number, Tag("number")] | Annotated[InlineArray, Tag("array")] | Annotated[TensorReference, Tag("tensor")],
     Discriminator(_parameter_tag),
@@ -183,6 +191,7 @@ class Document(Record):
         Annotated[str, Field(pattern=r"^(single|logged|majority@[1-9][0-9]{0,8}|budget=[1-9][0-9]{0,8})$")] | None
     ) = None
     calibrated_on: CalibratedOn | None = None
+    traffic: Traffic | None = None  # by law, values of the log, one a problem: what drift is told from
     promised: dict[Name, Quantity] = {}  # accuracy_change, net_saving_tokens, net_saving_seconds, ...
     certificate: Certificate | None = None
     evidence: list[Evidence] = []

@@ -8,6 +8,7 @@ from stopping.calibration.fit import Fit, fit, fit_all
 from stopping.calibration.placebo import placebo
 from stopping.calibration.planning import Plan, plan
 from stopping.calibration.savings import Measured, Prediction, predict
+from stopping.calibration.traffic import traffic
 from stopping.calibration.tuning import Tested, Tuning, tune
 
 __all__ = [
@@ -30,5 +31,6 @@ __all__ = [
     "plan",
     "predict",
     "problems_floor",
+    "traffic",
     "tune",
 ]

@@ -62,7 +62,7 @@ def promise(
             task = bar.add_task("running live", total=problems)
             live = _live(fresh.take(range(problems)), found.chosen.policy, lambda done: bar.advance(task, done))
         if out is not None:
-            save_tuned(found, out, "shipped log", probed)
+            save_tuned(found, out, "shipped log", probed, seed)
     record = _record(tuned, shuffled, promised if live else None, live, problems)
     _print(console, record)
     if plot is not None and live is not None:

@@ -101,20 +101,29 @@ def tune(
         tuning(found).savefig(plot)
         console.print(f"Picture: {plot}", markup=False)
     if out is not None and found.chosen is not None:
-        save_tuned(found, out, log.name, data)
+        save_tuned(found, out, log.name, data, tuning_options.seed)
         console.print(f"Saved in {out}", markup=False, soft_wrap=True)
     output.write(record)
     if out is not None and found.chosen is None:
         raise NotAchievedError(f"nothing was saved in {out}: there is no rule worth it")
 
 
-def save_tuned(found: "Tuning", directory: Path, source: str, log: "TraceLog") -> None:
-    """Save the rule chosen, with its certificate and what is promised of it.
+def save_tuned(found: "Tuning", directory: Path, source: str, log: "TraceLog", seed: int) -> None:
+    """Save the rule chosen, with its certificate, what is promised of it, and what the test part's traffic was like.
+
+    Args:
+        found: by tuning on the log with this seed.
+        directory: where.
+        source: the log's name.
+        log: as it was tuned on.
+        seed: of its split.
 
     Raises:
         ArtifactError: as `stopping.save`.
     """
     import stopping
+    from stopping.calibration import traffic
+    from stopping.calibration.tuning import FRACTIONS
     from stopping.cli.output import is_thinking
 
     chosen = found.chosen
@@ -129,6 +138,7 @@ def save_tuned(found: "Tuning", directory: Path, source: str, log: "TraceLog") -
         decision_points={"on": "checkpoint" if thinking else "trace_end", "interval_tokens": interval},
         reference_rule=_reference_name(found),
         calibrated_on={"num_problems": sum(found.num_problems), "description": source},
+        traffic=traffic(found.problem, chosen.policy, found.reference, stopping.split(log, FRACTIONS, seed=seed)[2]),
         promised={
             "accuracy_change": figures.accuracy_change.as_dict(),
             "net_saving_tokens": figures.saving_tokens.as_dict(),

@@ -47,9 +47,13 @@ class Served:
         """Return how many tokens a stop saved, net, as the log has it that the policy was calibrated on.
 
         Of the traces there that were longer, the mean less what this one took; None where it was not stopped, or the policy does
-        not say how long traces were.
+        not say how long traces were, or none was longer.
         """
-        return None
+        lengths = (self.artifact.document.traffic or {}).get("length_tokens")
+        if not run.stopped or lengths is None:
+            return None
+        longer = (values := lengths.array())[values > run.thought_tokens]
+        return float(longer.mean()) - run.total_tokens if len(longer) else None
 
     @property
     def identity(self) -> str:

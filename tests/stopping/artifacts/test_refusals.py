@@ -160,11 +160,11 @@ TABLE = "parameters.required_by_runner_up.array"
          r"interval \[low, high\]"),
         ('"promised": {}', '"promised": {"a": {"mean": 1, "interval": [2]}}', "promised.a.interval",
          "at least 2 items"),
-        ('"schema_version": "1.0"', '"schema_version": "2.0"', "schema_version",
-         r"expected version 1\.0 .*, got '2\.0': upgrade"),
-        ('"schema_version": "1.0"', '"schema_version": "2.0", "new": 1', "schema_version", "upgrade the library"),
-        ('"schema_version": "1.0"', '"schema_version": "0.9"', "schema_version", "match pattern"),
-        ('"schema_version": "1.0"', '"schema_version": 1.0', "schema_version", "valid string"),
+        ('"schema_version": "1.1"', '"schema_version": "2.0"', "schema_version",
+         r"expected version 1\.1 .*, got '2\.0': upgrade"),
+        ('"schema_version": "1.1"', '"schema_version": "2.0", "new": 1', "schema_version", "upgrade the library"),
+        ('"schema_version": "1.1"', '"schema_version": "0.9"', "schema_version", "match pattern"),
+        ('"schema_version": "1.1"', '"schema_version": 1.0', "schema_version", "valid string"),
         ('"kind": "VoteTable"', '"kind": "Nope"', "kind",
          "no policy is called 'Nope'; known: .*import that module before"),
         ('"kind": "VoteTable"', '"kind": "Margin"', "parameters", "Margin has votes; got required_by_runner_up"),
@@ -197,7 +197,7 @@ def test_policy_json(directory, old, new, field, message):
 
 
 def test_a_newer_minor_version_is_read(directory):
-    replace(directory, '"schema_version": "1.0"', '"schema_version": "1.7"')
+    replace(directory, '"schema_version": "1.1"', '"schema_version": "1.7"')
     assert artifacts.load(directory).document.schema_version == "1.7"
 
 
@@ -440,3 +440,24 @@ def test_saving_appears_whole_or_not_at_all(tmp_path, monkeypatch):
         artifacts.save(Margin(2), directory, overwrite=True)
     assert artifacts.load(directory).policy == RunningAgreement(0.7)
     assert [path.name for path in tmp_path.iterdir()] == ["policy"]
+
+
+@pytest.mark.parametrize(
+    ("traffic", "message"),
+    [
+        ({}, "policy.json: traffic: .*at least 1 item"),
+        ({"x": []}, r"policy.json: traffic.x: expected 1 to 2,000 values of shape \[values\], got shape \[0\]"),
+        ({"x": np.zeros(2001)}, r"policy.json: traffic.x: expected 1 to 2,000 values"),
+        (
+            {"x": np.zeros((2, 3))},
+            r"policy.json: traffic.x: expected 1 to 2,000 values of shape \[values\], got shape \[2, 3\]",
+        ),
+        ({"x": [np.nan]}, "policy.json: traffic.x"),
+        ({"x": ["a"]}, "policy.json: traffic.x.dtype"),
+        ({"not a name": [1.0]}, "policy.json: traffic.not a name"),
+        ({f"law_{number}": [1.0] for number in range(17)}, "policy.json: traffic: .*at most 16 items"),
+    ],
+)
+def test_traffic_that_is_none(traffic, message, tmp_path):
+    with pytest.raises(ArtifactError, match=message):
+        artifacts.save(Margin(2), tmp_path / "policy", traffic=traffic)

@@ -28,6 +28,7 @@ from stopping.policies import (
 from stopping.policies.examples import EXAMPLES
 from tests.helpers import BIG, OWN_POLICIES, name_of, needs
 from tests.stopping.artifacts.own_policies import FLOAT_POLICY, Head, HeadObservation
+from tests.stopping.artifacts.test_refusals import checksums
 from tests.stopping.policies.own_policies import RunningAgreement
 
 ROOT = Path(stopping.__file__).parents[1]
@@ -175,6 +176,31 @@ def test_evidence_and_all_the_rest(tmp_path):
         "## License",
     ):
         assert words in card
+
+
+def test_the_laws_of_the_traffic(tmp_path):
+    laws = {
+        "length_tokens": np.array([3, 1, 4], np.int32),
+        "agreement": np.array([True, False]),
+        "log_close_prob": -np.geomspace(1e-8, 300, 2000, dtype=np.float32),
+    }
+    directory = artifacts.save(Margin(2), tmp_path / "policy", traffic=laws)
+    document = artifacts.load(directory).document
+    assert (document.schema_version, set(document.traffic)) == ("1.1", set(laws))
+    for name, values in laws.items():
+        again = document.traffic[name].array()
+        assert again.dtype == values.dtype
+        np.testing.assert_array_equal(again, values)
+    assert "| length_tokens | 3 | 2.667 | 1.4 | 3 | 3.8 |" in (directory / "README.md").read_text()
+
+
+def test_a_policy_of_version_1_0_is_read(tmp_path):
+    directory = artifacts.save(Margin(2), tmp_path / "policy")
+    content = json.loads((directory / "policy.json").read_text())
+    assert "traffic" not in content
+    (directory / "policy.json").write_text(json.dumps(content | {"schema_version": "1.0"}))
+    checksums(directory)
+    assert artifacts.load(directory).document.traffic is None
 
 
 def test_checksums_are_those_of_sha256sum(tmp_path):

@@ -5,6 +5,9 @@ import pytest
 
 import stopping
 from stopping import artifacts
+from stopping.adapters.drift import Drift, Traffic
+from stopping.calibration import traffic
+from stopping.calibration.tuning import FRACTIONS
 from stopping.cli.rules import name_of
 from stopping.policies import ThinkingObservation, bind
 from stopping.problems import Thinking
@@ -41,6 +44,12 @@ def test_tune_saves_what_it_found(probed, tmp_path):
     assert (document.certificate.grade, document.certificate.max_accuracy_drop) == ("data", 0.04)
     assert document.promised["net_saving_share"].mean == found.chosen.measured.saving_share.mean
     assert document.reference_rule == "budget=480"
+    test_part = stopping.split(log.take(log.probed), FRACTIONS)[2]
+    expected = traffic(Thinking(), loaded.policy, found.reference, test_part)
+    assert {"length_tokens", "agreement", "log_close_prob"} <= set(expected) == set(document.traffic)
+    for name, values in expected.items():
+        np.testing.assert_array_equal(document.traffic[name].array(), values)
+    assert Drift(Traffic.of(document)).init().keys() == document.traffic.keys()
     bound, own = loaded.bind("python"), bind(found.chosen.policy, "python")
     for log_close_prob in (-20.0, -15.0, -1.0):
         seen = ThinkingObservation(32, log_close_prob, -0.2, 0.3, 0, False, -1, 0.0, 0.0)
