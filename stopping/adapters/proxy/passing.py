@@ -129,11 +129,13 @@ def _watched(raw: bytes, seen: Seen) -> bytes:
         document = json.loads(raw)
         choices = document.get("choices") or ()
         for choice in choices:
-            message = choice.get("message")
-            seen.tokens += tokens_of({**choice, "delta": message} if message else choice)
+            seen.tokens += tokens_of(choice)
             seen.reason = choice.get("finish_reason") or seen.reason
-            for name in ("logprobs", "token_ids"):
-                choice.pop(name, None)
+            choice.pop("token_ids", None)
+            if "text" in choice:  # where it stands in every choice
+                choice["logprobs"] = None
+            else:
+                choice.pop("logprobs", None)
     except (ValueError, AttributeError, TypeError, KeyError):
         return raw
     return json.dumps(document, ensure_ascii=False, separators=(",", ":")).encode()

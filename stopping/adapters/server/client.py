@@ -257,15 +257,18 @@ async def _pieces(events: AsyncGenerator[dict[str, Any], None], path: str) -> As
 
 
 def tokens_of(choice: Mapping[str, Any]) -> list[Token]:
-    """Return the tokens that a choice of a chunk adds; one piece of text where it has no log-probabilities or ids.
+    """Return the tokens of a choice, in a chunk or whole; one piece of text where it has no log-probabilities or ids.
 
-    A piece of reasoning and a piece of content in one chunk are told apart by order: reasoning comes first.
+    Reasoning and content in one choice are told apart by order: reasoning comes first.
     """
-    delta = choice.get("delta") or {}
+    message = choice.get("message")
+    delta = message or choice.get("delta") or {}
     reasoning = delta.get("reasoning_content") or delta.get("reasoning") or ""
     text = choice.get("text") or delta.get("content") or ""
     log_probs, ids = choice.get("logprobs") or {}, choice.get("token_ids")
     if entries := log_probs.get("content"):
+        if message:  # tags, which the texts lack, are among its tokens
+            return _in_chat_form(entries, ids, len(reasoning))
         return _with_text(_in_chat_form(entries, ids, len(reasoning)), reasoning, text)
     if log_probs.get("tokens"):
         return _with_text(_in_lists(log_probs, ids), reasoning, text)

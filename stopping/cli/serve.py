@@ -1,0 +1,192 @@
+"""`stopping serve`: a policy before a running model; without a server, the shipped reasoner behind llama.cpp's own."""
+
+import asyncio
+import functools
+import json
+import logging
+import os
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field, replace
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+from rich.console import Console
+
+from stopping.cli.options import ImportOptions
+from stopping.cli.upstream import MarkupOptions, ServerOptions, talking
+
+if TYPE_CHECKING:
+    from stopping.adapters.proxy import Serving
+
+SHIPPED = "shipped"
+CAP_TOKENS = 480  # of the shipped reasoner, as its log was recorded and its policy tuned
+_proxy = functools.partial(typer.Option, rich_help_panel="Proxy")
+
+
+@dataclass(frozen=True)
+class ProxyOptions:
+    """What the proxy does with requests."""
+
+    host: Annotated[str, _proxy(help="Where to listen.")] = "127.0.0.1"
+    port: Annotated[int, _proxy(min=0, max=65535, help="0 for a free one.")] = 8300
+    shadow: Annotated[bool, _proxy("--shadow", help="Change nothing; note where the policy would have stopped.")] = (
+        False
+    )
+    holdout: Annotated[
+        float, _proxy(min=0.0, max=1.0, help="The share of requests that is never policed, to tell drift and loss from.")
+    ] = 0.02
+    policy_for: Annotated[
+        list[str], _proxy(metavar="MODEL=DIR", help="Another policy for a model; may be given again.")
+    ] = field(default_factory=list)
+    every_tokens: Annotated[
+        int | None, _proxy(metavar="N", min=1, help="Between decision points; by default as the policy says.")
+    ] = None
+    accounts: Annotated[
+        Path | None, _proxy(metavar="FILE", help="Add a line on each request: a log, .jsonl, that every command reads.")
+    ] = None
+    proxy_key: Annotated[
+        str | None, _proxy(metavar="VARIABLE", help="The environment variable with the key that clients must send.")
+    ] = None
+    max_tokens: Annotated[int, _proxy(metavar="N", min=1, help="The cap of requests that name none.")] = 32768
+    max_streams: Annotated[int, _proxy(metavar="N", min=1, help="Requests at once; more are refused.")] = 1024
+    slots: Annotated[int, _proxy(metavar="N", min=1, help="Of the shipped reasoner's server: requests at once.")] = 4
+
+
+def serve(
+    server: ServerOptions,
+    markup: MarkupOptions,
+    proxy: ProxyOptions,
+    imports: ImportOptions,
+    policy: Annotated[
+        Path | None, typer.Argument(metavar="[POLICY]", help="The policy's directory.", show_default=False)
+    ] = None,
+    upstream: Annotated[
+        str | None,
+        typer.Option(metavar="URL", help="A server that speaks the OpenAI protocol; by default the shipped reasoner's."),
+    ] = None,
+) -> None:
+    """Stop thoughts in time: a proxy before a server, for clients that notice nothing but the tokens saved.
+
+    Without a server, the shipped reasoner runs behind llama.cpp's own server, and without a policy one tuned on its log. Requests
+    that a policy cannot keep to (tools, several choices, ...) are handed on as they are, and counted.
+    """
+    imports.load()
+    logging.basicConfig(handlers=[_json_lines()], level=logging.INFO)
+    logging.getLogger("httpx").setLevel(logging.WARNING)
+    if upstream is not None and policy is None and not proxy.policy_for:
+        raise ValueError("POLICY: expected a directory, got none; the shipped policy is for the shipped reasoner alone")
+    if proxy.proxy_key is not None and not os.environ.get(proxy.proxy_key):
+        raise ValueError(f"--proxy-key: expected an environment variable that is set, got {proxy.proxy_key!r}")
+    with talking(), _server(upstream, proxy) as (url, is_shipped):
+        if is_shipped:
+            from stopping.reasoner.vocabulary import TOKENS
+
+            markup = replace(markup, candidate=[*markup.candidate, " yes"], answer_tokens=20)
+            server = replace(server, top_log_probs=len(TOKENS))
+        asyncio.run(_run(url, is_shipped, policy, server, markup, proxy))
+
+
+@contextmanager
+def _server(upstream: str | None, proxy: ProxyOptions) -> Iterator[tuple[str, bool]]:
+    """The server's address, and whether it is that of the shipped reasoner."""
+    if upstream is not None:
+        yield upstream, False
+        return
+    from stopping.adapters.llamacpp import LlamaServer
+    from stopping.reasoner.gguf import save_gguf
+
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "reasoner.gguf"
+        save_gguf("target", path)
+        with LlamaServer(path, num_slots=proxy.slots, temperature=1.0) as started:
+            yield started.url, True
+
+
+async def _run(
+    url: str, is_shipped: bool, policy: Path | None, server: ServerOptions, markup: MarkupOptions, proxy: ProxyOptions
+) -> None:
+    import uvicorn
+
+    from stopping.adapters.proxy import build
+    from stopping.adapters.proxy.accounts import Accounts
+
+    async with server.upstream(url) as upstream:
+        serving = await _serving(upstream, is_shipped, policy, server, markup, proxy)
+        app = build(serving, None if proxy.accounts is None else Accounts(proxy.accounts))
+        settings = uvicorn.Config(
+            app, proxy.host, proxy.port, log_config=None, access_log=False, timeout_graceful_shutdown=30
+        )
+        running = uvicorn.Server(settings)
+        task = asyncio.create_task(running.serve())
+        while not running.started and not task.done():
+            await asyncio.sleep(0.01)
+        if running.started:
+            port = running.servers[0].sockets[0].getsockname()[1]
+            _say(serving, f"http://{proxy.host}:{port}", url)
+        await task
+
+
+async def _serving(
+    upstream: Any, is_shipped: bool, policy: Path | None, server: ServerOptions, markup: MarkupOptions, proxy: ProxyOptions
+) -> "Serving":
+    from stopping.adapters.proxy import Serving
+    from stopping.adapters.server.capabilities import Unsupported, examine
+    from stopping.artifacts import load
+    from stopping.reasoner.names import SHIPPED as FOLDER
+
+    capabilities = await examine(upstream, num_top=server.top_log_probs)
+    marks = await markup.markup(upstream, capabilities)
+    if marks is None:
+        raise Unsupported(f"{upstream.base_url}: {capabilities.why_not}")
+    if is_shipped:
+        from stopping.reasoner.countdown import vote_key
+
+        marks = replace(marks, answer_of=vote_key)
+    serving = Serving(
+        upstream, capabilities, marks,
+        shadow=proxy.shadow, holdout=proxy.holdout, max_streams=proxy.max_streams,
+        api_key=os.environ[proxy.proxy_key] if proxy.proxy_key else "",
+        cap_tokens=CAP_TOKENS if is_shipped else proxy.max_tokens,
+    )  # fmt: skip
+    directories = {} if policy is None else {policy.name: policy}
+    if policy is None and is_shipped:
+        directories = {SHIPPED: FOLDER / "policy"}
+    models = {}
+    for text in proxy.policy_for:
+        model, equals, directory = text.partition("=")
+        if not (model and equals and directory):
+            raise ValueError(f"--policy-for: expected MODEL=DIR, got {text!r}")
+        directories[Path(directory).name] = Path(directory)
+        models[model] = Path(directory).name
+    for name, directory in directories.items():
+        serving.add(name, load(directory), every_tokens=proxy.every_tokens)
+    serving.models = models
+    return serving
+
+
+def _say(serving: "Serving", address: str, url: str) -> None:
+    console = Console(highlight=False)
+    does = "notes what it would do, and changes nothing" if serving.shadow else "stops thoughts"
+    for served in serving.policies.values():
+        console.print(f"{served.artifact.policy} ({served.identity}) {does}.", markup=False)
+    console.print(f"Server: {url}. Listening on {address}/v1; counters at {address}/metrics.", markup=False)
+
+
+def _json_lines() -> logging.Handler:
+    """Logs as lines of JSON on stderr."""
+
+    class Lines(logging.Formatter):
+        def format(self, record: logging.LogRecord) -> str:
+            when = datetime.fromtimestamp(record.created, UTC).isoformat(timespec="milliseconds")
+            line = {"time": when, "level": record.levelname, "logger": record.name, "message": record.getMessage()}
+            if record.exc_info:
+                line["error"] = self.formatException(record.exc_info)
+            return json.dumps(line, ensure_ascii=False)
+
+    handler = logging.StreamHandler()
+    handler.setFormatter(Lines())
+    return handler
