@@ -87,7 +87,7 @@ def gguf(
     model: ModelPath = "target",
 ) -> None:
     """Write a model as one GGUF file, for llama.cpp and its servers."""
-    from stopping.reasoner import load_model, save_gguf
+    from stopping.reasoner import save_gguf
 
-    save_gguf(load_model(model), out)
+    save_gguf(model, out)
     Console(highlight=False).print(f"{out}: {out.stat().st_size:,} bytes")

@@ -2,42 +2,66 @@
 
 It plays Countdown by searching aloud, and makes the mistakes that stopping rules live on: long searches, answers that change,
 checks that fail, votes that help. Its weights and a log of its traces come with the package.
+
+Nothing is imported before it is used: the game, the vocabulary and the GGUF file need no JAX.
 """
 
-from stopping.reasoner.countdown import Difficulty, Problem, draw_problem, is_right, vote_key
-from stopping.reasoner.gguf import save_gguf
-from stopping.reasoner.live import LiveRun, run_live
-from stopping.reasoner.llama import Llama, LlamaConfig, initialise
-from stopping.reasoner.recording import Plan, load_log, record
-from stopping.reasoner.sampling import Samples, sample
-from stopping.reasoner.training import RECIPES, Recipe, train
-from stopping.reasoner.vocabulary import TOKENS, decode, encode
-from stopping.reasoner.weights import NAMES, load_model, save_model
+import importlib
+from typing import Any
 
-__all__ = [
-    "NAMES",
-    "RECIPES",
-    "TOKENS",
-    "Difficulty",
-    "LiveRun",
-    "Llama",
-    "LlamaConfig",
-    "Plan",
-    "Problem",
-    "Recipe",
-    "Samples",
-    "decode",
-    "draw_problem",
-    "encode",
-    "initialise",
-    "is_right",
-    "load_log",
-    "load_model",
-    "record",
-    "run_live",
-    "sample",
-    "save_gguf",
-    "save_model",
-    "train",
-    "vote_key",
-]
+_MODULES = {
+    "countdown": (
+        "Difficulty",
+        "Problem",
+        "draw_problem",
+        "is_right",
+        "vote_key",
+    ),
+    "gguf": ("save_gguf",),
+    "live": (
+        "LiveRun",
+        "run_live",
+    ),
+    "llama": (
+        "Llama",
+        "LlamaConfig",
+        "initialise",
+    ),
+    "names": ("NAMES",),
+    "recording": (
+        "Plan",
+        "load_log",
+        "record",
+    ),
+    "sampling": (
+        "Samples",
+        "sample",
+    ),
+    "training": (
+        "RECIPES",
+        "Recipe",
+        "train",
+    ),
+    "vocabulary": (
+        "TOKENS",
+        "decode",
+        "encode",
+    ),
+    "weights": (
+        "load_model",
+        "save_model",
+    ),
+}
+_PUBLIC = {name: module for module, names in _MODULES.items() for name in names}
+
+__all__ = sorted(_PUBLIC)  # noqa: PLE0605
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _PUBLIC:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(importlib.import_module(f"{__name__}.{_PUBLIC[name]}"), name)
+
+
+def __dir__() -> list[str]:
+    return list(__all__)

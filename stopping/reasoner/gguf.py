@@ -5,13 +5,14 @@ The vocabulary is written as byte-level BPE without any merge that could apply; 
 which that tokeniser matches first and renders.
 """
 
+import json
 from pathlib import Path
 
 import numpy as np
+from safetensors.numpy import load_file
 
-from stopping.reasoner.llama import Llama
+from stopping.reasoner.names import Name, folder_of
 from stopping.reasoner.vocabulary import BOS, EOS, PAD, TOKENS
-from stopping.reasoner.weights import CHAT_TEMPLATE, named_tensors
 
 _NAMES = {
     "model.embed_tokens": "token_embd",
@@ -28,27 +29,33 @@ _NAMES = {
 }
 
 
-def save_gguf(model: Llama, path: Path) -> None:
-    """Write the model, its vocabulary and its chat template to a `.gguf` file: matrices in float16, norms in float32.
+def save_gguf(model: Name | str | Path, path: Path) -> None:
+    """Write a model, its vocabulary and its chat template to a `.gguf` file: matrices in float16, norms in float32.
+
+    Args:
+        model: a shipped one by its name, or a directory that `save_model` wrote.
+        path: the file.
 
     Raises:
         ImportError: the package `gguf` is missing; it comes with the extra `llamacpp`.
+        FileNotFoundError: there is no such directory, or a file is missing in it.
     """
     import gguf
 
-    config = model.config
+    folder = folder_of(model)
+    config = json.loads((folder / "config.json").read_text())
     writer = gguf.GGUFWriter(path, "llama")
     writer.add_name("stopping reasoner")
-    writer.add_vocab_size(config.vocab_size)
-    writer.add_context_length(config.max_position_embeddings)
-    writer.add_embedding_length(config.hidden_size)
-    writer.add_block_count(config.num_hidden_layers)
-    writer.add_feed_forward_length(config.intermediate_size)
-    writer.add_head_count(config.num_attention_heads)
-    writer.add_head_count_kv(config.num_attention_heads)
-    writer.add_rope_dimension_count(config.head_size)
-    writer.add_rope_freq_base(config.rope_theta)
-    writer.add_layer_norm_rms_eps(config.rms_norm_eps)
+    writer.add_vocab_size(config["vocab_size"])
+    writer.add_context_length(config["max_position_embeddings"])
+    writer.add_embedding_length(config["hidden_size"])
+    writer.add_block_count(config["num_hidden_layers"])
+    writer.add_feed_forward_length(config["intermediate_size"])
+    writer.add_head_count(config["num_attention_heads"])
+    writer.add_head_count_kv(config["num_key_value_heads"])
+    writer.add_rope_dimension_count(config["head_dim"])
+    writer.add_rope_freq_base(config["rope_parameters"]["rope_theta"])
+    writer.add_layer_norm_rms_eps(config["rms_norm_eps"])
     writer.add_file_type(gguf.LlamaFileType.MOSTLY_F16)
 
     kinds = {"<pad>": gguf.TokenType.CONTROL, "<bos>": gguf.TokenType.CONTROL, "<eos>": gguf.TokenType.CONTROL}
@@ -63,13 +70,13 @@ def save_gguf(model: Llama, path: Path) -> None:
     writer.add_eos_token_id(EOS)
     writer.add_pad_token_id(PAD)
     writer.add_add_bos_token(True)
-    writer.add_chat_template(CHAT_TEMPLATE)
+    said = json.loads((folder / "tokenizer_config.json").read_text())
+    writer.add_chat_template(said["chat_template"])
 
-    for full, weight in named_tensors(model).items():
-        tensor = np.asarray(weight)
+    for full, tensor in load_file(folder / "model.safetensors").items():
         theirs = full.removesuffix(".weight")
         if theirs.endswith(("q_proj", "k_proj")):
-            heads = (config.num_attention_heads, 2, config.head_size // 2, config.hidden_size)
+            heads = (config["num_attention_heads"], 2, config["head_dim"] // 2, config["hidden_size"])
             tensor = tensor.reshape(heads).swapaxes(1, 2).reshape(tensor.shape)
         if theirs.startswith("model.layers."):
             index, theirs = theirs.removeprefix("model.layers.").split(".", 1)

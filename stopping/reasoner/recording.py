@@ -19,9 +19,9 @@ import pyarrow.parquet
 
 from stopping.reasoner.countdown import Difficulty, Problem, draw_problem, is_right, vote_key
 from stopping.reasoner.llama import Llama
+from stopping.reasoner.names import SHIPPED
 from stopping.reasoner.sampling import Samples, sample
 from stopping.reasoner.vocabulary import CLOSE_THINK, EOS, YES, decode, encode
-from stopping.reasoner.weights import SHIPPED
 from stopping.traces import TraceLog, from_columns, load, save, split, with_checkpoints
 
 LOG = SHIPPED / "log" / "traces.parquet"

@@ -6,7 +6,7 @@ template. `transformers.AutoModelForCausalLM.from_pretrained` and `AutoTokenizer
 
 import json
 from pathlib import Path
-from typing import Any, Literal, get_args
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -14,11 +14,8 @@ import numpy as np
 from safetensors.numpy import load_file, save_file
 
 from stopping.reasoner.llama import Layer, Llama, LlamaConfig, initialise
+from stopping.reasoner.names import Name, folder_of
 from stopping.reasoner.vocabulary import BOS, CLOSE_THINK, CONTROLS, EOS, ID, OPEN_THINK, PAD, TOKENS, WORDS
-
-Name = Literal["target", "draft", "weak_draft"]
-NAMES: tuple[Name, ...] = get_args(Name)
-SHIPPED = Path(__file__).parent / "shipped"
 
 # A user's message is a problem such as `2 3 4>24`; an earlier answer stands behind its thought.
 CHAT_TEMPLATE = (
@@ -50,7 +47,7 @@ def load_model(which: Name | str | Path) -> Llama:
         ValueError: `config.json` lacks a key, or the model has another layout: more or fewer tensors, or other shapes,
             than it says.
     """
-    folder = SHIPPED / which if which in NAMES else Path(which)
+    folder = folder_of(which)
     said = json.loads((folder / "config.json").read_text())
     try:
         config = LlamaConfig(

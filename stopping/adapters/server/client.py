@@ -266,9 +266,9 @@ def tokens_of(choice: Mapping[str, Any]) -> list[Token]:
     text = choice.get("text") or delta.get("content") or ""
     log_probs, ids = choice.get("logprobs") or {}, choice.get("token_ids")
     if entries := log_probs.get("content"):
-        return _in_chat_form(entries, ids, len(reasoning))
+        return _with_text(_in_chat_form(entries, ids, len(reasoning)), reasoning, text)
     if log_probs.get("tokens"):
-        return _in_lists(log_probs, ids)
+        return _with_text(_in_lists(log_probs, ids), reasoning, text)
     if ids and len(ids) > 1:  # several tokens, one text: only their number and ids are known
         pieces = [Token("", number, reasoning=bool(reasoning)) for number in ids[:-1]]
         return [*pieces, Token(reasoning or text, ids[-1], reasoning=bool(reasoning))]
@@ -277,6 +277,14 @@ def tokens_of(choice: Mapping[str, Any]) -> list[Token]:
     if ids and found:
         found[0] = found[0]._replace(id=ids[0])
     return found
+
+
+def _with_text(tokens: list[Token], reasoning: str, text: str) -> list[Token]:
+    """The same tokens with the chunk's own text: a token's may hold a part of a character alone."""
+    if "".join(token.text for token in tokens) == reasoning + text:
+        return tokens
+    last = tokens[-1]._replace(text=reasoning + text, reasoning=bool(reasoning))
+    return [*(token._replace(text="") for token in tokens[:-1]), last]
 
 
 def _in_chat_form(entries: Sequence[Mapping[str, Any]], ids: Sequence[int] | None, reasoning: int) -> list[Token]:

@@ -11,10 +11,10 @@ import hashlib
 import json
 import math
 from collections import Counter
-from collections.abc import AsyncGenerator, Awaitable, Callable, Iterator, Sequence
+from collections.abc import AsyncGenerator, Callable, Iterator, Sequence
 from contextlib import aclosing
 from dataclasses import asdict, dataclass, field
-from typing import Any, NamedTuple, TypeVar
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -30,20 +30,12 @@ from stopping.adapters.server.client import Completion, End, Token, Upstream, Up
 from stopping.adapters.server.journal import Journal
 from stopping.adapters.server.markup import Markup
 from stopping.adapters.server.prompts import Prompt
+from stopping.adapters.server.retries import raise_if_gone, retried
 from stopping.adapters.server.thinking import entropy_of, log_probs_of, signals_there
 
 SIGNALS = ("log_close_prob", "mean_entropy", "mean_log_prob", "num_candidates")
 PROBE_SIGNALS = ("answer_mean_log_prob", "answer_least_log_prob")
 TOKEN_SIGNALS = ("token_id", "log_prob", "entropy", "log_close_prob")
-NUM_RETRIES = 4
-FIRST_WAIT_SECONDS = 0.25  # doubled at every retry
-_PASSING = (408, 425, 429)  # statuses that another try may not meet
-
-Answer = TypeVar("Answer")
-
-
-class ServerGone(UpstreamError):
-    """The server no longer answers; what was finished is on the disk."""
 
 
 class _Unusable(ValueError):
@@ -205,7 +197,7 @@ async def record(
             try:
                 trace = await recorder.trace(prompt, sample)
             except (UpstreamError, _Unusable) as error:
-                await _raise_if_gone(upstream, error)
+                await raise_if_gone(upstream, error)
                 failures.append(Failure(prompt.problem, sample, _reason(error), str(error)))
                 report(failures[-1])
             else:
@@ -221,34 +213,10 @@ async def record(
     return failures
 
 
-async def _raise_if_gone(upstream: Upstream, error: Exception) -> None:
-    if isinstance(error, UpstreamError) and _is_passing(error):
-        try:
-            await upstream.get("/v1/models")
-        except UpstreamError:
-            raise ServerGone(f"{upstream.base_url} no longer answers: {error}") from error
-
-
-def _is_passing(error: UpstreamError) -> bool:
-    """Whether another try may fare better."""
-    return error.status is None or error.status >= 500 or error.status in _PASSING
-
-
 def _reason(error: Exception) -> str:
     if isinstance(error, UpstreamError):
         return "the stream broke off" if error.status is None else f"the server refused with status {error.status}"
     return str(error)
-
-
-async def _retried(ask: Callable[[], Awaitable[Answer]]) -> Answer:
-    for retry in range(NUM_RETRIES):
-        try:
-            return await ask()
-        except UpstreamError as error:
-            if not _is_passing(error):
-                raise
-        await asyncio.sleep(FIRST_WAIT_SECONDS * 2**retry)
-    return await ask()
 
 
 @dataclass
@@ -266,9 +234,9 @@ class _Recorder:
 
     async def trace(self, prompt: Prompt, sample: int) -> RecordedTrace:
         """Record one: its stream, then its probes."""
-        prompt_ids = await _retried(lambda: self._prompt_ids(prompt))
+        prompt_ids = await retried(lambda: self._prompt_ids(prompt))
         seed = self.plan.request_seed(prompt.problem, sample)
-        found = await _retried(lambda: self._whole(prompt, prompt_ids, seed))
+        found = await retried(lambda: self._whole(prompt, prompt_ids, seed))
         tokens, end = found
         if end.reason not in ("stop", "length"):
             raise _Unusable(f"ended by {end.reason}")
@@ -340,7 +308,7 @@ class _Recorder:
         markup = self.markup
         assert markup is not None
         ids = [token.id or 0 for token in tokens[:position]]
-        forced = await _retried(lambda: self._force([*prompt_ids, *ids, *markup.close_ids, *markup.answer_ids], markup))
+        forced = await retried(lambda: self._force([*prompt_ids, *ids, *markup.close_ids, *markup.answer_ids], markup))
         added = forced.end.num_tokens or len(forced.tokens)
         values = {**self._seen(tokens, position), **dict(zip(PROBE_SIGNALS, log_probs_of(forced), strict=True))}
         return {

@@ -16,7 +16,7 @@ from typing import Any
 from stopping.adapters.decisions import Decision, PolicyRows
 from stopping.adapters.observations import MissingSignal, ThoughtWindows, admit
 from stopping.adapters.server.capabilities import WHAT_GIVES, Capabilities, require_continuation
-from stopping.adapters.server.client import Completion, End, Token, Upstream
+from stopping.adapters.server.client import Completion, End, Token, Upstream, UpstreamError
 from stopping.adapters.server.markup import Markup
 from stopping.policies import Kind, ThinkingObservation
 
@@ -41,6 +41,7 @@ class ThoughtRun:
         prompt_tokens: read, again and again, less those that the server had cached.
         num_requests: sent.
         decisions: of the policy, in order.
+        failure: why the policy was not asked any more, where it failed; the thought went on without it.
     """
 
     ids: list[int] = field(default_factory=list)
@@ -55,6 +56,7 @@ class ThoughtRun:
     prompt_tokens: int = 0
     num_requests: int = 0
     decisions: list[Decision] = field(default_factory=list)
+    failure: str = ""
 
     @property
     def total_tokens(self) -> int:
@@ -181,7 +183,7 @@ class _Thought:
             async with aclosing(self._piece()) as piece:
                 async for token in piece:
                     yield token
-            given = await self._decide() if self._is_due() else None
+            given = await self._decided() if self._is_due() else None
             for token in self.ahead if given is None else given:
                 self._take(token)
                 yield token
@@ -198,7 +200,8 @@ class _Thought:
 
     def _is_asked(self) -> bool:
         """Whether there are decisions left to take."""
-        return self.by.policy is not None and not self.is_closed and self.run.would_stop_at is None
+        run = self.run
+        return self.by.policy is not None and not (self.is_closed or run.failure) and run.would_stop_at is None
 
     def _due(self) -> int:
         """The decision point that this piece goes up to; where the thought stands, if that is one and was reached now."""
@@ -216,15 +219,17 @@ class _Thought:
         if "seed" in asked:
             asked["seed"] = (int(asked["seed"]) + len(run.ids)) % 2**31
         run.num_requests += 1
-        came = False
+        came = 0
         prompt = [*self.prompt_ids, *run.ids]
         async with aclosing(self.by.upstream.stream(prompt, most, num_top=self.by.num_top, **asked)) as pieces:
             async for piece in pieces:
                 if isinstance(piece, End):
                     self._account(piece)
                     self.ending = piece.reason if piece.reason != "length" or not came else ""
+                    if piece.num_tokens is not None and piece.num_tokens > came and not self.ending:
+                        raise UpstreamError(f"{piece.num_tokens} tokens were generated, and {came} sent: cannot go on")
                     return
-                came = True
+                came += 1
                 if self._is_asked() and len(run.ids) == self._due():
                     self.ahead.append(piece)
                 else:
@@ -243,8 +248,16 @@ class _Thought:
             self.is_closed, run.thought_tokens = True, len(run.ids) - len(close_ids)
         else:
             run.thought += token.text
-            if self.by.policy is not None:
+            if self._is_asked():
                 self.windows.add(UNKNOWN if token.id is None else token.id, token.log_prob, entropy_of(token))
+
+    async def _decided(self) -> list[Token] | None:
+        """Ask the policy; if it fails, whatever the reason, the thought goes on without it."""
+        try:
+            return await self._decide()
+        except Exception as error:
+            self.run.failure = f"{type(error).__name__}: {error}"
+            return None
 
     async def _decide(self) -> list[Token] | None:
         """Ask the policy; return the tokens that end the trace if it is stopped here."""

@@ -11,6 +11,7 @@ import pytest
 
 from stopping.reasoner.gguf import save_gguf
 from stopping.reasoner.vocabulary import decode, encode
+from stopping.reasoner.weights import save_model
 from tests.stopping.reasoner.examples import TEXT, TOKEN_IDS, shipped, texts, untrained
 
 QUESTION = [{"role": "user", "content": "2 3 4>24"}]
@@ -23,8 +24,10 @@ def served(request, tmp_path_factory):
     pytest.importorskip("gguf")
     xllamacpp = pytest.importorskip("xllamacpp")
     model = MODELS[request.param]()
-    path = tmp_path_factory.mktemp("gguf") / "model.gguf"
-    save_gguf(model, path)
+    folder = tmp_path_factory.mktemp("gguf")
+    save_model(model, folder / "model", "")
+    path = folder / "model.gguf"
+    save_gguf(folder / "model", path)
     params = xllamacpp.CommonParams()
     params.model.path = str(path)
     with socket.socket() as free:

@@ -9,9 +9,9 @@ import pytest
 
 from stopping.reasoner import Plan, load_log, load_model
 from stopping.reasoner.countdown import Problem, is_held_out, is_right, vote_key
+from stopping.reasoner.names import SHIPPED
 from stopping.reasoner.recording import LOG, TOKEN_SIGNALS, card, prompt_tokens
 from stopping.reasoner.vocabulary import CLOSE_THINK, EOS, PAD, decode
-from stopping.reasoner.weights import SHIPPED
 from stopping.traces import split
 
 PLAN = Plan()

@@ -8,8 +8,9 @@ import numpy as np
 import pytest
 from safetensors.numpy import load_file, save_file
 
+from stopping.reasoner.names import NAMES, SHIPPED
 from stopping.reasoner.vocabulary import BOS, EOS, OPEN_THINK, PAD, decode, encode
-from stopping.reasoner.weights import NAMES, SHIPPED, load_model, named_tensors, save_model
+from stopping.reasoner.weights import load_model, named_tensors, save_model
 from tests.helpers import needs
 from tests.stopping.reasoner.examples import TEXT, TINY, TOKEN_IDS, shipped, texts, untrained
 

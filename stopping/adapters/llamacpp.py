@@ -1,0 +1,131 @@
+"""The llama.cpp server, in a process of its own: `with LlamaServer(path) as url: ...`.
+
+It is the real server, as the package `xllamacpp` (extra `llamacpp`) carries it, on this machine's loopback.
+"""
+
+import argparse
+import json
+import os
+import socket
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+from types import TracebackType
+from typing import Self
+
+STOP_SECONDS = 10.0
+
+
+class ServerFailed(RuntimeError):
+    """The server did not start; with the end of what it wrote."""
+
+
+class LlamaServer:
+    """A server of one model, started on entering and stopped on leaving.
+
+    The child ends when its standard input is closed, so it does not outlive this process, however that ends.
+
+    Args:
+        model: a `.gguf` file.
+        port: 0 for a free one.
+        num_slots: requests that are decoded at once.
+        context_tokens: of each slot; None for what the model was trained on.
+        num_threads: of decoding; None for all cores.
+
+    Attributes:
+        url: where it listens.
+        process: the child.
+
+    Raises:
+        ServerFailed: on entering, if it does not start.
+    """
+
+    def __init__(
+        self,
+        model: str | Path,
+        *,
+        port: int = 0,
+        num_slots: int = 4,
+        context_tokens: int | None = None,
+        num_threads: int | None = None,
+    ) -> None:
+        self._arguments = [str(model), "--port", str(port), "--slots", str(num_slots)]
+        self._arguments += ["--threads", str(num_threads or os.cpu_count() or 1)]
+        self._arguments += ["--context", str(context_tokens)] if context_tokens else []
+        self.url = ""
+        self.process: subprocess.Popen[str]
+
+    def __enter__(self) -> Self:
+        """Start it, and wait until it listens."""
+        self._log = tempfile.TemporaryFile("w+")
+        command = [sys.executable, "-m", "stopping.adapters.llamacpp", *self._arguments]
+        self.process = subprocess.Popen(
+            command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=self._log, text=True
+        )
+        assert self.process.stdout is not None
+        line = next((line for line in self.process.stdout if line.startswith("{")), "")
+        if not line:
+            self.process.wait()
+            self._log.seek(0)
+            said = self._log.read()[-2000:]
+            self.__exit__(None, None, None)
+            raise ServerFailed(f"llama.cpp did not start: {said}")
+        self.url = json.loads(line)["url"]
+        return self
+
+    def __exit__(self, kind: type | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        """Stop it."""
+        assert self.process.stdin is not None and self.process.stdout is not None
+        self.process.stdin.close()
+        try:
+            self.process.wait(STOP_SECONDS)
+        except subprocess.TimeoutExpired:
+            self.process.kill()
+            self.process.wait()
+        self.process.stdout.close()
+        self._log.close()
+
+
+def main(arguments: list[str] | None = None) -> None:
+    """Serve a model until standard input ends; print where, as one line of JSON."""
+    parser = argparse.ArgumentParser(prog="python -m stopping.adapters.llamacpp", description=main.__doc__)
+    parser.add_argument("model")
+    parser.add_argument("--port", type=int, default=0)
+    parser.add_argument("--slots", type=int, default=4)
+    parser.add_argument("--context", type=int, default=0)
+    parser.add_argument("--threads", type=int, default=1)
+    options = parser.parse_args(arguments)
+    try:
+        import xllamacpp
+    except ImportError as error:
+        parser.error(f"{error}; pip install 'stopping[llamacpp]'")
+    parameters = xllamacpp.CommonParams()
+    parameters.model.path, parameters.port = options.model, options.port or _free_port()
+    parameters.n_parallel = options.slots
+    parameters.n_ctx = options.context * options.slots or _trained_context(options.model) * options.slots
+    parameters.cpuparams.n_threads = parameters.cpuparams_batch.n_threads = options.threads
+    parameters.warmup, parameters.use_jinja = False, True
+    parameters.endpoint_slots, parameters.endpoint_metrics = True, True
+    server = xllamacpp.Server(parameters)
+    print(json.dumps({"url": server.listening_address}), flush=True)
+    sys.stdin.read()
+    del server
+
+
+def _free_port() -> int:
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port: int = free.getsockname()[1]
+        return port
+
+
+def _trained_context(path: str) -> int:
+    import gguf
+
+    fields = gguf.GGUFReader(path).fields
+    return next((int(field.contents()) for name, field in fields.items() if name.endswith(".context_length")), 4096)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,246 @@
+"""Several answers to one prompt on a server, a vote among them, and the streams cancelled that are not needed.
+
+Each trace is a request of its own, since one of several choices of a request cannot be cancelled. The rules are those of
+`stopping.problems.Sampling`: the policy is asked before the first trace starts, whenever one ends and, if wanted, every so many
+tokens; a stop is put off while there is no answer and traces run, or may yet be started. The clock is that of the longest trace.
+"""
+
+import asyncio
+from collections.abc import AsyncGenerator, Callable
+from contextlib import aclosing
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+
+from stopping.adapters.decisions import Decision, PolicyRows
+from stopping.adapters.observations import admit
+from stopping.adapters.server.client import End, Token, UpstreamError
+from stopping.policies import NO_ANSWER, Kind, Return, SamplingObservation
+from stopping.policies.namespace import namespace
+from stopping.policies.signals import Leader, VoteTally
+
+LEGAL = (Kind.CONTINUE, Kind.STOP, Kind.LAUNCH)
+CANCELLED, FAILED = "cancelled", "failed"
+
+Open = Callable[[int], AsyncGenerator[Token | End, None]]
+
+
+@dataclass
+class SampledTrace:
+    """One stream.
+
+    Attributes:
+        index: in the order of starting.
+        started_tokens: on the clock.
+        num_tokens: generated, as far as was seen; by the server's count where it ended by itself.
+        text: all of it; of chat the content alone, and the reasoning apart.
+        reasoning: see there.
+        reason: why it ended: `stop`, `length`, ...; `cancelled`; `failed`; empty while it runs.
+        key: what its answer counts as, None for none.
+        error: why it failed.
+    """
+
+    index: int
+    started_tokens: int
+    num_tokens: int = 0
+    text: str = ""
+    reasoning: str = ""
+    reason: str = ""
+    key: str | None = None
+    error: UpstreamError | None = None
+
+
+@dataclass
+class SamplingRun:
+    """What came of a prompt.
+
+    Attributes:
+        traces: in the order of starting.
+        chosen: the first trace with the answer returned; None where no trace gave one.
+        stopped: by the policy, before all traces had ended.
+        latency_tokens: on the clock, until the answer was there.
+        decisions: of the policy, in order.
+    """
+
+    traces: list[SampledTrace] = field(default_factory=list)
+    chosen: SampledTrace | None = None
+    stopped: bool = False
+    latency_tokens: int = 0
+    decisions: list[Decision] = field(default_factory=list)
+
+    @property
+    def total_tokens(self) -> int:
+        """Of all traces."""
+        return sum(trace.num_tokens for trace in self.traces)
+
+    @property
+    def discarded_tokens(self) -> int:
+        """Of traces that were cancelled, or failed."""
+        return sum(trace.num_tokens for trace in self.traces if trace.reason in (CANCELLED, FAILED))
+
+
+class Sampler:
+    """A policy on the traces of one prompt at a time.
+
+    Args:
+        policy: reads a `SamplingObservation`.
+        num_traces: the most that a prompt may get.
+        answer_of: what a trace's text counts as, None for no answer.
+        wave_size: how many run at once; None for all.
+        every_tokens: decision points besides the ends of traces; None for none.
+
+    Raises:
+        MissingSignal, ValueError: if the policy reads a signal, or may ask for an action, that sampling has not.
+    """
+
+    def __init__(
+        self,
+        policy: Any,
+        num_traces: int,
+        answer_of: Callable[[str], str | None],
+        *,
+        wave_size: int | None = None,
+        every_tokens: int | None = None,
+    ) -> None:
+        admit(policy, SamplingObservation, LEGAL, SamplingObservation._fields)
+        self.policy, self.num_traces, self.answer_of = policy, num_traces, answer_of
+        self.wave_size, self.every_tokens = min(wave_size or num_traces, num_traces), every_tokens
+
+    async def run(self, open_stream: Open) -> SamplingRun:
+        """Sample until the policy stops, or nothing is left to start.
+
+        Args:
+            open_stream: begins the stream of a trace, given its index: `lambda index: upstream.stream(prompt, seed=index)`.
+
+        Raises:
+            UpstreamError: if every trace failed.
+        """
+        group = _Group(self, open_stream)
+        try:
+            await group.run_to_end()
+        finally:
+            await group.cancel()
+        run = group.run
+        if run.traces and all(trace.reason == FAILED for trace in run.traces):
+            assert run.traces[0].error is not None
+            raise run.traces[0].error
+        return run
+
+
+class _Group:
+    """The traces of one prompt under way."""
+
+    def __init__(self, by: Sampler, open_stream: Open) -> None:
+        self.by, self.open_stream, self.run = by, open_stream, SamplingRun()
+        self.rows, self.xp = PolicyRows(by.policy, 1), namespace("numpy")
+        self.run.decisions = self.rows.decisions[0]
+        self.tally = VoteTally(np.arange(by.num_traces, dtype=np.int32))
+        self.votes = self.tally.init(self.xp, ())
+        self.leader = Leader(np.int32(0), np.int32(0), np.int32(0))
+        self.labels: dict[str, int] = {}
+        self.latest = NO_ANSWER
+        self.tasks: dict[int, asyncio.Task[None]] = {}
+        self.events: asyncio.Queue[SampledTrace | None] = (
+            asyncio.Queue()
+        )  # a trace that ended, or None: the clock's turn
+        self.ticks = 0
+
+    @property
+    def clock(self) -> int:
+        return max((trace.started_tokens + trace.num_tokens for trace in self.run.traces), default=0)
+
+    @property
+    def num_running(self) -> int:
+        return sum(not trace.reason for trace in self.run.traces)
+
+    async def run_to_end(self) -> None:
+        came = NO_ANSWER
+        while True:
+            kind, amount = self._ask(came)
+            num_launched, idle = len(self.run.traces), self.num_running == 0
+            has_answer = bool(self.votes.num_answers)
+            may_stop = has_answer or (idle and num_launched > 0 and Kind.LAUNCH in self.by.policy.kinds)
+            if kind == Kind.STOP and may_stop:
+                self.run.stopped = not idle or num_launched < self.by.num_traces
+                break
+            if kind == Kind.STOP:
+                self.rows.put_off(0)
+            if idle and num_launched >= self.by.num_traces:
+                amount = Return.LEADER.value
+                break
+            wanted = amount if kind == Kind.LAUNCH else self.by.wave_size if idle else 0
+            room = min(self.by.wave_size - self.num_running, self.by.num_traces - num_launched)
+            for index in range(num_launched, num_launched + min(max(wanted, int(idle)), room)):
+                self._start(index)
+            came = self._count(await self.events.get())
+        self.run.latency_tokens = self.clock
+        label = self.latest if amount == Return.LATEST.value else int(self.leader.label)
+        if self.votes.num_answers:
+            key = next(key for key, number in self.labels.items() if number == label)
+            self.run.chosen = next(trace for trace in self.run.traces if trace.key == key)
+
+    def _ask(self, came: int) -> tuple[int, int]:
+        observation = SamplingObservation(
+            num_launched=len(self.run.traces),
+            num_running=self.num_running,
+            num_answers=int(self.votes.num_answers),
+            answer=came,
+            leader_votes=int(self.leader.votes),
+            runner_up_votes=int(self.leader.runner_up_votes),
+            elapsed_tokens=self.clock,
+            total_tokens=self.run.total_tokens,
+        )
+        kinds, amounts = self.rows.ask(
+            SamplingObservation(*(np.array([value], np.int32) for value in observation)), [0]
+        )
+        return int(kinds[0]), int(amounts[0])
+
+    def _count(self, ended: SampledTrace | None) -> int:
+        """Count a trace's answer in; return its label."""
+        if ended is None or ended.key is None:
+            return NO_ANSWER
+        label = self.latest = self.labels.setdefault(ended.key, len(self.labels))
+        self.votes, self.leader = self.tally.step(self.xp, self.votes, np.int32(label), np.bool_(True))
+        return label
+
+    def _start(self, index: int) -> None:
+        trace = SampledTrace(index, self.clock if self.num_running == 0 else self._now())
+        self.run.traces.append(trace)
+        self.tasks[index] = asyncio.create_task(self._follow(trace))
+
+    def _now(self) -> int:
+        """The clock, as those that run have it."""
+        return max(trace.started_tokens + trace.num_tokens for trace in self.run.traces if not trace.reason)
+
+    async def _follow(self, trace: SampledTrace) -> None:
+        try:
+            async with aclosing(self.open_stream(trace.index)) as pieces:
+                async for piece in pieces:
+                    if isinstance(piece, End):
+                        trace.num_tokens, trace.reason = piece.num_tokens or trace.num_tokens, piece.reason
+                        break
+                    trace.num_tokens += 1
+                    if piece.reasoning:
+                        trace.reasoning += piece.text
+                    else:
+                        trace.text += piece.text
+                    self._tick()
+            trace.key = self.by.answer_of(trace.text) if trace.reason == "stop" else None
+        except UpstreamError as error:
+            trace.reason, trace.error = FAILED, error
+        self.events.put_nowait(trace)
+
+    def _tick(self) -> None:
+        every = self.by.every_tokens
+        if every is not None and self.clock // every > self.ticks:
+            self.ticks = self.clock // every
+            self.events.put_nowait(None)
+
+    async def cancel(self) -> None:
+        """Close the streams that still run."""
+        for task in self.tasks.values():
+            task.cancel()
+        await asyncio.gather(*self.tasks.values(), return_exceptions=True)
+        for trace in self.run.traces:
+            trace.reason = trace.reason or CANCELLED
