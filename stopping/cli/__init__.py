@@ -13,6 +13,7 @@ import typer
 from stopping.cli.compare import compare
 from stopping.cli.convert import convert
 from stopping.cli.demo import demo
+from stopping.cli.doctor import doctor
 from stopping.cli.exits import BUG, guarded
 from stopping.cli.fit import fit
 from stopping.cli.inspect import inspect
@@ -20,8 +21,10 @@ from stopping.cli.options import flat
 from stopping.cli.plan import plan
 from stopping.cli.promise import promise
 from stopping.cli.reasoner import reasoner
+from stopping.cli.record import record
 from stopping.cli.replay import replay
 from stopping.cli.report import report
+from stopping.cli.serve import serve
 from stopping.cli.simulate import simulate
 from stopping.cli.study import study
 from stopping.cli.tune import tune
@@ -33,7 +36,11 @@ app = typer.Typer(
     add_completion=False,
     pretty_exceptions_enable=False,
 )
-for command in (demo, inspect, convert, compare, tune, report, fit, simulate, replay, plan, promise, study):
+COMMANDS = (
+    *(demo, inspect, convert, record, doctor, serve, compare, tune, report),
+    *(fit, simulate, replay, plan, promise, study),
+)
+for command in COMMANDS:
     app.command()(flat(guarded(command)))
 app.add_typer(reasoner)
 

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from stopping.traces import TraceLog
 
 _FUNCTION = re.compile(r"([A-Za-z_]\w*(?:\.\w+)*):([A-Za-z_]\w*)")
-_CHECKS = ("exact", "numeric", "choice", "none")
+CHECKS = ("exact", "numeric", "choice", "none")
 
 _harness = functools.partial(typer.Option, rich_help_panel="From lm-eval")
 _chat = functools.partial(typer.Option, rich_help_panel="From openai")
@@ -99,15 +99,15 @@ def convert(
     from stopping.traces import load_chat, load_harness, save
 
     harness = {
-        "count_tokens": _function(count_tokens, "--count-tokens"),
+        "count_tokens": function_named(count_tokens, "--count-tokens"),
         "filter_name": filter_name,
         "metric": metric,
-        "extract_target": _function(extract_target, "--extract-target"),
+        "extract_target": function_named(extract_target, "--extract-target"),
         "cap_tokens": cap_tokens,
     }
     chat = {
         "problem": problem,
-        "extract_problem": _function(extract_problem, "--extract-problem"),
+        "extract_problem": function_named(extract_problem, "--extract-problem"),
         "references": references,
     }
     own, others = (harness, chat) if source == "lm-eval" else (chat, harness)
@@ -120,8 +120,8 @@ def convert(
             "--count-tokens: expected MODULE:FUNCTION, as lm-eval logs no lengths; characters/4 approximates them"
         )
     arguments = {
-        "extract_answer": _function(extract_answer, "--extract-answer"),
-        "check": check if check in _CHECKS else _function(check, "--check"),
+        "extract_answer": function_named(extract_answer, "--extract-answer"),
+        "check": check if check in CHECKS else function_named(check, "--check"),
         "answers": answers,
         **own,
     }
@@ -137,8 +137,8 @@ def convert(
     output.write(ConvertOutput(log=LogSummary.of(out.name, log), report=report.as_dict()))
 
 
-def _function(text: str | None, option: str) -> Any:
-    """The function that MODULE:FUNCTION names, or the text itself where it is not of that form."""
+def function_named(text: str | None, option: str) -> Any:
+    """Return the function that MODULE:FUNCTION names, or the text itself where it is not of that form."""
     named = _FUNCTION.fullmatch(text or "")
     if named is None:
         return text

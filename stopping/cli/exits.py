@@ -41,7 +41,7 @@ def _missing_extra(command: str, error: ModuleNotFoundError) -> str:
     from stopping import TUNE_LIBRARIES
 
     library = (error.name or "").partition(".")[0]
-    extra = "tune" if library in TUNE_LIBRARIES else {"gguf": "llamacpp"}.get(library)
+    extra = "tune" if library in TUNE_LIBRARIES else {"gguf": "llamacpp", "httpx": "serve"}.get(library)
     if extra is None:
         raise error
     return f"stopping {command} needs {library}; install it with: pip install 'stopping[{extra}]'"

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal, get_type_hints
 
 import typer
 from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 if TYPE_CHECKING:
     from stopping.traces import TraceLog
@@ -208,6 +209,12 @@ class ProblemOptions:
 def busy(console: Console, what: str) -> AbstractContextManager[Any]:
     """Say that something is going on, on a terminal only."""
     return console.status(what) if console.is_terminal else nullcontext()
+
+
+def progress_bar(console: Console) -> Progress:
+    """Return a bar for things that are counted, on a terminal only."""
+    columns = TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn()
+    return Progress(*columns, console=console, disable=not console.is_terminal)
 
 
 def plot_file(path: Path | None) -> None:

@@ -243,6 +243,51 @@ class ConvertOutput(Output):
     report: dict[str, Any]
 
 
+class RecordOutput(Output):
+    """`stopping record`: the log it wrote, what that is enough for, and what it cost: requests and tokens generated."""
+
+    command: Literal["record"] = "record"
+    log: LogSummary
+    report: dict[str, Any]
+    cost: dict[str, Count]
+
+
+class ServerCapabilities(Record):
+    """What a server can do, as `stopping.adapters.server.capabilities.Capabilities` says; null: not known, or not there."""
+
+    model: str
+    log_probs: bool
+    num_top: Count
+    asked_top: Count
+    whole_law: bool
+    token_ids: bool
+    prompt_ids: bool
+    tokenizer: str
+    prefix_cache: bool
+    num_choices: bool
+    control: bool
+    usage: bool
+    idle_seconds: float | None
+    tokens_per_second: float | None
+    log_probs_share: float | None
+    top_share: float | None
+    control_seconds: float | None
+    control_lag_tokens: Count | None
+
+
+class DoctorOutput(Output):
+    """`stopping doctor`: what the server can do, the signals of a thought there, and why the policy asked about cannot run.
+
+    `refusal` is null where it can, or none was asked about.
+    """
+
+    command: Literal["doctor"] = "doctor"
+    capabilities: ServerCapabilities
+    signals: list[str]
+    policy: str | None
+    refusal: str | None
+
+
 class DemoOutput(Output):
     """`stopping demo`: what was promised (simulated under the fitted model) and what came of it on test problems."""
 
@@ -395,8 +440,10 @@ OUTPUTS: dict[str, type[Output]] = {
     "inspect": InspectOutput,
     "convert": ConvertOutput,
     "demo": DemoOutput,
+    "doctor": DoctorOutput,
     "plan": PlanOutput,
     "promise": PromiseOutput,
+    "record": RecordOutput,
     "report": ReportOutput,
     "tune": TuneOutput,
     "study": StudyOutput,

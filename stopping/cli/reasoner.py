@@ -5,10 +5,9 @@ from typing import Annotated
 
 import typer
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from stopping.cli.exits import guarded
-from stopping.cli.options import Seed
+from stopping.cli.options import Seed, progress_bar
 
 reasoner = typer.Typer(
     name="reasoner", help="The shipped reasoner: train it again, record its log again, export it.", no_args_is_help=True
@@ -40,7 +39,7 @@ def train(
     recipe = dataclasses.replace(RECIPES[name], seed=seed, num_steps=steps or RECIPES[name].num_steps)
     console = Console(highlight=False)
     last: list[Report] = []
-    with _progress(console) as progress:
+    with progress_bar(console) as progress:
         task = progress.add_task("training", total=recipe.num_steps)
 
         def report(now: Report) -> None:
@@ -74,7 +73,7 @@ def record(
     out.mkdir(parents=True, exist_ok=True)
     plan = Plan(problems, samples, probed, with_signals, temperature=temperature, seed=seed)
     console = Console(highlight=False)
-    with _progress(console) as progress:
+    with progress_bar(console) as progress:
         task = progress.add_task("recording", total=problems)
         log = run(load_model(model), plan, out / LOG.name, lambda done: progress.advance(task, done))
     (out / "README.md").write_text(card(log, plan), encoding="utf-8")
@@ -92,8 +91,3 @@ def gguf(
 
     save_gguf(model, out)
     Console(highlight=False).print(f"{out}: {out.stat().st_size:,} bytes")
-
-
-def _progress(console: Console) -> Progress:
-    columns = TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn()
-    return Progress(*columns, console=console, disable=not console.is_terminal)

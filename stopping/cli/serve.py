@@ -37,7 +37,8 @@ class ProxyOptions:
         False
     )
     holdout: Annotated[
-        float, _proxy(min=0.0, max=1.0, help="The share of requests that is never policed, to tell drift and loss from.")
+        float,
+        _proxy(min=0.0, max=1.0, help="The share of requests that is never policed, to tell drift and loss from."),
     ] = 0.02
     policy_for: Annotated[
         list[str], _proxy(metavar="MODEL=DIR", help="Another policy for a model; may be given again.")
@@ -66,7 +67,9 @@ def serve(
     ] = None,
     upstream: Annotated[
         str | None,
-        typer.Option(metavar="URL", help="A server that speaks the OpenAI protocol; by default the shipped reasoner's."),
+        typer.Option(
+            metavar="URL", help="A server that speaks the OpenAI protocol; by default the shipped reasoner's."
+        ),
     ] = None,
 ) -> None:
     """Stop thoughts in time: a proxy before a server, for clients that notice nothing but the tokens saved.
@@ -131,17 +134,23 @@ async def _run(
 
 
 async def _serving(
-    upstream: Any, is_shipped: bool, policy: Path | None, server: ServerOptions, markup: MarkupOptions, proxy: ProxyOptions
+    upstream: Any,
+    is_shipped: bool,
+    policy: Path | None,
+    server: ServerOptions,
+    markup: MarkupOptions,
+    proxy: ProxyOptions,
 ) -> "Serving":
     from stopping.adapters.proxy import Serving
-    from stopping.adapters.server.capabilities import Unsupported, examine
+    from stopping.adapters.server.capabilities import examine, require_continuation
     from stopping.artifacts import load
     from stopping.reasoner.names import SHIPPED as FOLDER
 
     capabilities = await examine(upstream, num_top=server.top_log_probs)
     marks = await markup.markup(upstream, capabilities)
     if marks is None:
-        raise Unsupported(f"{upstream.base_url}: {capabilities.why_not}")
+        require_continuation(capabilities, "a thought cannot be continued")
+        raise ValueError("--close-tag: expected the tag that ends a thought, got none")
     if is_shipped:
         from stopping.reasoner.countdown import vote_key
 
@@ -157,13 +166,13 @@ async def _serving(
         directories = {SHIPPED: FOLDER / "policy"}
     models = {}
     for text in proxy.policy_for:
-        model, equals, directory = text.partition("=")
-        if not (model and equals and directory):
+        model, equals, given = text.partition("=")
+        if not (model and equals and given):
             raise ValueError(f"--policy-for: expected MODEL=DIR, got {text!r}")
-        directories[Path(directory).name] = Path(directory)
-        models[model] = Path(directory).name
-    for name, directory in directories.items():
-        serving.add(name, load(directory), every_tokens=proxy.every_tokens)
+        models[model] = Path(given).name
+        directories[models[model]] = Path(given)
+    for name, folder in directories.items():
+        serving.add(name, load(folder), every_tokens=proxy.every_tokens)
     serving.models = models
     return serving
 

@@ -11,12 +11,34 @@ from contextlib import aclosing
 from dataclasses import dataclass
 from typing import Any
 
+import httpx
+
 from stopping.adapters.server.client import Completion, End, Token, Upstream, UpstreamError
 
 WORDS = "The quick brown fox"
 MEASURED_TOKENS = 64
 ROUNDS = 3
 IDLE_WITHIN_SECONDS = 5.0
+FEWER_TOP = (5, 1)  # asked for where more are refused: the older protocol allows five
+NEVER_DRAWN = (
+    -100.0
+)  # a bias on the closing tag, so that a thought ends by order alone; an infinite one would bar the order too
+RUNNING = ("vllm:num_requests_running", "llamacpp:requests_processing")
+
+# What would give a capability that is not there.
+WHAT_GIVES = {
+    "log_probs": "logprobs, which llama.cpp and vLLM send by default, but not llama.cpp with a draft model",
+    "num_top": "top log-probabilities; vLLM: --max-logprobs 20",
+    "whole_law": "the log-probabilities of all tokens: --top-log-probs of the vocabulary's size; vLLM: --max-logprobs -1",
+    "token_ids": "ids of generated tokens; llama.cpp sends them with logprobs, vLLM by return_token_ids in its newer versions",
+    "prompt_ids": "prompts of token ids at /v1/completions, as llama.cpp and vLLM take them",
+    "tokenizer": "/tokenize, as llama.cpp and vLLM have it",
+    "prefix_cache": "a cache of prompts; llama.cpp: --cache-prompt; vLLM: --enable-prefix-caching",
+    "num_choices": "n in a request, as llama.cpp and vLLM take it",
+    "control": "/v1/chat/completions/control; llama.cpp: --jinja, and a chat template that it knows to think",
+    "usage": "stream_options.include_usage, as llama.cpp and vLLM take it",
+    "idle_seconds": "llama.cpp: --slots or --metrics; vLLM: /metrics",
+}
 
 
 class Unsupported(RuntimeError):
@@ -44,7 +66,8 @@ class Capabilities:
         tokens_per_second: of one stream without log-probabilities.
         log_probs_share, top_share: what is left of that speed with the drawn token's, and with the likeliest tokens'; None where
             they are not there.
-        control_seconds: a round trip of the hook; None without.
+        control_seconds, control_lag_tokens: from the order to close a thought to the reply, and tokens of thought after it;
+            None without the hook.
     """
 
     model: str
@@ -64,6 +87,7 @@ class Capabilities:
     log_probs_share: float | None = None
     top_share: float | None = None
     control_seconds: float | None = None
+    control_lag_tokens: int | None = None
 
     @property
     def continues(self) -> bool:
@@ -71,15 +95,38 @@ class Capabilities:
         return self.token_ids and self.prompt_ids and bool(self.tokenizer)
 
 
-async def examine(upstream: Upstream, *, num_top: int = 20) -> Capabilities:
+def require_continuation(capabilities: Capabilities, otherwise: str) -> None:
+    """Refuse what needs a thought continued from its tokens; `otherwise` says what cannot be done.
+
+    Raises:
+        Unsupported: naming what the server lacks, and what would give it.
+    """
+    lacks = [name for name in ("token_ids", "prompt_ids", "tokenizer") if not getattr(capabilities, name)]
+    if lacks:
+        given = "; ".join(WHAT_GIVES[name] for name in lacks)
+        raise Unsupported(f"{capabilities.model}: {otherwise}; the server lacks {given}")
+
+
+async def examine(
+    upstream: Upstream, *, num_top: int = 20, close: str = "</think>", measure: bool = True
+) -> Capabilities:
     """Find out what a server can do; a second or two on a fast one.
+
+    Args:
+        upstream: the server.
+        num_top: of the likeliest tokens that are wanted with each token; where so many are refused, fewer are asked for.
+        close: the tag that ends a thought, to see whether an order closes one.
+        measure: speeds, and how soon a cancelled request is gone, which takes some hundred tokens.
 
     Raises:
         UpstreamError: if it does not complete a prompt at all.
     """
     plain = await upstream.complete(WORDS, 8, temperature=0)
     found: dict[str, Any] = {"model": upstream.model, "asked_top": num_top, "usage": plain.end.num_tokens is not None}
-    shown = await _or_none(lambda: upstream.complete(WORDS, 4, num_top=num_top, temperature=0))
+    shown = None
+    for asked in (num_top, *(fewer for fewer in FEWER_TOP if fewer < num_top)):
+        if shown is None:
+            shown = await _or_none(lambda: upstream.complete(WORDS, 4, num_top=asked, temperature=0))  # noqa: B023
     if shown is not None and shown.tokens:
         found["log_probs"] = all(token.log_prob is not None for token in shown.tokens)
         found["num_top"] = min(len(token.top) for token in shown.tokens)
@@ -94,9 +141,10 @@ async def examine(upstream: Upstream, *, num_top: int = 20) -> Capabilities:
         found["prompt_ids"] = first is not None
         found["prefix_cache"] = again is not None and (again.end.num_cached_tokens or 0) >= len(ids) // 2
     found["num_choices"] = await _has_choices(upstream)
-    found["control"], found["control_seconds"] = await _control(upstream)
-    found["idle_seconds"] = await _idle_seconds(upstream)
-    found |= await _speeds(upstream, found["log_probs"] if "log_probs" in found else False, found.get("num_top", 0))
+    found |= await _control(upstream, close, found["tokenizer"])
+    if measure:
+        found["idle_seconds"] = await _idle_seconds(upstream)
+        found |= await _speeds(upstream, found.get("log_probs", False), found.get("num_top", 0))
     return Capabilities(**found)
 
 
@@ -153,31 +201,53 @@ async def _has_choices(upstream: Upstream) -> bool:
     return isinstance(found, dict) and len(found.get("choices") or ()) == 2
 
 
-async def _control(upstream: Upstream) -> tuple[bool, float | None]:
-    """Ask for a thought, have it closed, and see whether it was."""
-    settings = {"reasoning_control": True, "max_tokens": 4 * MEASURED_TOKENS, "temperature": 1.0}
+async def _control(upstream: Upstream, close: str, tokenizer: str) -> dict[str, Any]:
+    """Ask for a thought that never closes by itself, order it closed, and see whether an answer comes.
+
+    The reply's success says only that the order reached a request: of a chat template that is not known to think, it says so too.
+    """
+    settings: dict[str, Any] = {"reasoning_control": True, "max_tokens": 4 * MEASURED_TOKENS, "temperature": 1.0}
+    close_ids = await tokens_of_text(upstream, close, tokenizer, start=False) if tokenizer and close else []
+    if not close_ids:
+        return {}
+    settings |= {"logit_bias": [[close_ids[0], NEVER_DRAWN]], "ignore_eos": True}
     body = {"model": upstream.model, "messages": [{"role": "user", "content": WORDS}], **settings}
+    ordered_in: float | None = None
+    lag_tokens = 0
     try:
         async with aclosing(upstream.events("/v1/chat/completions", body)) as events:
             async for chunk in events:
-                start = time.monotonic()
-                order = {"id": chunk.get("id", ""), "action": "reasoning_end"}
-                answer = await upstream.post("/v1/chat/completions/control", order)
-                return bool(answer.get("success")), time.monotonic() - start
+                delta = (chunk.get("choices") or [{}])[0].get("delta") or {}
+                is_thought = bool(delta.get("reasoning_content") or delta.get("reasoning"))
+                if ordered_in is None and is_thought:
+                    start = time.monotonic()
+                    order = {"id": chunk.get("id", ""), "action": "reasoning_end"}
+                    if not (await upstream.post("/v1/chat/completions/control", order)).get("success"):
+                        return {}
+                    ordered_in = time.monotonic() - start
+                elif ordered_in is not None and delta.get("content"):
+                    return {"control": True, "control_seconds": ordered_in, "control_lag_tokens": lag_tokens}
+                elif delta.get("content"):
+                    return {}
+                else:
+                    lag_tokens += is_thought
     except UpstreamError:
         pass
-    return False, None
+    return {}
 
 
 async def is_idle(upstream: Upstream) -> bool | None:
-    """Whether the server works on nothing; None where it does not say (llama.cpp: `--slots`; vLLM: `/metrics`)."""
+    """Whether the server works on nothing; None where it does not say (`/slots` of llama.cpp, or `/metrics`)."""
     slots = await _or_none(lambda: upstream.get("/slots"))
     if isinstance(slots, list):
         return not any(slot.get("is_processing") for slot in slots)
-    response = await upstream.client.get("/metrics")
+    try:
+        response = await upstream.client.get("/metrics")
+    except httpx.HTTPError:
+        return None
     if response.status_code != 200:
         return None
-    running = [line.split()[-1] for line in response.text.splitlines() if line.startswith("vllm:num_requests_running")]
+    running = [line.split()[-1] for line in response.text.splitlines() if line.startswith(RUNNING)]
     return all(float(number) == 0 for number in running) if running else None
 
 
@@ -190,12 +260,12 @@ async def _idle_seconds(upstream: Upstream) -> float | None:
             if seen >= 8:
                 break
     start = time.monotonic()
-    while (waited := time.monotonic() - start) < IDLE_WITHIN_SECONDS:
+    while time.monotonic() - start < IDLE_WITHIN_SECONDS:
         idle = await is_idle(upstream)
         if idle is None:
             return None
         if idle:
-            return waited
+            return time.monotonic() - start
         await asyncio.sleep(0.001)
     return None
 

@@ -34,6 +34,12 @@ class Markup:
         """Whether a prompt leaves a thought open: its last opening tag comes after its last closing one."""
         return _last(prompt_ids, self.open_ids) > _last(prompt_ids, self.close_ids)
 
+    def closes(self, ids: Sequence[int]) -> int | None:
+        """Return where the thought ends in these tokens: the place of the first of its closing ones, None if it does not."""
+        size = len(self.close_ids)
+        places = range(len(ids) - size + 1)
+        return next((place for place in places if tuple(ids[place : place + size]) == self.close_ids), None)
+
     @property
     def tags(self) -> list[tuple[str, int]]:
         """What is written to force an answer, as tokens; the text of each part stands at its first."""

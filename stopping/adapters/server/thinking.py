@@ -10,14 +10,14 @@ Nothing else is changed: the pieces together are a sample of what one long reque
 import copy
 import math
 from collections import deque
-from collections.abc import AsyncGenerator, Mapping, Sequence
+from collections.abc import AsyncGenerator, Collection, Mapping, Sequence
 from contextlib import aclosing
 from dataclasses import dataclass, field
 from typing import Any
 
 from stopping.adapters.decisions import Decision, PolicyRows
-from stopping.adapters.observations import ThoughtWindows, admit
-from stopping.adapters.server.capabilities import Capabilities, Unsupported, tokens_of_text
+from stopping.adapters.observations import MissingSignal, ThoughtWindows, admit
+from stopping.adapters.server.capabilities import WHAT_GIVES, Capabilities, require_continuation, tokens_of_text
 from stopping.adapters.server.client import Completion, End, Token, Upstream
 from stopping.adapters.server.markup import Markup
 from stopping.policies import Kind, ThinkingObservation
@@ -78,13 +78,16 @@ def require(policy: Any, capabilities: Capabilities, markup: Markup) -> None:
         Unsupported: naming what the server lacks, and what would give it.
         ValueError: if the policy may ask for an action that no thought has.
     """
-    if not capabilities.continues:
-        lacks = [
-            "ids with its tokens (vLLM: --return-token-ids or a newer version; llama.cpp sends them with log-probabilities)"
-        ] * (not capabilities.token_ids)
-        lacks += ["prompts of token ids"] * (not capabilities.prompt_ids)
-        lacks += ["/tokenize (llama.cpp, vLLM)"] * (not capabilities.tokenizer)
-        raise Unsupported(f"{capabilities.model}: a thought cannot be continued; the server lacks {'; '.join(lacks)}")
+    require_continuation(capabilities, "a thought cannot be continued")
+    there = signals_there(capabilities, markup)
+    try:
+        admit(policy, ThinkingObservation, LEGAL, there)
+    except MissingSignal as error:
+        raise MissingSignal(f"{error}; {what_gives(set(policy.signals) - there)}") from None
+
+
+def signals_there(capabilities: Capabilities, markup: Markup) -> set[str]:
+    """Return the fields of `ThinkingObservation` that can be had from a server that continues thoughts."""
     there = {"elapsed_tokens", "probed", "probed_answer"}
     if capabilities.log_probs:
         there |= {"mean_log_prob", "answer_mean_log_prob", "answer_least_log_prob"}
@@ -94,7 +97,17 @@ def require(policy: Any, capabilities: Capabilities, markup: Markup) -> None:
         there.add("log_close_prob")
     if markup.candidate_ids is not None:
         there.add("num_candidates")
-    admit(policy, ThinkingObservation, LEGAL, there)
+    return there
+
+
+def what_gives(signals: Collection[str]) -> str:
+    """Say what would give signals that are not there."""
+    gives = {
+        "log_close_prob": f"a closing tag of one token, and {WHAT_GIVES['num_top']}",
+        "mean_entropy": WHAT_GIVES["whole_law"],
+        "num_candidates": "--candidate TEXT, a token that puts forward a result",
+    }
+    return "; ".join(f"{name} needs {gives.get(name, WHAT_GIVES['log_probs'])}" for name in sorted(signals))
 
 
 class Thinker:
@@ -323,7 +336,7 @@ class _Thought:
         forced: Completion | None = None
         if kinds[0] == Kind.PROBE:
             forced = await self._force()
-            kinds, _ = self.rows.ask(self.windows.probed(observation, [self._key(forced)], *_log_probs(forced)), [0])
+            kinds, _ = self.rows.ask(self.windows.probed(observation, [self._key(forced)], *log_probs_of(forced)), [0])
         stops = kinds[0] == Kind.STOP
         if stops:
             forced = forced or await self._force()
@@ -393,8 +406,8 @@ def entropy_of(token: Token) -> float | None:
     return -sum(mass * log_prob for mass, log_prob in zip(masses, log_probs, strict=True))
 
 
-def _log_probs(forced: Completion) -> tuple[float | None, float | None]:
-    """Mean and least log-probability of a forced answer's tokens."""
+def log_probs_of(forced: Completion) -> tuple[float | None, float | None]:
+    """Return mean and least log-probability of a forced answer's tokens; None where not all are known."""
     known = [token.log_prob for token in forced.tokens if token.log_prob is not None]
     if not known or len(known) != len(forced.tokens):
         return None, None

@@ -1,0 +1,369 @@
+"""Traces of a running model, recorded: what it answers by itself, and what it would have answered on the way.
+
+Each trace is one uninterrupted stream, to its own end or to the cap. Then, from its token ids, answers are forced after every
+so many tokens of its thought: the closing tag is appended and the model answers greedily. Signals are those of a decision
+point (`policies.ThinkingObservation`), to the three digits that a log keeps, so that a policy tuned on the log decides alike
+on the same model.
+"""
+
+import asyncio
+import hashlib
+import json
+import math
+from collections import Counter
+from collections.abc import AsyncGenerator, Callable, Iterator, Sequence
+from contextlib import aclosing
+from dataclasses import asdict, dataclass, field
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from stopping.adapters.observations import short
+from stopping.adapters.server.capabilities import (
+    Capabilities,
+    Unsupported,
+    require_continuation,
+    tokens_of_chat,
+    tokens_of_text,
+)
+from stopping.adapters.server.client import Completion, End, Token, Upstream, UpstreamError
+from stopping.adapters.server.journal import Journal
+from stopping.adapters.server.markup import Markup
+from stopping.adapters.server.prompts import Prompt
+from stopping.adapters.server.retries import raise_if_gone, retried
+from stopping.adapters.server.thinking import entropy_of, log_probs_of, signals_there
+
+SIGNALS = ("log_close_prob", "mean_entropy", "mean_log_prob", "num_candidates")
+PROBE_SIGNALS = ("answer_mean_log_prob", "answer_least_log_prob")
+TOKEN_SIGNALS = ("token_id", "log_prob", "entropy", "log_close_prob")
+
+
+class _Unusable(ValueError):
+    """A trace that a log cannot hold; the message says why."""
+
+
+@dataclass(frozen=True)
+class Recording:
+    """What is asked of the server; the same recording asks the same requests.
+
+    Attributes:
+        num_samples: traces a problem.
+        max_tokens: the cap on a trace.
+        probe_every_tokens: force an answer after every so many tokens of thought, and before the first; None for no probes.
+        num_top: of the likeliest tokens asked for with each token.
+        settings: of the sampling, sent as they are.
+        token_signals: keep the lists of per-token signals.
+        seed: with a problem's name and a sample's number, fixes the seed of its request.
+    """
+
+    num_samples: int
+    max_tokens: int
+    probe_every_tokens: int | None = None
+    num_top: int = 20
+    settings: dict[str, Any] = field(default_factory=lambda: {"temperature": 1.0})
+    token_signals: bool = False
+    seed: int = 0
+
+    def request_seed(self, problem: str, sample: int) -> int:
+        """Of one trace's request, below 2^31."""
+        name = json.dumps([self.seed, problem, sample]).encode()
+        return int.from_bytes(hashlib.sha256(name).digest()[:4], "big") >> 1
+
+
+class Cost(NamedTuple):
+    """Of a recording: requests, and tokens generated."""
+
+    num_requests: int
+    tokens: int
+    probe_tokens: int
+
+
+@dataclass(frozen=True)
+class RecordedTrace:
+    """One trace as it lies in the journal; answers are raw texts, so that they can be judged otherwise without paying again.
+
+    Attributes:
+        problem, sample: whose it is.
+        length_tokens: generated, end token included.
+        thought_tokens: before the thought was closed, None if it never was or that is not known.
+        answer: what came after it, None if the model did not end by itself.
+        censored: the cap came first.
+        num_requests: that it took.
+        probes: `position_tokens`, `text` (None: did not end in time), `probe_cost_tokens` and the signals, one each.
+        tokens: per-token lists by name.
+    """
+
+    problem: str
+    sample: int
+    length_tokens: int
+    thought_tokens: int | None
+    answer: str | None
+    censored: bool
+    num_requests: int
+    probes: list[dict[str, Any]]
+    tokens: dict[str, list[Any]]
+
+    @property
+    def probe_tokens(self) -> int:
+        """All that its probes cost."""
+        return sum(probe["probe_cost_tokens"] for probe in self.probes)
+
+
+class Failure(NamedTuple):
+    """A trace that could not be had."""
+
+    problem: str
+    sample: int
+    reason: str
+    message: str
+
+
+def cost_at_most(plan: Recording, num_traces: int, markup: Markup | None) -> Cost:
+    """Return what traces cost if every one reaches the cap without closing its thought."""
+    points = 0 if plan.probe_every_tokens is None else math.ceil(plan.max_tokens / plan.probe_every_tokens)
+    each = 0 if markup is None else len(markup.close_ids) + len(markup.answer_ids) + markup.answer_tokens
+    return Cost(num_traces * (1 + points), num_traces * plan.max_tokens, num_traces * points * each)
+
+
+def cost_of(traces: Sequence[RecordedTrace]) -> Cost:
+    """Return what traces did cost."""
+    return Cost(
+        *(sum(getattr(trace, name) for trace in traces) for name in ("num_requests", "length_tokens", "probe_tokens"))
+    )
+
+
+def check_possible(plan: Recording, capabilities: Capabilities) -> None:
+    """Refuse a recording that this server cannot give, before it is paid for.
+
+    Raises:
+        Unsupported: naming what the server lacks, and what would give it.
+    """
+    if plan.probe_every_tokens is not None:
+        require_continuation(capabilities, "answers cannot be forced")
+    if not capabilities.usage and not capabilities.token_ids:
+        raise Unsupported(
+            f"{capabilities.model}: lengths cannot be known; the server lacks counts of tokens at the end of a stream "
+            "(stream_options.include_usage)"
+        )
+
+
+def signals_recorded(plan: Recording, capabilities: Capabilities, markup: Markup | None) -> tuple[str, ...]:
+    """Return the checkpoint signals that this server gives, in the order of a log."""
+    if plan.probe_every_tokens is None or markup is None:
+        return ()
+    there = signals_there(capabilities, markup)
+    return tuple(name for name in (*SIGNALS, *PROBE_SIGNALS) if name in there)
+
+
+async def record(
+    upstream: Upstream,
+    prompts: Sequence[Prompt],
+    plan: Recording,
+    journal: Journal,
+    *,
+    capabilities: Capabilities,
+    markup: Markup | None,
+    close: str = "</think>",
+    concurrency: int = 4,
+    report: Callable[[RecordedTrace | Failure], None] = lambda _: None,
+) -> list[Failure]:
+    """Record the traces that the journal does not have yet; each is a line of it when it is done.
+
+    Args:
+        upstream: the server.
+        prompts: what is asked.
+        plan: how.
+        journal: where finished traces go.
+        capabilities: of the server.
+        markup: of its model; None without probes on a server that has no tokeniser.
+        close: the tag that ends a thought, for such a server; empty where there is no thought.
+        concurrency: traces under way at once.
+        report: hears of each as it ends.
+
+    Returns:
+        Those that could not be had, after retries.
+
+    Raises:
+        ServerGone: if it no longer answers.
+    """
+    done = {(line["problem"], line["sample"]) for line in journal.lines}
+    wanted = [(prompt, sample) for prompt in prompts for sample in range(plan.num_samples)]
+    left = iter([(prompt, sample) for prompt, sample in wanted if (prompt.problem, sample) not in done])
+    recorder = _Recorder(upstream, plan, capabilities, markup, close)
+    failures: list[Failure] = []
+
+    async def work() -> None:
+        for prompt, sample in left:
+            try:
+                trace = await recorder.trace(prompt, sample)
+            except (UpstreamError, _Unusable) as error:
+                await raise_if_gone(upstream, error)
+                failures.append(Failure(prompt.problem, sample, _reason(error), str(error)))
+                report(failures[-1])
+            else:
+                journal.append(asdict(trace))
+                report(trace)
+
+    try:
+        async with asyncio.TaskGroup() as group:
+            for _ in range(concurrency):
+                group.create_task(work())
+    except BaseExceptionGroup as errors:
+        raise errors.exceptions[0] from None
+    return failures
+
+
+def _reason(error: Exception) -> str:
+    if isinstance(error, UpstreamError):
+        return "the stream broke off" if error.status is None else f"the server refused with status {error.status}"
+    return str(error)
+
+
+@dataclass
+class _Recorder:
+    """Takes one trace after another."""
+
+    upstream: Upstream
+    plan: Recording
+    capabilities: Capabilities
+    markup: Markup | None
+    close: str
+
+    def __post_init__(self) -> None:
+        self.signals = signals_recorded(self.plan, self.capabilities, self.markup)
+
+    async def trace(self, prompt: Prompt, sample: int) -> RecordedTrace:
+        """Record one: its stream, then its probes."""
+        prompt_ids = await retried(lambda: self._prompt_ids(prompt))
+        seed = self.plan.request_seed(prompt.problem, sample)
+        found = await retried(lambda: self._whole(prompt, prompt_ids, seed))
+        tokens, end = found
+        if end.reason not in ("stop", "length"):
+            raise _Unusable(f"ended by {end.reason}")
+        length = len(tokens) if end.num_tokens is None else end.num_tokens
+        ids = [token.id for token in tokens]
+        has_all = None not in ids and length - len(ids) <= (end.reason == "stop")  # some do not show the end token
+        if prompt_ids is not None and not has_all:
+            raise _Unusable("ids of some tokens did not come")
+        thought, answer = self._parts(tokens, length)
+        probes: list[dict[str, Any]] = []
+        if self.plan.probe_every_tokens is not None and prompt_ids is not None:
+            last = len(ids) - 1 if thought is None else thought
+            # From the last to the first: each then stands in the cache that the one before it left.
+            for position in reversed(range(0, last + 1, self.plan.probe_every_tokens)):
+                probes.insert(0, await self._probe(prompt_ids, tokens, position))
+        return RecordedTrace(
+            prompt.problem, sample, length, thought,
+            answer=answer if end.reason == "stop" else None,
+            censored=end.reason == "length",
+            num_requests=1 + len(probes),
+            probes=probes,
+            tokens=self._lists(tokens) if self.plan.token_signals else {},
+        )  # fmt: skip
+
+    async def _prompt_ids(self, prompt: Prompt) -> list[int] | None:
+        if not self.capabilities.continues:
+            return None
+        if prompt.text is not None:
+            return await tokens_of_text(self.upstream, prompt.text, self.capabilities.tokenizer)
+        return await tokens_of_chat(self.upstream, list(prompt.messages), self.capabilities.tokenizer)
+
+    async def _whole(self, prompt: Prompt, prompt_ids: list[int] | None, seed: int) -> Completion:
+        num_top = min(self.plan.num_top, self.capabilities.num_top)
+        settings: dict[str, Any] = {**self.plan.settings, "seed": seed}
+        settings["num_top"] = num_top if self.capabilities.log_probs else None
+        pieces: AsyncGenerator[Token | End, None]
+        if prompt_ids is None and prompt.messages:
+            pieces = self.upstream.chat(prompt.messages, max_tokens=self.plan.max_tokens, **settings)
+        else:
+            asked = prompt_ids if prompt_ids is not None else prompt.text or ""
+            pieces = self.upstream.stream(asked, self.plan.max_tokens, **settings)
+        tokens: list[Token] = []
+        async with aclosing(pieces):
+            async for piece in pieces:
+                if isinstance(piece, End):
+                    return Completion(tokens, piece)
+                tokens.append(piece)
+        raise UpstreamError("the stream ended without saying why")
+
+    def _parts(self, tokens: list[Token], length: int) -> tuple[int | None, str | None]:
+        """Tokens of the thought, and the text of the answer; None where the thought was not closed."""
+        whole = "".join(token.text for token in tokens)
+        if not self.close:
+            return None, whole
+        if self.markup is not None and all(token.id is not None for token in tokens):
+            place = self.markup.closes([token.id or 0 for token in tokens])
+            if place is None:
+                return None, None
+            return place, "".join(token.text for token in tokens[place + len(self.markup.close_ids) :])
+        if any(token.reasoning for token in tokens):  # the server took the thought apart, tags and all
+            thought = [token for token in tokens if token.reasoning]
+            answer = "".join(token.text for token in tokens if not token.reasoning)
+            return len(thought) if self.capabilities.log_probs and answer else None, answer or None
+        _, tag, answer = whole.partition(self.close)
+        return None, answer if tag else None
+
+    async def _probe(self, prompt_ids: list[int], tokens: list[Token], position: int) -> dict[str, Any]:
+        """Force an answer after so many tokens."""
+        markup = self.markup
+        assert markup is not None
+        ids = [token.id or 0 for token in tokens[:position]]
+        forced = await retried(lambda: self._force([*prompt_ids, *ids, *markup.close_ids, *markup.answer_ids], markup))
+        added = forced.end.num_tokens or len(forced.tokens)
+        values = {**self._seen(tokens, position), **dict(zip(PROBE_SIGNALS, log_probs_of(forced), strict=True))}
+        return {
+            "position_tokens": position,
+            "text": forced.text if forced.end.reason == "stop" else None,
+            "probe_cost_tokens": len(markup.close_ids) + len(markup.answer_ids) + added,
+            **{name: _short(values[name]) for name in self.signals},
+        }
+
+    async def _force(self, prompt: list[int], markup: Markup) -> Completion:
+        settings = {**self.plan.settings, "temperature": 0.0}
+        num_top = 0 if self.capabilities.log_probs else None
+        return await self.upstream.complete(prompt, markup.answer_tokens, num_top=num_top, **settings)
+
+    def _seen(self, tokens: list[Token], position: int) -> dict[str, float | None]:
+        """What a decision point after so many tokens shows without a probe."""
+        assert self.markup is not None and self.plan.probe_every_tokens is not None
+        window = tokens[max(position - self.plan.probe_every_tokens, 0) : position]
+        candidates = self.markup.candidate_ids or ()
+        return {
+            "log_close_prob": self._log_close_prob(tokens[position]) if position < len(tokens) else None,
+            "mean_entropy": _mean(entropy_of(token) for token in window),
+            "mean_log_prob": _mean(token.log_prob for token in window),
+            "num_candidates": float(sum(token.id in candidates for token in tokens[:position])),
+        }
+
+    def _log_close_prob(self, token: Token) -> float | None:
+        """Of the closing tag in the place of a token."""
+        if self.markup is None or len(self.markup.close_ids) != 1:
+            return None
+        return next((log_prob for number, _, log_prob in token.top if number == self.markup.close_ids[0]), None)
+
+    def _lists(self, tokens: list[Token]) -> dict[str, list[Any]]:
+        """Per-token signals; those that the server never gave are left out."""
+        made: dict[str, list[Any]] = {
+            "token_id": [token.id for token in tokens],
+            "log_prob": [_short(token.log_prob) for token in tokens],
+            "entropy": [_short(entropy_of(token)) for token in tokens],
+            "log_close_prob": [_short(self._log_close_prob(token)) for token in tokens],
+        }
+        return {name: values for name, values in made.items() if any(value is not None for value in values)}
+
+
+def _short(value: float | None) -> float | None:
+    return None if value is None else float(short(value))
+
+
+def _mean(values: Iterator[float | None]) -> float | None:
+    """None where there is nothing, or one of them is not known."""
+    known = list(values)
+    if not known or None in known:
+        return None
+    return float(np.mean(np.array(known, float)))
+
+
+def reasons(failures: Sequence[Failure]) -> dict[str, int]:
+    """Count failures by reason, as a log's `set_aside` does."""
+    return dict(Counter(failure.reason for failure in failures))

@@ -1,0 +1,40 @@
+"""The real server of llama.cpp, in a child process, with the shipped reasoner."""
+
+import importlib.util
+import json
+import shutil
+from pathlib import Path
+
+import pytest
+
+from stopping.adapters.llamacpp import LlamaServer
+
+SLOT_TOKENS = 512
+# Its own laws: the server's defaults cut them (top_k 40, top_p .95, min_p .05).
+WHOLE_LAW = {"top_k": 0, "top_p": 1.0, "min_p": 0.0}
+
+
+def needs_llama() -> None:
+    """Skip the test, visibly, where the server or the writer of its file is not installed."""
+    for library in ("xllamacpp", "gguf"):
+        if importlib.util.find_spec(library) is None:
+            pytest.skip(f"{library} is not installed")
+
+
+def write_reasoner(folder: Path, chat_template: str | None = None) -> Path:
+    """Write the shipped reasoner as a GGUF file, with another chat template if one is given."""
+    from stopping.reasoner.gguf import save_gguf
+    from stopping.reasoner.names import folder_of
+
+    source = folder / "reasoner"
+    shutil.copytree(folder_of("target"), source)
+    if chat_template is not None:
+        config = source / "tokenizer_config.json"
+        config.write_text(json.dumps(json.loads(config.read_text()) | {"chat_template": chat_template}))
+    save_gguf(source, folder / "reasoner.gguf")
+    return folder / "reasoner.gguf"
+
+
+def running(path: Path, port: int = 0) -> LlamaServer:
+    """Return a server to run, with one thread, on a free port unless one is given."""
+    return LlamaServer(path, port=port, num_slots=4, context_tokens=SLOT_TOKENS, num_threads=1)
