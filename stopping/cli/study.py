@@ -22,9 +22,10 @@ STUDIES = {
     "lag": "what does a lag between a stop and its effect cost",
     "precision": "does a simulation that stops at an error hold what it says",
     "scaling": "what does a simulation cost, and what would break first",
+    "drift": "what is lost before a change of the traffic is noticed",
     "misspecified": "what does a rule lose whose model has the wrong law of lengths",
 }
-OF_A_LOG = ("reasoner", "certification", "model", "lag")  # the others draw problems of their own
+OF_A_LOG = ("reasoner", "certification", "model", "lag", "drift")  # the others draw problems of their own
 
 
 def study(
