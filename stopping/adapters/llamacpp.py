@@ -65,8 +65,9 @@ class LlamaServer:
         self._log = tempfile.TemporaryFile("w+")
         command = [sys.executable, "-m", "stopping.adapters.llamacpp", *self._arguments]
         self.process = subprocess.Popen(
-            command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=self._log, text=True
-        )
+            command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=self._log, text=True,
+            start_new_session=True,  # an interrupt at the terminal is ours: requests under way end first
+        )  # fmt: skip
         assert self.process.stdout is not None
         line = next((line for line in self.process.stdout if line.startswith("{")), "")
         if not line:

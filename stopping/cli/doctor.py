@@ -82,7 +82,7 @@ def doctor(
 def refused(policy: Any, capabilities: "Capabilities", markup: "Markup | None") -> str | None:
     """Return why a policy cannot run on a server, None if it can."""
     from stopping.adapters.server.capabilities import WHAT_GIVES, Unsupported, require_continuation
-    from stopping.adapters.server.thinking import require
+    from stopping.adapters.server.signals import require
     from stopping.policies import SamplingObservation, observation_of
 
     if observation_of(policy) is SamplingObservation:  # streams, and closing them, are all it needs
@@ -99,7 +99,7 @@ def refused(policy: Any, capabilities: "Capabilities", markup: "Markup | None") 
 
 
 def _signals(capabilities: "Capabilities", markup: "Markup | None") -> list[str]:
-    from stopping.adapters.server.thinking import signals_there
+    from stopping.adapters.server.signals import signals_there
 
     return [] if markup is None else sorted(signals_there(capabilities, markup))
 

@@ -306,7 +306,7 @@ class _Run:
         if self.plan.probe_every_tokens is None:
             return
         from stopping.adapters.server.recording import PROBE_SIGNALS, SIGNALS
-        from stopping.adapters.server.thinking import what_gives
+        from stopping.adapters.server.signals import what_gives
 
         if left_out := {*SIGNALS, *PROBE_SIGNALS} - set(signals):
             self.console.print(f"Left out of checkpoints: {what_gives(left_out)}.", style="yellow", markup=False)

@@ -5,6 +5,7 @@ import functools
 import json
 import logging
 import os
+import signal
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -123,7 +124,16 @@ async def _run(
         settings = uvicorn.Config(
             app, proxy.host, proxy.port, log_config=None, access_log=False, timeout_graceful_shutdown=30
         )
-        running = uvicorn.Server(settings)
+
+        class Server(uvicorn.Server):
+            @contextmanager
+            def capture_signals(self) -> Iterator[None]:
+                """Ends in order on a signal, and does not raise it again."""
+                for number in (signal.SIGINT, signal.SIGTERM):
+                    asyncio.get_running_loop().add_signal_handler(number, self.handle_exit, number, None)
+                yield
+
+        running = Server(settings)
         task = asyncio.create_task(running.serve())
         while not running.started and not task.done():
             await asyncio.sleep(0.01)
@@ -161,16 +171,17 @@ async def _serving(
         api_key=os.environ[proxy.proxy_key] if proxy.proxy_key else "",
         cap_tokens=CAP_TOKENS if is_shipped else proxy.max_tokens,
     )  # fmt: skip
-    directories = {} if policy is None else {policy.name: policy}
+    directories = {} if policy is None else {policy.resolve().name: policy}
     if policy is None and is_shipped:
         directories = {SHIPPED: FOLDER / "policy"}
-    models = {}
+    serving.default, models = next(iter(directories), ""), {}
     for text in proxy.policy_for:
         model, equals, given = text.partition("=")
         if not (model and equals and given):
             raise ValueError(f"--policy-for: expected MODEL=DIR, got {text!r}")
-        models[model] = Path(given).name
-        directories[models[model]] = Path(given)
+        models[model] = name = Path(given).resolve().name
+        if directories.setdefault(name, Path(given)).resolve() != Path(given).resolve():
+            raise ValueError(f"--policy-for: expected directories of different names, got {name!r} twice")
     for name, folder in directories.items():
         serving.add(name, load(folder), every_tokens=proxy.every_tokens)
     serving.models = models

@@ -9,7 +9,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from stopping.adapters.server.thinking import ThoughtRun
+from stopping.adapters.server.thought_run import ThoughtRun
 
 log = logging.getLogger("stopping.accounts")
 

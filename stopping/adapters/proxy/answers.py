@@ -6,7 +6,8 @@ from collections.abc import Mapping
 from typing import Any
 
 from stopping.adapters.server.client import Token
-from stopping.adapters.server.thinking import ANSWER, THOUGHT, ThoughtRun
+from stopping.adapters.server.thinking import ANSWER, THOUGHT
+from stopping.adapters.server.thought_run import ThoughtRun
 
 
 class Answer:
@@ -18,11 +19,10 @@ class Answer:
         policy: its identity, for the account in `usage`.
     """
 
-    kind = ""
-    chunk_kind = ""
+    kind = chunk_kind = prefix = ""
 
     def __init__(self, model: str, reasoning_field: str, policy: str) -> None:
-        self.id, self.created, self.model = f"chatcmpl-{uuid.uuid4().hex}", int(time.time()), model
+        self.id, self.created, self.model = f"{self.prefix}-{uuid.uuid4().hex}", int(time.time()), model
         self.reasoning_field, self.policy = reasoning_field, policy
 
     def _document(self, kind: str, choices: list[dict[str, Any]], **more: Any) -> dict[str, Any]:
@@ -72,7 +72,7 @@ class Answer:
 class ChatAnswer(Answer):
     """Of a conversation: the thought apart, tags left out."""
 
-    kind, chunk_kind = "chat.completion", "chat.completion.chunk"
+    kind, chunk_kind, prefix = "chat.completion", "chat.completion.chunk", "chatcmpl"
 
     def _chunk(self, delta: Mapping[str, Any], reason: str | None = None) -> dict[str, Any]:
         return self._document(self.chunk_kind, [{"index": 0, "delta": dict(delta), "finish_reason": reason}])
@@ -100,7 +100,7 @@ class ChatAnswer(Answer):
 class TextAnswer(Answer):
     """Of a text: all of it, tags included."""
 
-    kind = chunk_kind = "text_completion"
+    kind, chunk_kind, prefix = "text_completion", "text_completion", "cmpl"
 
     def _choice(self, text: str, reason: str | None) -> dict[str, Any]:
         return {"index": 0, "text": text, "logprobs": None, "finish_reason": reason}

@@ -4,27 +4,29 @@ import asyncio
 import hmac
 import json
 import logging
-import time
-from collections.abc import AsyncGenerator, AsyncIterator, Callable
-from contextlib import aclosing, asynccontextmanager
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
 from typing import Any
 
 from starlette.applications import Starlette
+from starlette.middleware import Middleware
 from starlette.requests import Request
-from starlette.responses import JSONResponse, Response, StreamingResponse
+from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
+from starlette.types import ASGIApp, Receive, Scope, Send
 
 from stopping.adapters.proxy.accounts import Account, Accounts
-from stopping.adapters.proxy.answers import Answer, ChatAnswer, TextAnswer
+from stopping.adapters.proxy.answers import ChatAnswer, TextAnswer
 from stopping.adapters.proxy.metrics import Metrics
-from stopping.adapters.proxy.passing import Passing
-from stopping.adapters.proxy.serving import HEADER, Served, Serving, cap_of, settings_of
+from stopping.adapters.proxy.passing import Passing, Seen
+from stopping.adapters.proxy.policed import Policed
+from stopping.adapters.proxy.serving import HEADER, Served, Serving, cap_of
 from stopping.adapters.server.capabilities import tokens_of_chat, tokens_of_text
-from stopping.adapters.server.client import UpstreamError
-from stopping.adapters.server.thinking import ThoughtRun
+from stopping.adapters.server.client import Token, UpstreamError
+from stopping.adapters.server.thought_run import ThoughtRun
 
 log = logging.getLogger("stopping.proxy")
-EVENT = {"cache-control": "no-cache", "x-accel-buffering": "no"}
+OWN_PATHS = ("/healthz", "/metrics")
 LOOK_SECONDS = 0.1  # between looks whether a client is still there
 
 
@@ -51,15 +53,31 @@ def build(serving: Serving, accounts: Accounts | None = None) -> Starlette:
         await proxy.finish()
 
     routes = [
-        Route("/healthz", proxy.health),
-        Route("/metrics", proxy.show_metrics),
+        *(Route(path, handle) for path, handle in zip(OWN_PATHS, (proxy.health, proxy.show_metrics), strict=True)),
         Route("/v1/chat/completions", proxy.guarded(proxy.complete), methods=["POST"]),
         Route("/v1/completions", proxy.guarded(proxy.complete), methods=["POST"]),
         Route("/{path:path}", proxy.guarded(proxy.hand_on), methods=["GET", "POST", "DELETE"]),
     ]
-    app = Starlette(routes=routes, lifespan=lifespan)
+    app = Starlette(routes=routes, lifespan=lifespan, middleware=[Middleware(_Counted, proxy=proxy)])
     app.state.proxy = proxy
     return app
+
+
+class _Counted:
+    """Counts the requests under way, from the first byte of each to the last of its answer."""
+
+    def __init__(self, app: ASGIApp, proxy: "_Proxy") -> None:
+        self.app, self.proxy = app, proxy
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        counts = scope["type"] == "http" and scope["path"] not in OWN_PATHS
+        self.proxy.running += counts
+        self.proxy.metrics.running.set(self.proxy.running)
+        try:
+            await self.app(scope, receive, send)
+        finally:
+            self.proxy.running -= counts
+            self.proxy.metrics.running.set(self.proxy.running)
 
 
 class _Proxy:
@@ -67,7 +85,7 @@ class _Proxy:
 
     def __init__(self, serving: Serving, accounts: Accounts) -> None:
         self.serving, self.metrics, self.accounts = serving, Metrics(), accounts
-        self.passing = Passing(serving.upstream, self.metrics)
+        self.passing = Passing(serving.upstream, self.metrics, serving.answer_seconds, not serving.api_key)
         self.running = 0
         self.background: set[asyncio.Task[None]] = set()
 
@@ -84,13 +102,13 @@ class _Proxy:
         """All counters."""
         return Response(self.metrics.text(), media_type="text/plain; version=0.0.4")
 
-    def guarded(self, handle: Callable) -> Callable:
-        """Check the key, the size and the number of requests; answer refusals."""
+    def guarded(self, handle: Callable[[Request, bytes], Awaitable[Response]]) -> Callable:
+        """Check the key, the size and the number of requests; answer refusals; end what no client waits for any more."""
 
         async def guarded(request: Request) -> Response:
             try:
                 self._check(request)
-                return await handle(request)
+                return await self._unless_gone(request, handle(request, await self._body(request)))
             except Refused as error:
                 self.metrics.faults.labels(error.kind).inc()
                 return _error(error.status, error.kind, str(error))
@@ -103,8 +121,22 @@ class _Proxy:
         key = self.serving.api_key
         if key and not hmac.compare_digest(request.headers.get("authorization", "").encode(), f"Bearer {key}".encode()):
             raise Refused(401, "bad_request", "expected the proxy's API key as a bearer token")
-        if self.running >= self.serving.max_streams:
-            raise Refused(429, "too_many", f"{self.running} requests are under way, the most allowed; try again")
+        if self.running > (most := self.serving.max_streams):
+            raise Refused(429, "too_many", f"{most} requests are under way, the most allowed; try again")
+
+    async def _unless_gone(self, request: Request, answer: Awaitable[Response]) -> Response:
+        task = asyncio.ensure_future(answer)
+        try:
+            while not task.done():
+                await asyncio.wait({task}, timeout=LOOK_SECONDS)
+                if not task.done() and await request.is_disconnected():
+                    self.metrics.faults.labels("client_gone").inc()
+                    return Response(status_code=499)
+            return task.result()
+        finally:
+            if not task.done():
+                task.cancel()
+                await asyncio.gather(task, return_exceptions=True)
 
     async def _body(self, request: Request) -> bytes:
         most, parts, size = self.serving.max_body_bytes, [], 0
@@ -115,18 +147,16 @@ class _Proxy:
             parts.append(part)
         return b"".join(parts)
 
-    async def hand_on(self, request: Request) -> Response:
+    async def hand_on(self, request: Request, raw: bytes) -> Response:
         """Whatever else the server answers: handed on as it is."""
-        return await self.passing.hand_on(request, await self._body(request))
+        return await self.passing.hand_on(request, raw)
 
-    async def complete(self, request: Request) -> Response:
+    async def complete(self, request: Request, raw: bytes) -> Response:
         """A completion: by a policy, or handed on."""
-        raw = await self._body(request)
         try:
             body = json.loads(raw)
             if not isinstance(body, dict):
                 raise ValueError(f"expected an object, got {type(body).__name__}")
-            cap = cap_of(body, self.serving.cap_tokens)
         except ValueError as error:
             raise Refused(400, "bad_request", f"the body: {error}") from None
         try:
@@ -139,7 +169,10 @@ class _Proxy:
             return await self._unpoliced(request, raw, body, served, reason, account)
         is_chat = request.url.path.endswith("/chat/completions")
         try:
+            cap = cap_of(body, self.serving.cap_tokens)
             prompt = await self._prompt(body, is_chat)
+        except ValueError as error:
+            raise Refused(400, "bad_request", str(error)) from None
         except UpstreamError as error:
             if error.status is None:
                 raise
@@ -149,21 +182,22 @@ class _Proxy:
         account.problem = prompt
         kind = ChatAnswer if is_chat else TextAnswer
         answer = kind(str(body.get("model", "")), self.serving.reasoning_field, served.identity)
-        work = _Policed(self, served, answer, body, prompt, cap, account)
-        return await (work.streamed() if body.get("stream") else work.whole(request))
+        self.metrics.requests.labels("policed").inc()
+        work = Policed(served, answer, body, prompt, cap, account, self.metrics, self.count)
+        return await (work.streamed() if body.get("stream") else work.whole())
 
     async def _prompt(self, body: dict[str, Any], is_chat: bool) -> list[int]:
         upstream, tokenizer = self.serving.upstream, self.serving.capabilities.tokenizer
         if is_chat:
             if not isinstance(messages := body.get("messages"), list):
-                raise Refused(400, "bad_request", f"messages: expected a list, got {messages!r:.80}")
+                raise ValueError(f"messages: expected a list, got {messages!r:.80}")
             return await tokens_of_chat(upstream, messages, tokenizer)
         prompt = body.get("prompt")
         if isinstance(prompt, str):
             return await tokens_of_text(upstream, prompt, tokenizer)
         if isinstance(prompt, list) and prompt and all(isinstance(each, int) for each in prompt):
             return list(prompt)
-        raise Refused(400, "bad_request", f"prompt: expected a text or a list of token ids, got {prompt!r:.80}")
+        raise ValueError(f"prompt: expected a text or a list of token ids, got {prompt!r:.80}")
 
     async def _unpoliced(
         self, request: Request, raw: bytes, body: dict[str, Any], served: Served | None, reason: str, account: Account
@@ -176,40 +210,40 @@ class _Proxy:
         if served is None or treatment == "unpoliced":
             return await self.passing.hand_on(request, raw)
 
-        def look_later(seen: Any) -> None:
+        def look_later(seen: Seen) -> None:
             task = asyncio.create_task(self._look(served, body, seen, account, request.url.path))
             self.background.add(task)
             task.add_done_callback(self.background.discard)
 
         return await self.passing.observed(request, body, served.thinker.num_top, look_later)
 
-    async def _look(self, served: Served, body: dict[str, Any], seen: Any, account: Account, path: str) -> None:
+    async def _look(self, served: Served, body: dict[str, Any], seen: Seen, account: Account, path: str) -> None:
         """Ask the policy, after the answer, what it would have done."""
         try:
-            account.problem = await self._prompt(body, path.endswith("/chat/completions"))
-            tokens = await self._with_close(seen.tokens)
-            run = await served.thinker.replay(account.problem, tokens, seen.reason)
+            account.problem = prompt = await self._prompt(body, path.endswith("/chat/completions"))
+            thinker = served.thinker.capped(cap_of(body, self.serving.cap_tokens))
+            run = await thinker.replay(prompt, self._with_close(seen.tokens), seen.reason)
         except Exception as error:
             self.metrics.faults.labels("policy_failed").inc()
             log.warning("shadow: %s: %s", type(error).__name__, error)
             return
         self.count(served, run, account, seen.seconds)
 
-    async def _with_close(self, tokens: list[Any]) -> list[Any]:
+    def _with_close(self, tokens: list[Token]) -> list[Token]:
         """Tokens with the closing tag between thought and answer, where a server that parts them leaves it out."""
-        tags = [tag for tag in self.serving.markup.tags[: len(self.serving.markup.close_ids)]]
+        markup = self.serving.markup
         first = next((place for place, token in enumerate(tokens) if not token.reasoning), len(tokens))
-        if first in (0, len(tokens)) or any(token.id == tags[-1][1] for token in tokens):
+        if first in (0, len(tokens)) or any(token.id == markup.close_ids[-1] for token in tokens):
             return tokens
-        return [*tokens[:first], *(type(tokens[0])(text, number) for text, number in tags), *tokens[first:]]
+        tag = (Token(text, number) for text, number in markup.tags[: len(markup.close_ids)])
+        return [*tokens[:first], *tag, *tokens[first:]]
 
     def count(self, served: Served, run: ThoughtRun, account: Account, seconds: float) -> None:
-        """Put a run into the counters and the log."""
+        """Put a run into the counters and, unless it was left or broke off, the log."""
         treatment, name, metrics = account.treatment, served.name, self.metrics
-        metrics.positions.labels(treatment).observe(run.thought_tokens)
-        metrics.seconds.labels(treatment).observe(seconds)
         for use, number in (("trace", len(run.ids)), ("probe", run.probe_tokens), ("discarded", run.discarded_tokens)):
             metrics.tokens.labels(use).inc(number)
+        metrics.faults.labels("upstream_resumed").inc(run.num_resumed)
         if run.stopped:
             metrics.stops.labels(name).inc()
             metrics.saved.labels(name).inc(max(account.expected_saved or 0.0, 0.0))
@@ -219,7 +253,10 @@ class _Proxy:
         if run.failure:
             metrics.faults.labels("policy_failed").inc()
             log.warning("policy %s failed: %s", served.identity, run.failure)
-        self.accounts.write(account, run, self.serving.markup.answer_of)
+        if run.reason:
+            metrics.positions.labels(treatment).observe(run.thought_tokens)
+            metrics.seconds.labels(treatment).observe(seconds)
+            self.accounts.write(account, run, self.serving.markup.answer_of)
 
     def _failed(self, error: UpstreamError) -> Response:
         """The server's own refusal, in its own words; or that it failed."""
@@ -236,109 +273,6 @@ class _Proxy:
         for task in self.background:
             task.cancel()
         self.accounts.close()
-
-
-class _Policed:
-    """One request that a policy is asked about."""
-
-    def __init__(
-        self,
-        proxy: _Proxy,
-        served: Served,
-        answer: Answer,
-        body: dict[str, Any],
-        prompt: list[int],
-        cap: int,
-        account: Account,
-    ) -> None:
-        self.proxy, self.served, self.answer, self.account = proxy, served, answer, account
-        self.body, self.prompt, self.run = body, prompt, ThoughtRun()
-        self.thinker = served.thinker.capped(cap)
-        self.started = time.monotonic()
-        proxy.metrics.requests.labels("policed").inc()
-
-    def _parts(self) -> AsyncGenerator[Any, None]:
-        return self.thinker.stream(self.prompt, settings_of(self.body), self.run)
-
-    async def whole(self, request: Request) -> Response:
-        """The answer as one document; the thought ends when the client goes."""
-        work = asyncio.create_task(self._think())
-        self._begin()
-        try:
-            while not work.done():
-                await asyncio.wait({work}, timeout=LOOK_SECONDS)
-                if not work.done() and await request.is_disconnected():
-                    self.proxy.metrics.faults.labels("client_gone").inc()
-                    return Response(status_code=499)
-            await work
-        finally:
-            work.cancel()
-            await asyncio.gather(work, return_exceptions=True)
-            self._end()
-        return JSONResponse(self.answer.whole(self.run, self._usage()))
-
-    async def _think(self) -> None:
-        async with aclosing(self._parts()) as parts:
-            async for _ in parts:
-                pass
-
-    async def streamed(self) -> Response:
-        """The answer as a stream; it begins when the first token is there, so that a refusal is still one."""
-        parts = self._parts()
-        self._begin()
-        try:
-            first = await anext(parts, None)
-        except BaseException:
-            await parts.aclose()
-            self._end()
-            raise
-        return StreamingResponse(self._events(parts, first), media_type="text/event-stream", headers=EVENT)
-
-    async def _events(self, parts: AsyncGenerator[Any, None], first: Any) -> AsyncGenerator[bytes, None]:
-        answer, is_done = self.answer, False
-        try:
-            for chunk in answer.first():
-                yield _event(chunk)
-            if first is not None:
-                for chunk in answer.piece(*first):
-                    yield _event(chunk)
-            async for part in parts:
-                for chunk in answer.piece(*part):
-                    yield _event(chunk)
-            yield _event(answer.last(self.run))
-            if (self.body.get("stream_options") or {}).get("include_usage"):
-                yield _event(answer.usage_chunk(self._usage()))
-            yield b"data: [DONE]\n\n"
-            is_done = True
-        except UpstreamError as error:
-            is_done = True
-            self.proxy.metrics.faults.labels("upstream_failed").inc()
-            log.warning("the server failed amid an answer: %s", error)
-            yield _event({"error": {"message": str(error), "type": "upstream_failed", "code": 502}})
-        finally:
-            await parts.aclose()
-            if not is_done:
-                self.proxy.metrics.faults.labels("client_gone").inc()
-            self._end()
-
-    def _begin(self) -> None:
-        self.proxy.running += 1
-        self.proxy.metrics.running.inc()
-
-    def _end(self) -> None:
-        self.proxy.running -= 1
-        self.proxy.metrics.running.dec()
-        if self.run.reason:
-            self._usage()
-            self.proxy.count(self.served, self.run, self.account, time.monotonic() - self.started)
-
-    def _usage(self) -> dict[str, Any]:
-        self.account.expected_saved = self.served.expected_saving(self.run)
-        return self.answer.usage(self.run, len(self.prompt), self.account.expected_saved)
-
-
-def _event(document: Any) -> bytes:
-    return b"data: " + json.dumps(document, ensure_ascii=False, separators=(",", ":")).encode() + b"\n\n"
 
 
 def _error(status: int, kind: str, message: str) -> JSONResponse:

@@ -3,6 +3,9 @@
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
 
 POSITIONS = (32, 64, 128, 256, 512, 1024, 2048, 4096, 8192, 16384, 32768)
+FAULTS = (
+    "policy_failed", "upstream_failed", "upstream_refused", "upstream_resumed", "client_gone", "bad_request", "too_many",
+)  # fmt: skip
 SECONDS = (0.01, 0.03, 0.1, 0.3, 1, 3, 10, 30, 100, 300)
 
 
@@ -32,7 +35,7 @@ class Metrics:
             registry=self.registry,
         )  # fmt: skip
         self.running = Gauge("stopping_running", "Requests under way.", registry=self.registry)
-        for kind in ("policy_failed", "upstream_failed", "upstream_refused", "client_gone", "bad_request", "too_many"):
+        for kind in FAULTS:
             self.faults.labels(kind)  # shown from the start, at 0
 
     def text(self) -> bytes:

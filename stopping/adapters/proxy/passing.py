@@ -2,15 +2,16 @@
 
 import json
 import time
-from collections.abc import AsyncGenerator, Callable
+from collections.abc import AsyncGenerator, AsyncIterator, Callable
 from dataclasses import dataclass, field
 from typing import Any
 
 import httpx
 from starlette.requests import Request
-from starlette.responses import Response, StreamingResponse
+from starlette.responses import Response
 
 from stopping.adapters.proxy.metrics import Metrics
+from stopping.adapters.proxy.streams import Streamed
 from stopping.adapters.server.client import Token, Upstream, UpstreamError, tokens_of
 
 # Of one connection, not of the message; and what the client library sets itself.
@@ -35,15 +36,17 @@ class Passing:
     Args:
         upstream: to which.
         metrics: counts what goes wrong.
+        answer_seconds: to wait for an answer that is not streamed; a client that leaves ends the wait.
+        hand_on_key: whether the client's key is the server's.
     """
 
-    def __init__(self, upstream: Upstream, metrics: Metrics) -> None:
-        self.upstream, self.metrics = upstream, metrics
+    def __init__(self, upstream: Upstream, metrics: Metrics, answer_seconds: float, hand_on_key: bool) -> None:
+        self.upstream, self.metrics, self.answer_seconds = upstream, metrics, answer_seconds
+        self.hand_on_key = hand_on_key and "authorization" not in upstream.client.headers
 
     async def hand_on(self, request: Request, body: bytes) -> Response:
         """Answer with what the server answers, byte for byte."""
-        response = await self._sent(request, body)
-        return StreamingResponse(self._raw(response), response.status_code, _headers(response))
+        return self._relayed(response := await self._sent(request, body), response.aiter_raw())
 
     async def observed(
         self, request: Request, body: dict[str, Any], num_top: int, when_done: Callable[[Seen], None]
@@ -54,7 +57,7 @@ class Passing:
         asked = json.dumps({**body, **wanted, "return_token_ids": True}).encode()
         response = await self._sent(request, asked)
         if response.status_code >= 400:
-            return StreamingResponse(self._raw(response), response.status_code, _headers(response))
+            return self._relayed(response, response.aiter_raw())
         seen, start = Seen(), time.monotonic()
         if not body.get("stream"):
             try:
@@ -67,60 +70,57 @@ class Passing:
             seen.seconds = time.monotonic() - start
             when_done(seen)
             return Response(document, response.status_code, _headers(response))
-        return StreamingResponse(
-            self._watched_lines(response, seen, start, when_done), response.status_code, _headers(response)
-        )
+
+        def over() -> None:
+            seen.seconds = time.monotonic() - start
+            if seen.reason:
+                when_done(seen)
+
+        return self._relayed(response, _watched_lines(response, seen), over)
 
     async def _sent(self, request: Request, body: bytes) -> httpx.Response:
         headers = {name: value for name, value in request.headers.items() if name not in HOP}
-        if "authorization" in self.upstream.client.headers:
+        if not self.hand_on_key:
             headers.pop("authorization", None)
         path = request.url.path + (f"?{request.url.query}" if request.url.query else "")
+        seconds = self.upstream.timeout_seconds
         sent = self.upstream.client.build_request(
-            request.method, path, content=body, headers={**headers, "accept-encoding": "identity"}
-        )
+            request.method, path, content=body, headers={**headers, "accept-encoding": "identity"},
+            timeout=httpx.Timeout(seconds, read=max(seconds, self.answer_seconds)),
+        )  # fmt: skip
         try:
             return await self.upstream.client.send(sent, stream=True)
         except httpx.HTTPError as error:
             raise UpstreamError(f"{path}: {type(error).__name__}: {error}") from error
 
-    async def _raw(self, response: httpx.Response) -> AsyncGenerator[bytes, None]:
-        is_done = False
-        try:
-            async for part in response.aiter_raw():
-                yield part
-            is_done = True
-        except httpx.HTTPError:
-            is_done = True
-            self.metrics.faults.labels("upstream_failed").inc()
-            raise
-        finally:
+    def _relayed(
+        self, response: httpx.Response, parts: AsyncIterator[bytes], over: Callable[[], None] = lambda: None
+    ) -> Response:
+        """Hand the parts on as they come; `over` is called if all did."""
+
+        async def counted() -> AsyncGenerator[bytes, None]:
+            try:
+                async for part in parts:
+                    yield part
+            except httpx.HTTPError:
+                self.metrics.faults.labels("upstream_failed").inc()
+                raise  # breaks the connection off, as the server did
+            over()
+
+        async def close(is_done: bool) -> None:
             await response.aclose()
             if not is_done:
                 self.metrics.faults.labels("client_gone").inc()
 
-    async def _watched_lines(
-        self, response: httpx.Response, seen: Seen, start: float, when_done: Callable[[Seen], None]
-    ) -> AsyncGenerator[bytes, None]:
-        is_done = False
-        try:
-            async for line in response.aiter_lines():
-                data = line[5:].strip() if line.startswith("data:") else ""
-                if data and data != "[DONE]":
-                    line = "data: " + _watched(data.encode(), seen).decode()
-                yield line.encode() + b"\n"
-            is_done = True
-        except httpx.HTTPError:
-            is_done = True
-            self.metrics.faults.labels("upstream_failed").inc()
-            raise
-        finally:
-            await response.aclose()
-            if not is_done:
-                self.metrics.faults.labels("client_gone").inc()
-            elif seen.reason:
-                seen.seconds = time.monotonic() - start
-                when_done(seen)
+        return Streamed(counted(), close, response.status_code, _headers(response))
+
+
+async def _watched_lines(response: httpx.Response, seen: Seen) -> AsyncGenerator[bytes, None]:
+    async for line in response.aiter_lines():
+        data = line[5:].strip() if line.startswith("data:") else ""
+        if data and data != "[DONE]":
+            line = "data: " + _watched(data.encode(), seen).decode()
+        yield line.encode() + b"\n"
 
 
 def _watched(raw: bytes, seen: Seen) -> bytes:

@@ -8,22 +8,31 @@ from typing import Any
 from stopping.adapters.server.capabilities import Capabilities
 from stopping.adapters.server.client import Upstream
 from stopping.adapters.server.markup import Markup
-from stopping.adapters.server.thinking import Thinker, ThoughtRun, require
+from stopping.adapters.server.signals import require
+from stopping.adapters.server.thinking import Thinker
+from stopping.adapters.server.thought_run import ThoughtRun
 from stopping.artifacts import Artifact
 
-# What of a request is not a setting of the sampling, and is not handed on with each piece of a thought.
-NOT_SETTINGS = {
-    "messages", "model", "stream", "stream_options", "max_tokens", "max_completion_tokens", "n", "user", "metadata", "store",
-    "logprobs", "top_logprobs", "prompt",
+# Settings of the sampling, which each piece of a thought is asked for with; `model` too, as the server may have several.
+SETTINGS = {
+    "model", "seed", "temperature", "top_p", "top_k", "min_p", "typical_p", "top_n_sigma", "repeat_penalty", "repeat_last_n",
+    "repetition_penalty", "ignore_eos", "cache_prompt",
 }  # fmt: skip
-# What a policed thought cannot keep to, with the value that asks for nothing.
+# What says nothing about the sampling.
+FORM = {
+    "messages", "prompt", "stream", "stream_options", "max_tokens", "max_completion_tokens", "user", "metadata", "store",
+    "service_tier", "safety_identifier", "prompt_cache_key",
+}  # fmt: skip
+# What a policed thought cannot keep to, with the values that ask for nothing.
 UNPOLICED = {
     "tools": (None, []), "functions": (None, []), "tool_choice": (None, "none"), "response_format": (None, {"type": "text"}),
-    "n": (None, 1), "stop": (None, [], ""), "logprobs": (None, False, 0), "grammar": (None, ""), "json_schema": (None,),
-    "audio": (None,), "modalities": (None, ["text"]), "prediction": (None,), "logit_bias": (None, {}),
-    "reasoning_control": (None, False), "thinking_budget_tokens": (None, -1), "enable_thinking": (None, True),
-    "chat_template_kwargs": (None, {}),
+    "n": (None, 1), "best_of": (None, 1), "echo": (None, False), "suffix": (None, ""), "stop": (None, [], ""),
+    "logprobs": (None, False), "top_logprobs": (None,), "frequency_penalty": (None, 0), "presence_penalty": (None, 0),
+    "logit_bias": (None, {}, []), "grammar": (None, ""), "json_schema": (None,), "audio": (None,),
+    "modalities": (None, ["text"]), "prediction": (None,), "reasoning_effort": (None,), "reasoning_control": (None, False),
+    "thinking_budget_tokens": (None, -1), "enable_thinking": (None, True), "chat_template_kwargs": (None, {}),
 }  # fmt: skip
+OTHER = "other"  # a field that is not known here: whatever it asks for, the server may know
 HEADER = "x-stopping-policy"  # a policy by its name, or `none`
 
 
@@ -69,14 +78,17 @@ class Serving:
         upstream: the server.
         capabilities: of it.
         markup: of its model.
-        policies: by name; the first is that of requests which name none.
-        models: a policy's name for a model's.
+        policies: by name.
+        default: the name of the policy for requests that name none, of models that have none of their own; empty for none.
+        models: a policy's name for a model's. All models of the server must have the tokens and the template of the one that was
+            examined.
         shadow: note what the policy would do, and do nothing.
         holdout: the share of requests that are never policed.
         api_key: that clients must send; empty for none.
         cap_tokens: of a trace whose request names none.
         reasoning_field: of a message, in which the server puts the thought.
         max_body_bytes, max_streams: limits.
+        answer_seconds: to wait for an answer that is handed on and not streamed; the default is the official client's own.
         lots: drawn for the holdout.
     """
 
@@ -84,6 +96,7 @@ class Serving:
     capabilities: Capabilities
     markup: Markup
     policies: dict[str, Served] = field(default_factory=dict)
+    default: str = ""
     models: Mapping[str, str] = field(default_factory=dict)
     shadow: bool = False
     holdout: float = 0.02
@@ -92,6 +105,7 @@ class Serving:
     reasoning_field: str = "reasoning_content"
     max_body_bytes: int = 8 * 2**20
     max_streams: int = 1024
+    answer_seconds: float = 600.0
     lots: random.Random = field(default_factory=random.SystemRandom)
 
     def __post_init__(self) -> None:
@@ -131,24 +145,42 @@ class Serving:
         """
         if named == "none":
             return None, "asked"
-        for name, nothing in UNPOLICED.items():
-            if name in body and body[name] not in nothing:
-                return None, name
-        if named:
-            served = self.policies[named]
-        elif not self.policies:
-            return None, "no policy"
-        else:
-            default = next(iter(self.policies))
-            served = self.policies[self.models.get(str(body.get("model")), default)]
-        if self.lots.random() < self.holdout:
+        name = named or self.models.get(str(body.get("model")), self.default)
+        served = self.policies[name] if name else None
+        if reason := _beyond(body) or ("" if served else "no policy"):
+            return None, reason
+        if not self.shadow and self.lots.random() < self.holdout:
             return served, "holdout"
         return served, ""
 
 
 def settings_of(body: Mapping[str, Any]) -> dict[str, Any]:
     """Return the settings of the sampling in a request."""
-    return {name: value for name, value in body.items() if name not in NOT_SETTINGS and name not in UNPOLICED}
+    return {name: value for name, value in body.items() if name in SETTINGS and value is not None}
+
+
+def _beyond(body: Mapping[str, Any]) -> str:
+    """What of a request a policed thought cannot keep to; empty for nothing."""
+    for name, value in body.items():
+        if name in UNPOLICED and not any(value == nothing for nothing in UNPOLICED[name]):
+            return name
+        if name not in UNPOLICED and name not in SETTINGS and name not in FORM:
+            return OTHER
+    messages = body.get("messages")
+    for message in messages if isinstance(messages, list) else ():
+        content = message.get("content") if isinstance(message, dict) else None
+        if isinstance(content, list) and any(
+            not isinstance(part, dict) or part.get("type") != "text" for part in content
+        ):
+            return "content"  # pictures, sound: more than tokens
+    if (
+        messages
+        and isinstance(messages, list)
+        and isinstance(messages[-1], dict)
+        and messages[-1].get("role") == "assistant"
+    ):
+        return "prefill"
+    return ""
 
 
 def cap_of(body: Mapping[str, Any], most: int) -> int:
@@ -157,7 +189,8 @@ def cap_of(body: Mapping[str, Any], most: int) -> int:
     Raises:
         ValueError: if what it says is not a whole number from 1 on.
     """
-    said = body.get("max_completion_tokens", body.get("max_tokens"))
+    said = body.get("max_completion_tokens")
+    said = body.get("max_tokens") if said is None else said
     if said is None or said == -1:
         return most
     if not isinstance(said, int) or isinstance(said, bool) or said < 1:

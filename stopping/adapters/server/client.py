@@ -26,6 +26,11 @@ class UpstreamError(RuntimeError):
         super().__init__(message)
         self.status, self.body = status, body
 
+    @property
+    def timed_out(self) -> bool:
+        """Whether it said nothing for too long."""
+        return isinstance(self.__cause__, httpx.TimeoutException)
+
 
 class Token(NamedTuple):
     """A generated token, or a piece of text where the server does not tell tokens.
@@ -231,7 +236,7 @@ def _chunk(path: str, data: str) -> dict[str, Any]:
         raise UpstreamError(f"{path}: expected JSON in the stream, got {data[:200]!r}") from None
     if not isinstance(chunk, dict):
         raise UpstreamError(f"{path}: expected an object in the stream, got {data[:200]!r}")
-    if "error" in chunk:
+    if chunk.get("error"):
         raise UpstreamError(f"{path}: {chunk['error']}", body=data)
     return chunk
 
@@ -242,18 +247,33 @@ def _refused(path: str, status: int, body: str) -> UpstreamError:
 
 async def _pieces(events: AsyncGenerator[dict[str, Any], None], path: str) -> AsyncGenerator[Token | End, None]:
     """Tokens of a stream with one choice, then its end."""
-    usage: dict[str, Any] = {}
-    reason = name = ""
+    end = End("")
     async for chunk in events:
-        name, usage = chunk.get("id", name), chunk.get("usage") or usage
-        for choice in chunk.get("choices") or ():
-            reason = choice.get("finish_reason") or reason
-            for token in tokens_of(choice):
-                yield token
-    if not reason:
+        try:
+            tokens, end = _read(chunk, end)
+        except (AttributeError, KeyError, TypeError, ValueError) as error:
+            raise UpstreamError(f"{path}: expected a chunk of the protocol, got {str(chunk)[:200]}") from error
+        for token in tokens:
+            yield token
+    if not end.reason:
         raise UpstreamError(f"{path}: the stream ended without saying why")
-    cached = (usage.get("prompt_tokens_details") or {}).get("cached_tokens")
-    yield End(reason, usage.get("completion_tokens"), usage.get("prompt_tokens"), cached, name)
+    yield end
+
+
+def _read(chunk: Mapping[str, Any], end: End) -> tuple[list[Token], End]:
+    """Tokens of a chunk, and what is known of the stream's end by now."""
+    choices, usage = chunk.get("choices") or (), chunk.get("usage")
+    tokens = [token for choice in choices for token in tokens_of(choice)]
+    reasons = [choice["finish_reason"] for choice in choices if choice.get("finish_reason")]
+    end = end._replace(id=chunk.get("id", end.id), reason=reasons[-1] if reasons else end.reason)
+    if usage:
+        cached = (usage.get("prompt_tokens_details") or {}).get("cached_tokens")
+        end = end._replace(
+            num_tokens=usage.get("completion_tokens"),
+            num_prompt_tokens=usage.get("prompt_tokens"),
+            num_cached_tokens=cached,
+        )
+    return tokens, end
 
 
 def tokens_of(choice: Mapping[str, Any]) -> list[Token]:
@@ -294,8 +314,11 @@ def _in_chat_form(entries: Sequence[Mapping[str, Any]], ids: Sequence[int] | Non
     found, seen = [], 0
     for place, entry in enumerate(entries):
         number = entry.get("id", ids[place] if ids and len(ids) == len(entries) else None)
-        top = tuple((each.get("id"), each["token"], each["logprob"]) for each in entry.get("top_logprobs") or ())
-        found.append(Token(entry["token"], number, entry.get("logprob"), top, seen < reasoning))
+        top = tuple((each.get("id"), each["token"], float(each["logprob"])) for each in entry.get("top_logprobs") or ())
+        log_prob = entry.get("logprob")
+        found.append(
+            Token(entry["token"], number, None if log_prob is None else float(log_prob), top, seen < reasoning)
+        )
         seen += len(entry["token"])
     return found
 

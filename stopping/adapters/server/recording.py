@@ -31,7 +31,7 @@ from stopping.adapters.server.journal import Journal
 from stopping.adapters.server.markup import Markup
 from stopping.adapters.server.prompts import Prompt
 from stopping.adapters.server.retries import raise_if_gone, retried
-from stopping.adapters.server.thinking import entropy_of, log_probs_of, signals_there
+from stopping.adapters.server.signals import entropy_of, log_probs_of, signals_there
 
 SIGNALS = ("log_close_prob", "mean_entropy", "mean_log_prob", "num_candidates")
 PROBE_SIGNALS = ("answer_mean_log_prob", "answer_least_log_prob")

@@ -38,7 +38,7 @@ class SampledTrace:
         reasoning: see there.
         reason: why it ended: `stop`, `length`, ...; `cancelled`; `failed`; empty while it runs.
         key: what its answer counts as, None for none.
-        error: why it failed.
+        error: why it failed; whatever else was raised ends the run.
     """
 
     index: int
@@ -48,7 +48,7 @@ class SampledTrace:
     reasoning: str = ""
     reason: str = ""
     key: str | None = None
-    error: UpstreamError | None = None
+    error: Exception | None = None
 
 
 @dataclass
@@ -115,6 +115,7 @@ class Sampler:
 
         Raises:
             UpstreamError: if every trace failed.
+        Exception: what `answer_of` raises.
         """
         group = _Group(self, open_stream)
         try:
@@ -141,6 +142,7 @@ class _Group:
         self.labels: dict[str, int] = {}
         self.latest = NO_ANSWER
         self.tasks: dict[int, asyncio.Task[None]] = {}
+        self.running: set[int] = set()  # traces whose end has not been counted: several may come at once
         self.events: asyncio.Queue[SampledTrace | None] = (
             asyncio.Queue()
         )  # a trace that ended, or None: the clock's turn
@@ -150,15 +152,11 @@ class _Group:
     def clock(self) -> int:
         return max((trace.started_tokens + trace.num_tokens for trace in self.run.traces), default=0)
 
-    @property
-    def num_running(self) -> int:
-        return sum(not trace.reason for trace in self.run.traces)
-
     async def run_to_end(self) -> None:
         came = NO_ANSWER
         while True:
             kind, amount = self._ask(came)
-            num_launched, idle = len(self.run.traces), self.num_running == 0
+            num_launched, idle = len(self.run.traces), not self.running
             has_answer = bool(self.votes.num_answers)
             may_stop = has_answer or (idle and num_launched > 0 and Kind.LAUNCH in self.by.policy.kinds)
             if kind == Kind.STOP and may_stop:
@@ -170,7 +168,7 @@ class _Group:
                 amount = Return.LEADER.value
                 break
             wanted = amount if kind == Kind.LAUNCH else self.by.wave_size if idle else 0
-            room = min(self.by.wave_size - self.num_running, self.by.num_traces - num_launched)
+            room = min(self.by.wave_size - len(self.running), self.by.num_traces - num_launched)
             for index in range(num_launched, num_launched + min(max(wanted, int(idle)), room)):
                 self._start(index)
             came = self._count(await self.events.get())
@@ -183,7 +181,7 @@ class _Group:
     def _ask(self, came: int) -> tuple[int, int]:
         observation = SamplingObservation(
             num_launched=len(self.run.traces),
-            num_running=self.num_running,
+            num_running=len(self.running),
             num_answers=int(self.votes.num_answers),
             answer=came,
             leader_votes=int(self.leader.votes),
@@ -197,21 +195,27 @@ class _Group:
         return int(kinds[0]), int(amounts[0])
 
     def _count(self, ended: SampledTrace | None) -> int:
-        """Count a trace's answer in; return its label."""
-        if ended is None or ended.key is None:
+        """Count a trace's end, and its answer, in; return the answer's label."""
+        if ended is None:
+            return NO_ANSWER
+        self.running.discard(ended.index)
+        if ended.error is not None and not isinstance(ended.error, UpstreamError):
+            raise ended.error
+        if ended.key is None:
             return NO_ANSWER
         label = self.latest = self.labels.setdefault(ended.key, len(self.labels))
         self.votes, self.leader = self.tally.step(self.xp, self.votes, np.int32(label), np.bool_(True))
         return label
 
     def _start(self, index: int) -> None:
-        trace = SampledTrace(index, self.clock if self.num_running == 0 else self._now())
+        trace = SampledTrace(index, self._now() if self.running else self.clock)
+        self.running.add(index)
         self.run.traces.append(trace)
         self.tasks[index] = asyncio.create_task(self._follow(trace))
 
     def _now(self) -> int:
         """The clock, as those that run have it."""
-        return max(trace.started_tokens + trace.num_tokens for trace in self.run.traces if not trace.reason)
+        return max(trace.started_tokens + trace.num_tokens for trace in map(self.run.traces.__getitem__, self.running))
 
     async def _follow(self, trace: SampledTrace) -> None:
         try:
@@ -226,8 +230,10 @@ class _Group:
                     else:
                         trace.text += piece.text
                     self._tick()
+            if not trace.reason:
+                raise UpstreamError("the stream ended without saying why")
             trace.key = self.by.answer_of(trace.text) if trace.reason == "stop" else None
-        except UpstreamError as error:
+        except Exception as error:
             trace.reason, trace.error = FAILED, error
         self.events.put_nowait(trace)
 

@@ -7,107 +7,28 @@ takes prompts of token ids can do that; one that caches prefixes reads each toke
 Nothing else is changed: the pieces together are a sample of what one long request would have given.
 """
 
+import asyncio
 import copy
-import math
 from collections import deque
-from collections.abc import AsyncGenerator, Collection, Mapping, Sequence
+from collections.abc import AsyncGenerator, Mapping, Sequence
 from contextlib import aclosing
-from dataclasses import dataclass, field
 from typing import Any
 
-from stopping.adapters.decisions import Decision, PolicyRows
-from stopping.adapters.observations import MissingSignal, ThoughtWindows, admit
-from stopping.adapters.server.capabilities import WHAT_GIVES, Capabilities, require_continuation, tokens_of_text
-from stopping.adapters.server.client import Completion, End, Token, Upstream
+from stopping.adapters.decisions import PolicyRows
+from stopping.adapters.observations import ThoughtWindows
+from stopping.adapters.server.capabilities import tokens_of_text
+from stopping.adapters.server.client import Completion, End, Token, Upstream, UpstreamError
 from stopping.adapters.server.markup import Markup
-from stopping.policies import Kind, ThinkingObservation
+from stopping.adapters.server.retries import is_passing
+from stopping.adapters.server.signals import entropy_of, log_probs_of
+from stopping.adapters.server.thought_run import ThoughtRun
+from stopping.policies import Kind
 
-LEGAL = (Kind.CONTINUE, Kind.STOP, Kind.PROBE)
-MISSING_MASS = 1e-4  # of a law, that its likeliest tokens may lack to be taken for all of it
+RESUME_SECONDS = (0.25, 1.0)  # waited before a piece that failed is asked for again, from the tokens there are
+CONTEXT_FULL = 400  # the status with which a thought that fills the model's context is not continued
 UNKNOWN = -1  # in the place of a token's id
 OPEN, THOUGHT, CLOSE, ANSWER = "open", "thought", "close", "answer"  # the parts of a trace
 Part = tuple[str, Token]
-
-
-@dataclass
-class ThoughtRun:
-    """What came of one thought, and what it cost.
-
-    Attributes:
-        ids: of the tokens of the trace: its thought, the closing tag and the answer.
-        thought_tokens: before the thought was closed; all, if it never was.
-        thought, answer: their texts.
-        text: of all of it, tags included.
-        reason: why it ended: `stop`, or `length` for a cap.
-        stopped: by the policy.
-        would_stop_at: tokens after which the policy asked to stop, and could have been; None if never.
-        probe_tokens: generated for answers that were not given.
-        discarded_tokens: generated and thrown away.
-        prompt_tokens: read, again and again, less those that the server had cached.
-        num_requests: sent.
-        decisions: of the policy, in order.
-        failure: why the policy was not asked any more, where it failed; the thought went on without it.
-    """
-
-    ids: list[int] = field(default_factory=list)
-    thought_tokens: int = 0
-    thought: str = ""
-    answer: str = ""
-    text: str = ""
-    reason: str = ""
-    stopped: bool = False
-    would_stop_at: int | None = None
-    probe_tokens: int = 0
-    discarded_tokens: int = 0
-    prompt_tokens: int = 0
-    num_requests: int = 0
-    decisions: list[Decision] = field(default_factory=list)
-    failure: str = ""
-
-    @property
-    def total_tokens(self) -> int:
-        """All tokens generated for it."""
-        return len(self.ids) + self.probe_tokens + self.discarded_tokens
-
-
-def require(policy: Any, capabilities: Capabilities, markup: Markup) -> None:
-    """Refuse, before the first token, a policy whose signals this server does not give.
-
-    Raises:
-        MissingSignal: naming the signals that cannot be had.
-        Unsupported: naming what the server lacks, and what would give it.
-        ValueError: if the policy may ask for an action that no thought has.
-    """
-    require_continuation(capabilities, "a thought cannot be continued")
-    there = signals_there(capabilities, markup)
-    try:
-        admit(policy, ThinkingObservation, LEGAL, there)
-    except MissingSignal as error:
-        raise MissingSignal(f"{error}; {what_gives(set(policy.signals) - there)}") from None
-
-
-def signals_there(capabilities: Capabilities, markup: Markup) -> set[str]:
-    """Return the fields of `ThinkingObservation` that can be had from a server that continues thoughts."""
-    there = {"elapsed_tokens", "probed", "probed_answer"}
-    if capabilities.log_probs:
-        there |= {"mean_log_prob", "answer_mean_log_prob", "answer_least_log_prob"}
-    if capabilities.whole_law:
-        there.add("mean_entropy")
-    if capabilities.num_top > 1 and len(markup.close_ids) == 1:
-        there.add("log_close_prob")
-    if markup.candidate_ids is not None:
-        there.add("num_candidates")
-    return there
-
-
-def what_gives(signals: Collection[str]) -> str:
-    """Say what would give signals that are not there."""
-    gives = {
-        "log_close_prob": f"a closing tag of one token, and {WHAT_GIVES['num_top']}",
-        "mean_entropy": WHAT_GIVES["whole_law"],
-        "num_candidates": "--candidate TEXT, a token that puts forward a result",
-    }
-    return "; ".join(f"{name} needs {gives.get(name, WHAT_GIVES['log_probs'])}" for name in sorted(signals))
 
 
 class Thinker:
@@ -203,7 +124,7 @@ class _Thought:
     def __init__(self, thinker: Thinker, prompt_ids: list[int], settings: dict[str, Any], run: ThoughtRun) -> None:
         self.by, self.prompt_ids, self.settings, self.run = thinker, prompt_ids, settings, run
         self.is_open, self.is_closed = thinker.markup.opens(prompt_ids), False
-        self.is_observed, self.ending, self.asked_at = thinker.shadow, "", 0
+        self.is_observed, self.ending, self.passed_tokens = thinker.shadow, "", 0
         self.ahead: list[Token] = []
         self.held: list[Token] = []
         if thinker.policy is not None:
@@ -218,23 +139,28 @@ class _Thought:
                 async for token in piece:
                     for part in self._take(token):
                         yield part
-            given = await self._decided() if self._is_due() else None
+            is_due, self.passed_tokens = self._is_due(), len(run.ids)
+            given = await self._decided() if is_due else None
             for token in self.ahead if given is None else given:
                 for part in self._take(token):
                     yield part
             self.ahead = []
             if given is not None or self.ending or len(run.ids) >= self.by.cap_tokens:
                 run.reason = self.ending or "length"
-        if not self.is_closed:
-            for token in self.held:
-                yield self._thought(token)
+        if self.is_open and not self.is_closed:
             run.thought_tokens = len(run.ids)
+        for token in self.held:
+            yield self._thought(token) if self.is_open else self._answer(token)
 
     def _is_due(self) -> bool:
-        """Whether the policy is to be asked here."""
-        is_over = bool(self.ending) and not self.ahead
-        is_over |= bool(self.held)  # the thought may be closing
-        return self._is_asked() and not is_over and 0 < len(self.run.ids) == self._due() < self.by.cap_tokens
+        """Whether the policy is to be asked here: not amid what may be the closing tag, nor where no answer has room."""
+        is_over = (bool(self.ending) and not self.ahead) or bool(self.held)
+        return self._is_asked() and not is_over and len(self.run.ids) == self._due() and self._room() > 0
+
+    def _room(self) -> int:
+        """Tokens that a forced answer may take, within the cap of the trace."""
+        markup = self.by.markup
+        return min(markup.answer_tokens, self.by.cap_tokens - len(self.run.ids) - len(markup.tags))
 
     def _is_asked(self) -> bool:
         """Whether there are decisions left to take."""
@@ -244,17 +170,39 @@ class _Thought:
 
     def _due(self) -> int:
         """The decision point that this piece goes up to; where the thought stands, if that is one and was reached now."""
-        return -(-max(len(self.run.ids), self.asked_at + 1) // self.by.every_tokens) * self.by.every_tokens
+        return -(-max(len(self.run.ids), self.passed_tokens + 1) // self.by.every_tokens) * self.by.every_tokens
 
     async def _piece(self) -> AsyncGenerator[Token, None]:
-        """Go on, to the next decision point at most; what is beyond it waits."""
+        """Go on, to the next decision point at most; what is beyond it waits.
+
+        Where one long request would have gone on, this does: a server too busy for the next piece, or that breaks off amid one,
+        is asked again from the tokens there are.
+        """
+        waits = deque(RESUME_SECONDS)
+        while True:
+            try:
+                async with aclosing(self._piece_once()) as piece:
+                    async for token in piece:
+                        yield token
+                return
+            except UpstreamError as error:
+                if self.run.ids and error.status == CONTEXT_FULL:
+                    self.ending = "length"
+                    return
+                if not (self.run.ids and waits and is_passing(error)) or error.timed_out:
+                    raise
+            self.run.num_resumed += 1
+            self._drop_ahead()
+            await asyncio.sleep(waits.popleft())
+
+    async def _piece_once(self) -> AsyncGenerator[Token, None]:
         run = self.run
         most = self.by.cap_tokens - len(run.ids)
         if self._is_asked():
             most = min(most, self._due() - len(run.ids) + self.by.peeks)
         asked = dict(self.settings)
-        if "seed" in asked:
-            asked["seed"] = (int(asked["seed"]) + len(run.ids)) % 2**31
+        if isinstance(seed := asked.get("seed"), int) and seed >= 0:  # below 0: any, to llama.cpp
+            asked["seed"] = (seed + len(run.ids)) % 2**31
         run.num_requests += 1
         came = 0
         prompt = [*self.prompt_ids, *run.ids]
@@ -262,26 +210,38 @@ class _Thought:
             async for piece in pieces:
                 if isinstance(piece, End):
                     self._account(piece)
-                    self.ending = piece.reason if piece.reason != "length" or not came else ""
-                    if piece.num_tokens is not None and piece.num_tokens > came and not self.ending:
+                    num_tokens = came if piece.num_tokens is None else piece.num_tokens
+                    is_whole = piece.reason == "length" and num_tokens >= most
+                    self.ending = "" if is_whole else piece.reason
+                    if is_whole and num_tokens > came:
                         await self._find_lost_tokens()
                     return
-                came += 1
-                if self._waits():
-                    self.ahead.append(piece)
-                else:
-                    yield piece
+                for token in [piece] if piece.id is not None else await self._with_ids(piece):
+                    came += 1
+                    if self._waits():
+                        self.ahead.append(token)
+                    else:
+                        yield token
 
     def _waits(self) -> bool:
         """Whether the next token lies beyond the decision point."""
         return self._is_asked() and len(self.run.ids) == self._due()
 
+    async def _with_ids(self, token: Token) -> list[Token]:
+        """The tokens of a piece of text whose ids the server did not send; the text stands at the last."""
+        ids = await tokens_of_text(self.by.upstream, token.text, self.by.tokenizer, start=False) if token.text else []
+        return [token._replace(text=token.text if at == len(ids) - 1 else "", id=each) for at, each in enumerate(ids)]
+
     async def _find_lost_tokens(self) -> None:
         """Take the tokens of the text so far, where the server kept some back (llama.cpp: parts of a character)."""
-        run = self.run
-        run.ids = await tokens_of_text(self.by.upstream, run.thought, self.by.tokenizer, start=False)
+        self._drop_ahead()
+        self.run.ids = await tokens_of_text(self.by.upstream, self.run.text, self.by.tokenizer, start=False)
+        if self.by.policy is not None:
+            self.windows.elapsed_tokens[0] = len(self.run.ids)
+
+    def _drop_ahead(self) -> None:
+        self.run.discarded_tokens += len(self.ahead)
         self.ahead = []
-        self.windows.elapsed_tokens[0] = len(run.ids)
 
     def _account(self, end: End) -> None:
         self.run.prompt_tokens += max((end.num_prompt_tokens or 0) - (end.num_cached_tokens or 0), 0)
@@ -292,8 +252,7 @@ class _Thought:
         run.ids.append(UNKNOWN if token.id is None else token.id)
         run.text += token.text
         if self.is_closed:
-            run.answer += token.text
-            return [(ANSWER, token)]
+            return [self._answer(token)]
         self.held.append(token)
         tag = close_ids if self.is_open else self.by.markup.open_ids
         held = tuple(each.id for each in self.held)
@@ -306,8 +265,7 @@ class _Thought:
             return [(CLOSE, each) for each in found]
         if not self.is_open and held != tag[: len(held)]:  # no thought at all
             self.is_closed, found, self.held = True, self.held, []
-            run.answer += "".join(each.text for each in found)
-            return [(ANSWER, each) for each in found]
+            return [self._answer(each) for each in found]
         known = []
         while self.held and tuple(each.id for each in self.held) != tag[: len(self.held)]:
             known.append(self._thought(self.held.pop(0)))
@@ -316,21 +274,30 @@ class _Thought:
     def _thought(self, token: Token) -> Part:
         self.run.thought += token.text
         if self._is_asked():
-            self.windows.add(UNKNOWN if token.id is None else token.id, token.log_prob, entropy_of(token))
+            try:
+                self.windows.add(UNKNOWN if token.id is None else token.id, token.log_prob, entropy_of(token))
+            except Exception as error:
+                self._fail(error)
         return THOUGHT, token
 
+    def _answer(self, token: Token) -> Part:
+        self.run.answer += token.text
+        return ANSWER, token
+
     async def _decided(self) -> list[Token] | None:
-        """Ask the policy; if it fails, whatever the reason, the thought goes on without it."""
+        """Ask the policy; return the tokens that end the trace if it is stopped here."""
         try:
             return await self._decide()
         except Exception as error:
-            self.run.failure = f"{type(error).__name__}: {error}"
+            self._fail(error)
             return None
 
+    def _fail(self, error: Exception) -> None:
+        """Where the policy fails, whatever the reason, the thought goes on without it."""
+        self.run.failure = f"{type(error).__name__}: {error}"
+
     async def _decide(self) -> list[Token] | None:
-        """Ask the policy; return the tokens that end the trace if it is stopped here."""
         run, position = self.run, len(self.run.ids)
-        self.asked_at = position
         observation = self.windows.observe(self._log_close_prob())
         kinds, _ = self.rows.ask(observation, [0])
         forced: Completion | None = None
@@ -348,7 +315,8 @@ class _Thought:
             run.probe_tokens += 0 if forced is None else self._cost(forced)
             return None
         assert forced is not None
-        run.stopped, run.discarded_tokens, self.ending = True, len(self.ahead), forced.end.reason
+        self._drop_ahead()
+        run.stopped, self.ending = True, forced.end.reason
         markup = self.by.markup
         tags = [Token(text, number) for text, number in markup.tags]
         return [*tags, *forced.tokens]
@@ -366,7 +334,7 @@ class _Thought:
         prompt = [*self.prompt_ids, *run.ids, *markup.close_ids, *markup.answer_ids]
         run.num_requests += 1
         kept = {name: value for name, value in self.settings.items() if name != "seed"}
-        found = await self.by.upstream.complete(prompt, markup.answer_tokens, num_top=0, **kept | {"temperature": 0.0})
+        found = await self.by.upstream.complete(prompt, self._room(), num_top=0, **kept | {"temperature": 0.0})
         self._account(found.end)
         return found
 
@@ -395,20 +363,3 @@ class _Recorded(_Thought):
                 break
             yield self.left.popleft()
         self.ending = "" if self.left else self.how
-
-
-def entropy_of(token: Token) -> float | None:
-    """Return the entropy of the law a token was drawn from, nats; None where its likeliest tokens are not all of it."""
-    log_probs = [log_prob for _, _, log_prob in token.top]
-    masses = [math.exp(log_prob) for log_prob in log_probs]
-    if 1 - sum(masses) > MISSING_MASS:
-        return None
-    return -sum(mass * log_prob for mass, log_prob in zip(masses, log_probs, strict=True))
-
-
-def log_probs_of(forced: Completion) -> tuple[float | None, float | None]:
-    """Return mean and least log-probability of a forced answer's tokens; None where not all are known."""
-    known = [token.log_prob for token in forced.tokens if token.log_prob is not None]
-    if not known or len(known) != len(forced.tokens):
-        return None, None
-    return sum(known) / len(known), min(known)

@@ -12,7 +12,7 @@ from stopping import artifacts
 from stopping.adapters.server.capabilities import examine
 from stopping.adapters.server.client import Upstream
 from stopping.adapters.server.markup import read_markup
-from stopping.adapters.server.thinking import require, signals_there
+from stopping.adapters.server.signals import require, signals_there
 from stopping.policies import AnswerAgreement, CandidateStop, Margin, ThinkingObservation, WindowedConfidence
 from stopping.policies.examples import EXAMPLES
 from tests.stopping.adapters.llama import running, write_reasoner

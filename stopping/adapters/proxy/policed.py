@@ -1,0 +1,111 @@
+"""One request that a policy is asked about."""
+
+import json
+import logging
+import time
+from collections.abc import AsyncGenerator, Callable
+from contextlib import aclosing
+from typing import Any
+
+from starlette.responses import JSONResponse, Response
+
+from stopping.adapters.proxy.accounts import Account
+from stopping.adapters.proxy.answers import Answer
+from stopping.adapters.proxy.metrics import Metrics
+from stopping.adapters.proxy.serving import Served, settings_of
+from stopping.adapters.proxy.streams import Streamed
+from stopping.adapters.server.client import UpstreamError
+from stopping.adapters.server.thought_run import ThoughtRun
+
+log = logging.getLogger("stopping.proxy")
+EVENT = {"cache-control": "no-cache", "x-accel-buffering": "no"}
+
+Count = Callable[[Served, ThoughtRun, Account, float], None]
+
+
+class Policed:
+    """A thought that a policy may stop, and its answer.
+
+    Args:
+        served: the policy.
+        answer: the form of the answer.
+        body: of the request.
+        prompt: its tokens.
+        cap: the most tokens of the trace.
+        account: of the request.
+        metrics: counts what goes wrong.
+        count: takes the run when it is over.
+    """
+
+    def __init__(
+        self,
+        served: Served,
+        answer: Answer,
+        body: dict[str, Any],
+        prompt: list[int],
+        cap: int,
+        account: Account,
+        metrics: Metrics,
+        count: Count,
+    ) -> None:
+        self.served, self.answer, self.body, self.prompt, self.account = served, answer, body, prompt, account
+        self.metrics, self.count, self.run, self.started = metrics, count, ThoughtRun(), time.monotonic()
+        self.parts = served.thinker.capped(cap).stream(prompt, settings_of(body), self.run)
+
+    async def whole(self) -> Response:
+        """The answer as one document."""
+        try:
+            async with aclosing(self.parts):
+                async for _ in self.parts:
+                    pass
+        finally:
+            self._count()
+        return JSONResponse(self.answer.whole(self.run, self._usage()))
+
+    async def streamed(self) -> Response:
+        """The answer as a stream; it begins when the first token is there, so that a refusal is still one."""
+        try:
+            first = await anext(self.parts, None)
+        except BaseException:
+            await self.parts.aclose()
+            self._count()
+            raise
+        return Streamed(self._events(first), self._close, media_type="text/event-stream", headers=EVENT)
+
+    async def _events(self, first: Any) -> AsyncGenerator[bytes, None]:
+        answer = self.answer
+        for chunk in answer.first():
+            yield _event(chunk)
+        try:
+            if first is not None:
+                for chunk in answer.piece(*first):
+                    yield _event(chunk)
+            async for part in self.parts:
+                for chunk in answer.piece(*part):
+                    yield _event(chunk)
+        except UpstreamError as error:
+            self.metrics.faults.labels("upstream_failed").inc()
+            log.warning("the server failed amid an answer: %s", error)
+            yield _event({"error": {"message": str(error), "type": "upstream_failed", "code": 502}})
+            return
+        yield _event(answer.last(self.run))
+        if (self.body.get("stream_options") or {}).get("include_usage"):
+            yield _event(answer.usage_chunk(self._usage()))
+        yield b"data: [DONE]\n\n"
+
+    async def _close(self, is_done: bool) -> None:
+        await self.parts.aclose()
+        if not is_done:
+            self.metrics.faults.labels("client_gone").inc()
+        self._count()
+
+    def _count(self) -> None:
+        self.account.expected_saved = self.served.expected_saving(self.run)
+        self.count(self.served, self.run, self.account, time.monotonic() - self.started)
+
+    def _usage(self) -> dict[str, Any]:
+        return self.answer.usage(self.run, len(self.prompt), self.served.expected_saving(self.run))
+
+
+def _event(document: Any) -> bytes:
+    return b"data: " + json.dumps(document, ensure_ascii=False, separators=(",", ":")).encode() + b"\n\n"

@@ -1,0 +1,71 @@
+"""Which signals of a thought a server can give, and what its tokens say of them."""
+
+import math
+from collections.abc import Collection
+from typing import Any
+
+from stopping.adapters.observations import MissingSignal, admit
+from stopping.adapters.server.capabilities import WHAT_GIVES, Capabilities, require_continuation
+from stopping.adapters.server.client import Completion, Token
+from stopping.adapters.server.markup import Markup
+from stopping.policies import Kind, ThinkingObservation
+
+LEGAL = (Kind.CONTINUE, Kind.STOP, Kind.PROBE)
+MISSING_MASS = 1e-4  # of a law, that its likeliest tokens may lack to be taken for all of it
+
+
+def require(policy: Any, capabilities: Capabilities, markup: Markup) -> None:
+    """Refuse, before the first token, a policy whose signals this server does not give.
+
+    Raises:
+        MissingSignal: naming the signals that cannot be had.
+        Unsupported: naming what the server lacks, and what would give it.
+        ValueError: if the policy may ask for an action that no thought has.
+    """
+    require_continuation(capabilities, "a thought cannot be continued")
+    there = signals_there(capabilities, markup)
+    try:
+        admit(policy, ThinkingObservation, LEGAL, there)
+    except MissingSignal as error:
+        raise MissingSignal(f"{error}; {what_gives(set(policy.signals) - there)}") from None
+
+
+def signals_there(capabilities: Capabilities, markup: Markup) -> set[str]:
+    """Return the fields of `ThinkingObservation` that can be had from a server that continues thoughts."""
+    there = {"elapsed_tokens", "probed", "probed_answer"}
+    if capabilities.log_probs:
+        there |= {"mean_log_prob", "answer_mean_log_prob", "answer_least_log_prob"}
+    if capabilities.whole_law:
+        there.add("mean_entropy")
+    if capabilities.num_top > 1 and len(markup.close_ids) == 1:
+        there.add("log_close_prob")
+    if markup.candidate_ids is not None:
+        there.add("num_candidates")
+    return there
+
+
+def what_gives(signals: Collection[str]) -> str:
+    """Say what would give signals that are not there."""
+    gives = {
+        "log_close_prob": f"a closing tag of one token, and {WHAT_GIVES['num_top']}",
+        "mean_entropy": WHAT_GIVES["whole_law"],
+        "num_candidates": "--candidate TEXT, a token that puts forward a result",
+    }
+    return "; ".join(f"{name} needs {gives.get(name, WHAT_GIVES['log_probs'])}" for name in sorted(signals))
+
+
+def entropy_of(token: Token) -> float | None:
+    """Return the entropy of the law a token was drawn from, nats; None where its likeliest tokens are not all of it."""
+    log_probs = [log_prob for _, _, log_prob in token.top]
+    masses = [math.exp(log_prob) for log_prob in log_probs]
+    if 1 - sum(masses) > MISSING_MASS:
+        return None
+    return -sum(mass * log_prob for mass, log_prob in zip(masses, log_probs, strict=True))
+
+
+def log_probs_of(forced: Completion) -> tuple[float | None, float | None]:
+    """Return mean and least log-probability of a forced answer's tokens; None where not all are known."""
+    known = [token.log_prob for token in forced.tokens if token.log_prob is not None]
+    if not known or len(known) != len(forced.tokens):
+        return None, None
+    return sum(known) / len(known), min(known)
