@@ -89,7 +89,7 @@ class Passing:
             timeout=httpx.Timeout(seconds, read=max(seconds, self.answer_seconds)),
         )  # fmt: skip
         try:
-            return await self.upstream.client.send(sent, stream=True)
+            return await self.upstream.send(sent, stream=True)
         except httpx.HTTPError as error:
             raise UpstreamError(f"{path}: {type(error).__name__}: {error}") from error
 

@@ -161,11 +161,11 @@ def settings_of(body: Mapping[str, Any]) -> dict[str, Any]:
 
 def _beyond(body: Mapping[str, Any]) -> str:
     """What of a request a policed thought cannot keep to; empty for nothing."""
-    for name, value in body.items():
-        if name in UNPOLICED and not any(value == nothing for nothing in UNPOLICED[name]):
+    for name, nothing in UNPOLICED.items():
+        if name in body and not any(body[name] == value for value in nothing):
             return name
-        if name not in UNPOLICED and name not in SETTINGS and name not in FORM:
-            return OTHER
+    if body.keys() - UNPOLICED.keys() - SETTINGS - FORM:
+        return OTHER
     messages = body.get("messages")
     for message in messages if isinstance(messages, list) else ():
         content = message.get("content") if isinstance(message, dict) else None

@@ -13,6 +13,8 @@ from typing import Any, NamedTuple, Self
 
 import httpx
 
+KEEP_SECONDS = 2.0  # an unused connection: less than servers do, which commonly close it after five
+
 
 class UpstreamError(RuntimeError):
     """The server refused, broke off, or sent what cannot be read.
@@ -113,7 +115,7 @@ class Upstream:
         """Open no connection yet."""
         self.base_url = self.base_url.rstrip("/").removesuffix("/v1")
         headers = {**self.headers, **({"Authorization": f"Bearer {self.api_key}"} if self.api_key else {})}
-        limits = httpx.Limits(max_connections=None, max_keepalive_connections=256)
+        limits = httpx.Limits(max_connections=None, max_keepalive_connections=256, keepalive_expiry=KEEP_SECONDS)
         self.client = httpx.AsyncClient(
             base_url=self.base_url, headers=headers, limits=limits, timeout=httpx.Timeout(self.timeout_seconds)
         )
@@ -152,9 +154,20 @@ class Upstream:
         """
         return await self._document("POST", path, body)
 
+    async def send(self, request: httpx.Request, *, stream: bool = False) -> httpx.Response:
+        """Send a request, once more if the connection was closed before an answer began: it had been kept too long.
+
+        Raises:
+            httpx.HTTPError: of the second try, or of whatever else goes wrong.
+        """
+        try:
+            return await self.client.send(request, stream=stream)
+        except (httpx.RemoteProtocolError, httpx.ReadError, httpx.WriteError):
+            return await self.client.send(request, stream=stream)
+
     async def _document(self, method: str, path: str, body: Mapping[str, Any] | None) -> Any:
         try:
-            response = await self.client.request(method, path, json=body)
+            response = await self.send(self.client.build_request(method, path, json=body))
         except httpx.HTTPError as error:
             raise UpstreamError(f"{self.base_url}{path}: {type(error).__name__}: {error}") from error
         if response.status_code >= 400:
@@ -215,7 +228,8 @@ class Upstream:
         """
         sent = {**body, "stream": True, "stream_options": {"include_usage": True}}
         try:
-            async with self.client.stream("POST", path, json=sent) as response:
+            response = await self.send(self.client.build_request("POST", path, json=sent), stream=True)
+            async with aclosing(response):
                 if response.status_code >= 400:
                     raise _refused(path, response.status_code, (await response.aread()).decode(errors="replace"))
                 async for line in response.aiter_lines():

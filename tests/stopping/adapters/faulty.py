@@ -1,0 +1,144 @@
+"""A server that fails on purpose: it stands before a real one, whose answers it breaks, delays or spoils."""
+
+import asyncio
+import json
+import threading
+from collections.abc import AsyncGenerator, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import httpx
+import uvicorn
+from starlette.applications import Starlette
+from starlette.requests import Request
+from starlette.responses import JSONResponse, Response
+from starlette.routing import Route
+
+from stopping.adapters.proxy.streams import Streamed
+
+GARBAGE = (
+    "{not json",
+    "17",
+    '{"choices":[{"text":"x","logprobs":{"content":[{}]}}]}',
+    '{"choices":3}',
+    '{"error":{"code":500}}',
+)
+
+
+@dataclass
+class Fault:
+    """What goes wrong with some completions.
+
+    Attributes:
+        kind: `kill` (the connection), `end` (without saying why), `slow`, `drop` (log-probabilities and ids), a status as
+            a number, or what is sent instead of a chunk.
+        after: chunks that come before it.
+        which: numbers of the completions that it happens to, from 0; None for all.
+    """
+
+    kind: str
+    after: int = 0
+    which: tuple[int, ...] | None = None
+
+
+class Faulty:
+    """Its state, which a test sets.
+
+    Attributes:
+        url: where it listens.
+        fault: None for none.
+        seen: completions asked for since it was set.
+    """
+
+    def __init__(self, url: str) -> None:
+        self.url, self._to, self.fault, self.seen = "", url, None, 0
+
+    def set(self, *fault: Any, **named: Any) -> None:
+        self.fault, self.seen = Fault(*fault, **named) if fault else None, 0
+
+    async def handle(self, request: Request) -> Response:
+        body, fault = await request.body(), None
+        if request.url.path.endswith("/completions"):
+            number, self.seen = self.seen, self.seen + 1
+            fault = self.fault
+            if fault is not None and fault.which is not None and number not in fault.which:
+                fault = None
+        if fault is not None and fault.kind.isdigit():
+            return JSONResponse(
+                {"error": {"message": "on purpose", "type": "fault", "code": int(fault.kind)}}, int(fault.kind)
+            )
+        sent = self._client.build_request(request.method, request.url.path, content=body)
+        response = await self._client.send(sent, stream=True)
+
+        async def close(_: bool) -> None:
+            await response.aclose()
+
+        return Streamed(
+            self._spoilt(response, fault),
+            close,
+            response.status_code,
+            {"content-type": response.headers["content-type"]},
+        )
+
+    async def _spoilt(self, response: httpx.Response, fault: Fault | None) -> AsyncGenerator[bytes, None]:
+        if fault is None:
+            async for part in response.aiter_raw():
+                yield part
+            return
+        came = 0
+        async for line in response.aiter_lines():
+            is_chunk = line.startswith("data:")
+            if is_chunk and came >= fault.after:
+                if fault.kind == "kill":
+                    raise ConnectionAbortedError("on purpose")
+                if fault.kind == "end":
+                    return
+                if fault.kind == "slow":
+                    await asyncio.sleep(60)
+                elif fault.kind == "drop":
+                    line = without_log_probs(line)
+                elif came == fault.after:
+                    line = f"data: {fault.kind}"
+            came += is_chunk
+            yield line.encode() + b"\n"
+
+    @contextmanager
+    def running(self) -> Iterator["Faulty"]:
+        server = None
+        is_up = threading.Event()
+
+        async def main() -> None:
+            nonlocal server
+            async with httpx.AsyncClient(base_url=self._to, timeout=60) as self._client:
+                app = Starlette(routes=[Route("/{path:path}", self.handle, methods=["GET", "POST"])])
+                server = uvicorn.Server(
+                    uvicorn.Config(app, port=0, log_config=None, access_log=False, timeout_graceful_shutdown=1)
+                )
+                task = asyncio.create_task(server.serve())
+                while not server.started:
+                    await asyncio.sleep(0.01)
+                self.url = f"http://127.0.0.1:{server.servers[0].sockets[0].getsockname()[1]}"
+                is_up.set()
+                await task
+
+        thread = threading.Thread(target=lambda: asyncio.run(main()), daemon=True)
+        thread.start()
+        assert is_up.wait(20)
+        try:
+            yield self
+        finally:
+            server.should_exit = True
+            thread.join(20)
+
+
+def without_log_probs(line: str) -> str:
+    """A chunk as a server sends it that has forgotten what it was asked for."""
+    data = line[5:].strip()
+    if data == "[DONE]":
+        return line
+    document = json.loads(data)
+    for choice in document.get("choices") or ():
+        choice.pop("logprobs", None)
+        choice.pop("token_ids", None)
+    return "data: " + json.dumps(document)

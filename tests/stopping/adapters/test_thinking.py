@@ -1,0 +1,322 @@
+"""One thought on the real server of llama.cpp, stopped by a policy."""
+
+import asyncio
+import functools
+import itertools
+
+import numpy as np
+import pytest
+
+from stopping.adapters.server.client import Token
+from stopping.adapters.server.thinking import ANSWER, CLOSE, OPEN, THOUGHT, ThoughtRun
+from stopping.policies import AnswerAgreement, CloseTokenThreshold, Kind, TokenBudget, bind
+from tests.helpers import name_of
+from tests.stopping.adapters.live import (
+    CAP_TOKENS,
+    EVERY_TOKENS,
+    NEVER,
+    POLICIES,
+    counter,
+    prompt_of,
+    questions,
+    thinker_of,
+    wait_until_idle,
+    with_thinker,
+)
+from tests.stopping.adapters.llama import WHOLE_LAW
+
+QUESTIONS = questions(6)
+DRAWN = {"temperature": 1.0, **WHOLE_LAW}
+GREEDY = {"temperature": 0.0}
+
+
+async def runs_of(thinker, texts=QUESTIONS, settings=DRAWN):
+    """A run of each problem, all at once, each with a seed of its own."""
+
+    async def one(index, text):
+        return await thinker.run(await prompt_of(thinker, text), {**settings, "seed": index})
+
+    return await asyncio.gather(*(one(*each) for each in enumerate(texts)))
+
+
+async def parts_of(thinker, text, settings=GREEDY):
+    run = ThoughtRun()
+    parts = [part async for part in thinker.stream(await prompt_of(thinker, text), settings, run)]
+    return parts, run
+
+
+def num_forced(run):
+    """Answers that were forced: one for each probe, and for each stop that did not follow one."""
+    kinds = [decision.kind for decision in run.decisions]
+    after_probe = [now == Kind.STOP and before == Kind.PROBE for before, now in itertools.pairwise([None, *kinds])]
+    return kinds.count(Kind.PROBE) + kinds.count(Kind.STOP) - sum(after_probe)
+
+
+@pytest.fixture(scope="module")
+def counted(llama_server):
+    """By policy: runs, and what the server says that it generated and read for them."""
+
+    async def ask(thinker):
+        names = ("tokens_predicted_total", "prompt_tokens_total")
+        await wait_until_idle(thinker.upstream)
+        before = [counter(llama_server, name) for name in names]
+        runs = await runs_of(thinker)
+        await wait_until_idle(thinker.upstream)
+        return runs, *(counter(llama_server, name) - count for name, count in zip(names, before, strict=True))
+
+    @functools.cache
+    def of(place):
+        return with_thinker(llama_server, (None, NEVER, *POLICIES)[place], ask)
+
+    return of
+
+
+@pytest.mark.parametrize("policy", [None, NEVER, *POLICIES], ids=name_of)
+def test_it_adds_up_against_the_servers_own_counters(counted, policy):
+    runs, predicted, read = counted((None, NEVER, *POLICIES).index(policy))
+    assert not any(run.failure or run.num_resumed for run in runs)
+    # a tag that forces an answer is read and not generated, and counts as its cost all the same
+    assert sum(run.total_tokens - num_forced(run) for run in runs) == predicted
+    assert sum(run.prompt_tokens for run in runs) == read
+    peeks = policy is not None and "log_close_prob" in policy.signals
+    for run in runs:
+        assert len(run.ids) <= CAP_TOKENS and run.reason in ("stop", "length")
+        assert run.discarded_tokens == (1 if peeks and run.stopped else 0)
+        assert (run.probe_tokens > 0) == (num_forced(run) > run.stopped)
+        if run.stopped:
+            assert run.would_stop_at == run.thought_tokens and run.thought_tokens % EVERY_TOKENS == 0
+            assert run.answer and run.ids[run.thought_tokens] == 4  # the closing tag
+        for decision in run.decisions:
+            assert decision.observation.elapsed_tokens % EVERY_TOKENS == 0
+    if policy in POLICIES:
+        assert any(run.stopped for run in runs)
+    if policy is NEVER:
+        for run in runs:
+            num_points = (run.thought_tokens - (run.thought_tokens == CAP_TOKENS)) // EVERY_TOKENS
+            assert len(run.decisions) == num_points
+
+
+@pytest.mark.parametrize("policy", POLICIES, ids=name_of)
+def test_decisions_are_those_of_jax(counted, policy):
+    """On the observations noted; but where the margin is a rounding error."""
+    runs, *_ = counted(POLICIES.index(policy) + 2)
+    bound, compared, ties = bind(policy, "jax"), 0, 0
+    for run in runs:
+        state = bound.init(())
+        for decision in run.decisions:
+            seen = type(decision.observation)(*(np.asarray(value) for value in decision.observation))
+            seen = seen._replace(**{
+                name: np.float32(value) for name, value in seen._asdict().items() if value.dtype == np.float64
+            })  # fmt: skip
+            margin = float(policy.score(np, state, seen)) if hasattr(policy, "score") else np.inf
+            state, action = bound.step(state, seen)
+            if abs(margin) <= 1e-5:
+                ties += 1
+                continue
+            assert (int(action.kind), int(action.amount)) == (decision.kind, decision.amount)
+            compared += 1
+    assert compared >= len(runs) and ties <= 0.01 * compared
+
+
+@pytest.mark.parametrize("policy", POLICIES, ids=name_of)
+def test_a_replay_decides_as_the_live_run_did(llama_server, policy):
+    """On the tokens of a trace that was not stopped, and of which the live policy saw the beginning alone."""
+
+    async def ask(thinker):
+        async def one(text):
+            prompt = await prompt_of(thinker, text)
+            live, whole = await thinker.run(prompt, GREEDY), ThoughtRun()
+            async with thinker_of(llama_server, None) as untouched:
+                untouched.num_top = thinker.num_top
+                tokens = [token async for _, token in untouched.stream(prompt, GREEDY, whole)]
+            return live, whole, await thinker.replay(prompt, tokens, whole.reason)
+
+        return await asyncio.gather(*map(one, QUESTIONS))
+
+    for live, whole, again in with_thinker(llama_server, policy, ask):
+        assert not again.stopped and again.ids == whole.ids and again.answer == whole.answer
+        assert again.would_stop_at == live.would_stop_at
+        assert [each.kind for each in again.decisions] == [each.kind for each in live.decisions]
+        for one, other in zip(again.decisions, live.decisions, strict=True):
+            assert np.allclose(
+                one.observation, other.observation, rtol=2e-3, atol=2e-3
+            )  # f16, and batches of another size
+        assert (again.probe_tokens > 0) == (again.would_stop_at is not None or live.probe_tokens > 0)
+
+
+def test_the_shadow_changes_nothing(llama_server):
+    def ask(thinker):
+        return runs_of(thinker, QUESTIONS[:4], GREEDY)
+
+    plain, live = (with_thinker(llama_server, policy, ask) for policy in (None, TokenBudget(64)))
+    for one, other, stopped in zip(
+        plain, with_thinker(llama_server, TokenBudget(64), ask, shadow=True), live, strict=True
+    ):
+        assert (one.text, one.ids, one.reason) == (other.text, other.ids, other.reason)
+        assert other.would_stop_at == stopped.would_stop_at and not other.stopped
+
+
+def test_a_cap(llama_server):
+    async def ask(thinker):
+        return await runs_of(thinker.capped(50), QUESTIONS[:4])
+
+    for policy in (None, NEVER, TokenBudget(32)):
+        for run in with_thinker(llama_server, policy, ask):
+            assert len(run.ids) <= 50 and (run.reason == "length") == (len(run.ids) == 50)
+            if policy == TokenBudget(32):  # what has no room to end puts the stop off, and the cap holds
+                assert run.stopped or run.decisions[0].put_off
+
+
+@pytest.mark.parametrize("policy", [None, TokenBudget(2)], ids=name_of)
+@pytest.mark.parametrize(
+    "text", ["<bos>2 3 4>24<think></think>", "<bos>2 3 4>24<think>4*3=12</think>4*", "<bos>2 3 4>24 "]
+)
+def test_a_thought_that_never_opens_is_all_answer(llama_server, text, policy):
+    def ask(thinker):
+        return parts_of(thinker.capped(60), text)
+
+    parts, run = with_thinker(llama_server, policy, ask, every_tokens=2)
+    assert not any(part == THOUGHT for part, _ in parts) and not run.decisions and not run.stopped
+    assert run.thought_tokens == 0 and not run.thought and run.answer and run.reason
+
+
+def test_a_thought_that_the_model_opens(llama_server):
+    """With a tag that it writes: `yes` opens what `wait` closes."""
+
+    def ask(thinker):
+        return parts_of(thinker.capped(60), "<bos>2 3 4>24<think>4*3=12,12*2=24")
+
+    marks = {"open": " yes", "close": "wait"}
+    (parts, _), (_, stopped) = (
+        with_thinker(llama_server, policy, ask, every_tokens=2, answer_of=str, **marks)
+        for policy in (None, TokenBudget(2))
+    )
+    kinds = [part for part, _ in itertools.groupby(part for part, _ in parts)]
+    assert kinds[0] == OPEN and set(kinds) <= {OPEN, THOUGHT, CLOSE, ANSWER}
+    assert stopped.stopped or stopped.answer
+
+
+@pytest.mark.parametrize("policy", [None, NEVER, TokenBudget(16), AnswerAgreement(1, 16)], ids=name_of)
+@pytest.mark.parametrize("every_tokens", [1, 16])
+def test_a_closing_tag_of_several_tokens(llama_server, policy, every_tokens):
+    """A failed try, ` no` and a new line, is taken for the end of the thought: decision points fall amid it, too."""
+
+    async def ask(thinker):
+        assert len(thinker.markup.close_ids) == 2 and not thinker.peeks
+        return await plain(thinker)
+
+    def plain(thinker):
+        return asyncio.gather(*(parts_of(thinker, text) for text in QUESTIONS[:4]))
+
+    settings = {"close": " no\n", "answer_prefix": "</think>", "cap_tokens": 120}
+    found = with_thinker(llama_server, policy, ask, every_tokens=every_tokens, **settings)
+    for (parts, run), (_, whole) in zip(found, with_thinker(llama_server, None, plain, **settings), strict=True):
+        assert "".join(token.text for _, token in parts) == run.text
+        assert "".join(token.text for part, token in parts if part == THOUGHT) == run.thought
+        assert " no\n" not in run.thought and not run.failure
+        if policy in (None, NEVER):
+            assert run.text == whole.text and run.thought == whole.thought
+        if not run.stopped:
+            assert run.text.startswith(run.thought + " no\n") or run.reason == "length"
+            natural = sum(part == CLOSE for part, _ in parts)
+            assert natural in (0, 2)
+    if policy == TokenBudget(16):
+        stopped = [run for _, run in found if run.stopped]
+        assert stopped and all(run.answer.startswith("</think>") for run in stopped)
+        assert all(run.text == f"{run.thought} no\n{run.answer}" for run in stopped)
+
+
+def test_an_empty_answer_puts_the_stop_off(llama_server):
+    """Every answer is none: the thought goes on as if nobody had asked, and pays."""
+
+    async def ask(thinker):
+        return await thinker.run(await prompt_of(thinker, QUESTIONS[0]), GREEDY)
+
+    plain = with_thinker(llama_server, None, ask)
+    run = with_thinker(llama_server, TokenBudget(64), ask, answer_of=lambda text: None)
+    assert run.text == plain.text and not run.stopped and run.would_stop_at is None
+    asked = [decision for decision in run.decisions if decision.kind == Kind.STOP]
+    assert asked and all(decision.put_off for decision in asked)
+    assert run.probe_tokens >= 2 * len(asked)
+    # one that does not end in time is none, either
+    short = with_thinker(llama_server, TokenBudget(64), ask, answer_tokens=2, answer_of=str)
+    assert short.text == plain.text and not short.stopped and short.probe_tokens == 3 * num_forced(short)
+
+
+def test_a_missing_signal_is_the_policys_failure_alone(llama_server):
+    """The closing tag is not among the likeliest tokens that were asked for: nothing is known of it."""
+
+    async def ask(thinker):
+        thinker.num_top = 1
+        return await thinker.run(await prompt_of(thinker, QUESTIONS[0]), GREEDY)
+
+    run = with_thinker(llama_server, CloseTokenThreshold(-1.0, -12.0, 128), ask)
+    plain = with_thinker(llama_server, None, ask)
+    assert run.failure.startswith("MissingSignal: log_close_prob") and len(run.decisions) == 0
+    assert run.text == plain.text and not run.stopped
+
+
+def test_a_policy_that_raises_is_the_policys_failure_alone(llama_server):
+    async def ask(thinker):
+        return await thinker.run(await prompt_of(thinker, QUESTIONS[0]), GREEDY)
+
+    def raising(text):
+        raise ZeroDivisionError("of the user's own")
+
+    run = with_thinker(llama_server, AnswerAgreement(2, 32), ask, answer_of=raising)
+    assert run.failure == "ZeroDivisionError: of the user's own"
+    assert run.text == with_thinker(llama_server, None, ask).text
+
+
+def test_a_seed_moves_on_with_the_tokens(llama_server):
+    """The same seed gives the same trace, and seeds below 0 ask for none, in every piece."""
+
+    async def ask(thinker):
+        prompt = await prompt_of(thinker, QUESTIONS[0])
+        return [(await thinker.run(prompt, {**DRAWN, "seed": seed})).ids for seed in (7, 7, 8, -1, -1, -1)]
+
+    same, again, other, *any_seed = with_thinker(llama_server, NEVER, ask)
+    assert same == again != other
+    assert len({tuple(ids[:EVERY_TOKENS]) for ids in any_seed} | {tuple(ids) for ids in any_seed}) > 2
+
+
+def test_a_full_context_ends_it_as_one_long_request(llama_server):
+    """The context of a slot is 512 tokens: pieces end there exactly, short of it, and where the next prompt has no room."""
+
+    async def ask(thinker):
+        found = []
+        for more in range(30, 34):
+            prompt = [*await prompt_of(thinker, QUESTIONS[0]), *[5] * more]
+            found.append(await thinker.run(prompt, {**GREEDY, "ignore_eos": True}))
+        return found
+
+    for pieces, whole in zip(
+        with_thinker(llama_server, NEVER, ask, cap_tokens=4096),
+        with_thinker(llama_server, None, ask, cap_tokens=4096),
+        strict=True,
+    ):
+        assert pieces.ids == whole.ids and pieces.reason == whole.reason == "length"
+
+
+def test_tokens_without_ids_are_read_from_their_text(llama_server):
+    """The server stops to send ids amid a thought: the tag is still found, and the next piece goes on from all there is."""
+
+    async def ask(thinker):
+        stream = thinker.upstream.stream
+
+        async def without_ids(prompt, most, **settings):
+            came = 0
+            async for piece in stream(prompt, most, **settings):
+                came += 1
+                lost = isinstance(piece, Token) and came > 10
+                yield piece._replace(id=None, log_prob=None, top=()) if lost else piece
+
+        if thinker.policy is not None:
+            thinker.upstream.stream = without_ids
+        return [await thinker.run(await prompt_of(thinker, text), GREEDY) for text in QUESTIONS[:3]]
+
+    plain = with_thinker(llama_server, None, ask)
+    for policy in (NEVER, CloseTokenThreshold(0.5, -1e4, 64)):
+        for run, whole in zip(with_thinker(llama_server, policy, ask), plain, strict=True):
+            assert (run.text, run.thought, run.answer) == (whole.text, whole.thought, whole.answer)
+            assert bool(run.failure) == (policy is not NEVER)
