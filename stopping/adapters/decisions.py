@@ -1,0 +1,85 @@
+"""A policy asked about many rows, each at its own decision points, and what it was asked and said."""
+
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from stopping.adapters.observations import row_of
+from stopping.artifacts import Artifact, load
+from stopping.policies import Kind, bind
+
+
+class Decision(NamedTuple):
+    """One time that a policy was asked about a row.
+
+    Attributes:
+        observation: what it saw, as plain numbers.
+        kind: what it asked for.
+        amount: its amount.
+        put_off: it asked to stop, and was not let: no answer would have come.
+    """
+
+    observation: Any
+    kind: Kind
+    amount: int
+    put_off: bool = False
+
+
+class PolicyRows:
+    """A policy with a state for each row.
+
+    Args:
+        policy: what is asked.
+        num_rows: rows; those that are not asked keep their state.
+
+    Attributes:
+        decisions: of each row, in order.
+    """
+
+    def __init__(self, policy: Any, num_rows: int) -> None:
+        self.decisions: list[list[Decision]] = [[] for _ in range(num_rows)]
+        self._policy, self._bound = policy, bind(policy, "numpy")
+        self._state = self._bound.init((num_rows,))
+
+    def ask(self, observation: Any, rows: Any) -> tuple[np.ndarray, np.ndarray]:
+        """Return the kind and amount of the action for each of these rows; an undeclared kind buys nothing.
+
+        Args:
+            observation: of those rows, `[rows]`.
+            rows: their indices.
+        """
+        rows = np.asarray(rows)
+        state, action = self._bound.step(tuple_of(self._state, rows), observation)
+        for whole, part in zip(self._state, state, strict=True):
+            whole[rows] = part
+        kinds = np.array(np.broadcast_to(action.kind, rows.shape))
+        kinds[~np.isin(kinds, self._policy.kinds)] = Kind.CONTINUE
+        amounts = np.broadcast_to(action.amount, rows.shape)
+        for place, row in enumerate(rows.tolist()):
+            asked = Decision(row_of(observation, place), Kind(int(kinds[place])), int(amounts[place]))
+            self.decisions[row].append(asked)
+        return kinds, amounts
+
+    def put_off(self, row: int) -> None:
+        """Note that the row's last decision, a stop, did not take effect."""
+        self.decisions[row][-1] = self.decisions[row][-1]._replace(put_off=True)
+
+
+def tuple_of(values: Any, rows: Any) -> Any:
+    """Return the same (named) tuple of arrays, of these rows alone."""
+    chosen = [value[rows] for value in values]
+    return type(values)(*chosen) if hasattr(values, "_fields") else tuple(chosen)
+
+
+def loaded(policy: Any, every_tokens: int | None = None) -> tuple[Any, int | None]:
+    """Return a policy, and how often it is asked, from itself, its artifact or its directory.
+
+    Args:
+        policy: a policy, what `stopping.artifacts.load` returned, or a directory's path.
+        every_tokens: between decision points; None for what the artifact says.
+    """
+    artifact = load(policy) if isinstance(policy, str | Path) else policy
+    if not isinstance(artifact, Artifact):
+        return artifact, every_tokens
+    return artifact.policy, every_tokens or artifact.document.decision_points.interval_tokens
