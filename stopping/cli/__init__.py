@@ -14,6 +14,7 @@ from stopping.cli.compare import compare
 from stopping.cli.convert import convert
 from stopping.cli.demo import demo
 from stopping.cli.exits import BUG, guarded
+from stopping.cli.export import export
 from stopping.cli.fit import fit
 from stopping.cli.inspect import inspect
 from stopping.cli.options import flat
@@ -33,7 +34,7 @@ app = typer.Typer(
     add_completion=False,
     pretty_exceptions_enable=False,
 )
-for command in (demo, inspect, convert, compare, tune, report, fit, simulate, replay, plan, promise, study):
+for command in (demo, inspect, convert, compare, tune, report, export, fit, simulate, replay, plan, promise, study):
     app.command()(flat(guarded(command)))
 app.add_typer(reasoner)
 
