@@ -11,6 +11,7 @@ MAY_IMPORT = {
     "policies": set(),
     "traces": set(),
     "artifacts": {"policies"},
+    "adapters": {"artifacts", "policies", "traces"},
     "models": {"policies"},
     "makespan": {"models"},
     "problems": {"models", "policies", "traces"},

@@ -1,0 +1,1 @@
+"""A policy on a running model: streams of OpenAI-compatible servers, engines in process, a proxy before them."""
