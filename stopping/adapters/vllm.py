@@ -189,7 +189,7 @@ class Thoughts:
             thought = self.by_key[key]
             for place, token_id in enumerate(ids):
                 thought.take(token_id, *told.get((key, place), (np.nan, np.nan)))
-        live = [key for key in rows if not self.by_key[key].is_over]
+        live = [key for key in rows if rows[key] and not self.by_key[key].is_over]
         self._laws = self._laws_of(logits, {key: rows[key] for key in live})
         due = [key for key in live if self.by_key[key].is_due]
         if due:

@@ -233,7 +233,7 @@ def settings(
         return Sglang(budget)
     raise ValueError(
         "transformers: has no thinking budget (max_new_tokens cuts the answer off); nothing is lost by running the policy "
-        "itself, with stopping.adapters"
+        "itself, with stopping.adapters.huggingface"
     )
 
 
