@@ -148,10 +148,10 @@ def start(tmp_path_factory):
     """What starts llama.cpp's server on the shipped reasoner, and gives what asks it; servers stop when the test ends."""
     pytest.importorskip("gguf")
     xllamacpp = pytest.importorskip("xllamacpp")
-    from stopping.reasoner import load_model, save_gguf
+    from stopping.reasoner import save_gguf
 
     path = tmp_path_factory.mktemp("gguf") / "model.gguf"
-    save_gguf(load_model("target"), path)
+    save_gguf("target", path)
     servers, addresses = [], []
 
     def started(num_slots=1, budget=None, message=None):

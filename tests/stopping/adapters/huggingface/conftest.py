@@ -3,8 +3,8 @@
 import pytest
 
 from stopping.reasoner import Plan
+from stopping.reasoner.names import SHIPPED
 from stopping.reasoner.recording import draw_distinct
-from stopping.reasoner.weights import SHIPPED
 from tests.helpers import needs
 
 
