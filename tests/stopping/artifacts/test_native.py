@@ -1,6 +1,5 @@
 """Native settings: what they say, that a budget is where the policy stops, and that llama.cpp's own server heeds it."""
 
-import gc
 import json
 import shlex
 import socket
@@ -143,32 +142,46 @@ PROBLEMS = ("2 3 4>24", "5 7 9>38", "3 5 8>19", "2 6 9>21")
 TOKENS = 40  # most thoughts of the shipped model are longer, and some shorter
 
 
+SERVE = """
+import os, sys, xllamacpp
+path, port, num_slots, budget = sys.argv[1], *map(int, sys.argv[2:])
+params = xllamacpp.CommonParams()
+params.model.path, params.port, params.n_parallel, params.n_ctx = path, port, num_slots, 1024 * num_slots
+params.cpuparams.n_threads = params.cpuparams_batch.n_threads = 1
+params.warmup, params.use_jinja = False, True
+params.sampling.reasoning_budget_tokens = budget  # what --reasoning-budget sets; -1: none
+server = xllamacpp.Server(params)
+print(server.listening_address, flush=True)
+os.dup2(os.open(os.devnull, os.O_WRONLY), 1)  # nobody reads what it logs
+sys.stdin.read()
+"""
+
+
 @pytest.fixture(scope="module")
 def start(tmp_path_factory):
-    """What starts llama.cpp's server on the shipped reasoner, and gives what asks it; servers stop when the test ends."""
+    """What starts llama.cpp's server on the shipped reasoner and gives what asks it; servers are killed when the tests end.
+
+    Each in a process of its own: freed in this one, a server may wait for its threads for ever.
+    """
     pytest.importorskip("gguf")
-    xllamacpp = pytest.importorskip("xllamacpp")
+    pytest.importorskip("xllamacpp")
     from stopping.reasoner import save_gguf
 
     path = tmp_path_factory.mktemp("gguf") / "model.gguf"
     save_gguf("target", path)
-    servers, addresses = [], []
+    servers = []
 
-    def started(num_slots=1, budget=None, message=None):
-        params = xllamacpp.CommonParams()
-        params.model.path = str(path)
+    def started(num_slots=1, budget=-1):
         with socket.socket() as free:
             free.bind(("127.0.0.1", 0))
-            params.port = free.getsockname()[1]
-        params.n_ctx, params.n_parallel = 1024 * num_slots, num_slots
-        params.cpuparams.n_threads = params.cpuparams_batch.n_threads = 1
-        params.warmup, params.use_jinja = False, True
-        if budget is not None:  # what `--reasoning-budget` and its message set
-            params.sampling.reasoning_budget_tokens = budget
-            params.sampling.reasoning_budget_message = message or ""
-        servers.append(xllamacpp.Server(params))
-        address = servers[-1].listening_address
-        addresses.append(address)
+            port = free.getsockname()[1]
+        command = [sys.executable, "-c", SERVE, *map(str, (path, port, num_slots, budget))]
+        pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "stderr": subprocess.DEVNULL}
+        servers.append(subprocess.Popen(command, text=True, **pipes))
+        address = f"http://127.0.0.1:{port}"
+        for line in servers[-1].stdout:  # the server logs there too
+            if line.strip() == address:
+                break
 
         def ask(problem, seed, **fields):
             body = {"messages": [{"role": "user", "content": problem}], "seed": seed, "temperature": 1.0}
@@ -183,11 +196,9 @@ def start(tmp_path_factory):
         return ask
 
     yield started
-    servers.clear()
-    gc.collect()
-    for address in addresses:
-        with pytest.raises(urllib.error.URLError):
-            urllib.request.urlopen(address, timeout=5)
+    for server in servers:
+        server.kill()
+        server.communicate()
 
 
 def num_tokens(message):
