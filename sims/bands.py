@@ -16,7 +16,8 @@ class Band:
     Attributes:
         mean, standard_error, low, high: `[points]`.
         confidence: that the truth lies inside everywhere.
-        critical: how many standard errors wide, either side: 1.96 for one point at 95 %, more for many.
+        critical: how many standard errors wide, either side: 1.96 for one point at 95 %, more for many; of a distribution, those
+            of its median.
     """
 
     mean: np.ndarray
@@ -40,6 +41,28 @@ class Band:
         """Intervals of one width in standard errors."""
         half = critical * standard_error
         return cls(mean, standard_error, mean - half, mean + half, confidence, critical)
+
+    @classmethod
+    def distribution(cls, values: np.ndarray, points: np.ndarray, confidence: float = 0.95) -> Self:
+        """The share of independent values `[units]` at or below each point; exact in finite samples, whatever the law.
+
+        All shares are as uncertain as that of one half: the interval's half-width is sqrt(log(2 / (1 - confidence)) / (2 units)).
+
+        Reference: Massart, "The tight constant in the Dvoretzky-Kiefer-Wolfowitz inequality", Annals of Probability (1990).
+
+        Raises:
+            ValueError: without values, or if the confidence is not between 0 and 1.
+        """
+        if not 0 < confidence < 1:
+            raise ValueError(f"confidence: expected a number between 0 and 1, got {confidence!r}")
+        values, points = np.sort(np.asarray(values).reshape(-1)), np.asarray(points).reshape(-1)
+        if not len(values):
+            raise ValueError("values: expected at least one, got none")
+        share = np.searchsorted(values, points, side="right") / len(values)
+        half = np.sqrt(np.log(2 / (1 - confidence)) / (2 * len(values)))
+        error = np.sqrt(share * (1 - share) / len(values))
+        low, high = np.maximum(share - half, 0), np.minimum(share + half, 1)
+        return cls(share, error, low, high, confidence, float(2 * half * np.sqrt(len(values))))
 
 
 def critical_value(values: np.ndarray, confidence: float) -> float:

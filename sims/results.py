@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from sims.bands import Band
 from sims.estimates import Estimate
 from sims.moments import Moments
 
@@ -79,6 +80,10 @@ class Result:
     def tail_mean(self, name: str, prob: float) -> Estimate:
         """The mean of a component in the worst 1 - `prob` of the units that are kept (CVaR); see `Estimate.tail_mean`."""
         return Estimate.tail_mean(self.values[name], prob)
+
+    def distribution(self, name: str, points: np.ndarray, confidence: float = 0.95) -> Band:
+        """The share of the units kept that are at or below each point, with intervals that hold all at once; see `Band`."""
+        return Band.distribution(self.values[name], points, confidence)
 
     @property
     def num_unsupported(self) -> float:

@@ -118,8 +118,11 @@ def main(arguments: list[str] | None = None) -> None:
     parameters.endpoint_slots, parameters.endpoint_metrics = True, True
     server = xllamacpp.Server(parameters)
     print(json.dumps({"url": server.listening_address}), flush=True)
+    nowhere = os.open(os.devnull, os.O_WRONLY)
+    for stream in (1, 2):  # it logs every request, and nobody reads that
+        os.dup2(nowhere, stream)
     sys.stdin.read()
-    del server
+    os._exit(0)  # freeing a server may block for ever
 
 
 def _free_port() -> int:

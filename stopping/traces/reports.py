@@ -185,7 +185,8 @@ def _notes(log: TraceLog, counts: dict[str, Any]) -> list[str]:
         )
     if log.live is not None:
         missing = int((np.isnan(log.live.propensity) & log.present).sum())
-        notes.append(f"a policy ran: its stops censor by what it saw; propensity is missing for {missing} traces")
+        unknown = f"; propensity is missing for {missing} traces" if missing else ""
+        notes.append(f"a policy ran: its stops censor by what it saw{unknown}")
     return notes
 
 

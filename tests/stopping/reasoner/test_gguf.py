@@ -1,7 +1,6 @@
 """The GGUF file as llama.cpp's own server reads it, over HTTP."""
 
 import json
-import socket
 import urllib.error
 import urllib.request
 
@@ -9,6 +8,7 @@ import jax
 import numpy as np
 import pytest
 
+from stopping.adapters.llamacpp import LlamaServer
 from stopping.reasoner.gguf import save_gguf
 from stopping.reasoner.vocabulary import decode, encode
 from stopping.reasoner.weights import save_model
@@ -20,33 +20,23 @@ MODELS = {"tiny": untrained, "weak_draft": shipped}
 
 @pytest.fixture(scope="module", params=MODELS)
 def served(request, tmp_path_factory):
-    """A model, and what posts to its server; the server stops when its object goes."""
+    """A model, and what posts to its server; the server stops when the tests end."""
     pytest.importorskip("gguf")
-    xllamacpp = pytest.importorskip("xllamacpp")
+    pytest.importorskip("xllamacpp")
     model = MODELS[request.param]()
     folder = tmp_path_factory.mktemp("gguf")
     save_model(model, folder / "model", "")
     path = folder / "model.gguf"
     save_gguf(folder / "model", path)
-    params = xllamacpp.CommonParams()
-    params.model.path = str(path)
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        params.port = free.getsockname()[1]
-    params.n_ctx, params.n_parallel = 1024, 1
-    params.cpuparams.n_threads = params.cpuparams_batch.n_threads = 1
-    params.warmup, params.use_jinja = False, True
-    server = xllamacpp.Server(params)
-    base = server.listening_address
-    assert base == f"http://127.0.0.1:{params.port}"
+    with LlamaServer(path, num_slots=1, context_tokens=1024, num_threads=1) as server:
 
-    def post(path, **body):
-        request = urllib.request.Request(base + path, json.dumps(body).encode(), {"Content-Type": "application/json"})
-        with urllib.request.urlopen(request, timeout=30) as answer:
-            return json.load(answer)
+        def post(path, **body):
+            content, kind = json.dumps(body).encode(), {"Content-Type": "application/json"}
+            request = urllib.request.Request(server.url + path, content, kind)
+            with urllib.request.urlopen(request, timeout=30) as answer:
+                return json.load(answer)
 
-    yield model, post
-    del server
+        yield model, post
     with pytest.raises(urllib.error.URLError):
         post("/tokenize", content="1")
 
