@@ -22,6 +22,8 @@ from stopping.cli.upstream import MarkupOptions, ServerOptions, talking
 
 if TYPE_CHECKING:
     from stopping.adapters.proxy import Serving
+    from stopping.adapters.proxy.watch import Watch
+    from stopping.artifacts import Artifact
 
 SHIPPED = "shipped"
 CAP_TOKENS = 480  # of the shipped reasoner, as its log was recorded and its policy tuned
@@ -47,6 +49,17 @@ class ProxyOptions:
     every_tokens: Annotated[
         int | None, _proxy(metavar="N", min=1, help="Between decision points; by default as the policy says.")
     ] = None
+    drift_alpha: Annotated[
+        float,
+        _proxy(
+            min=0.0, max=0.5,
+            help="The chance of ever a false alarm that requests are no longer like the policy's log, as those tell that are "
+            "never policed; after an alarm the policy is not asked any more. 0 for not looking.",
+        ),
+    ] = 0.01  # fmt: skip
+    drift_state: Annotated[
+        Path | None, _proxy(metavar="DIR", help="What was seen of drift is kept here from one start to the next.")
+    ] = None
     accounts: Annotated[
         Path | None, _proxy(metavar="FILE", help="Add a line on each request: a log, .jsonl, that every command reads.")
     ] = None
@@ -56,6 +69,22 @@ class ProxyOptions:
     max_tokens: Annotated[int, _proxy(metavar="N", min=1, help="The cap of requests that name none.")] = 32768
     max_streams: Annotated[int, _proxy(metavar="N", min=1, help="Requests at once; more are refused.")] = 1024
     slots: Annotated[int, _proxy(metavar="N", min=1, help="Of the shipped reasoner's server: requests at once.")] = 4
+
+    def watch(self, artifact: "Artifact") -> "Watch | None":
+        """Return what looks for drift; None where the policy carries no reference sample, or nobody wants to look.
+
+        Raises:
+            ValueError: if the state is of another reference sample.
+        """
+        from stopping.adapters.proxy.watch import Watch
+
+        if not self.drift_alpha or artifact.document.traffic is None:
+            return None
+        path = None
+        if self.drift_state is not None:
+            self.drift_state.mkdir(parents=True, exist_ok=True)
+            path = self.drift_state / f"{artifact.digest[:12]}.json"
+        return Watch(artifact, self.drift_alpha, path)
 
 
 def serve(
@@ -183,7 +212,8 @@ async def _serving(
         if directories.setdefault(name, Path(given)).resolve() != Path(given).resolve():
             raise ValueError(f"--policy-for: expected directories of different names, got {name!r} twice")
     for name, folder in directories.items():
-        serving.add(name, load(folder), every_tokens=proxy.every_tokens)
+        artifact = load(folder)
+        serving.add(name, artifact, every_tokens=proxy.every_tokens, watch=proxy.watch(artifact))
     serving.models = models
     return serving
 

@@ -87,6 +87,7 @@ class _Proxy:
         self.serving, self.metrics, self.accounts = serving, Metrics(), accounts
         self.passing = Passing(serving.upstream, self.metrics, serving.answer_seconds, not serving.api_key)
         self.running = 0
+        self._show_drift()
         self.background: set[asyncio.Task[None]] = set()
 
     async def health(self, _: Request) -> Response:
@@ -228,6 +229,15 @@ class _Proxy:
             log.warning("shadow: %s: %s", type(error).__name__, error)
             return
         self.count(served, run, account, seen.seconds)
+        if served.watch is not None:
+            served.watch.see(run, self.serving.markup.answer_of)
+            self._show_drift()
+
+    def _show_drift(self) -> None:
+        for name, served in self.serving.policies.items():
+            if served.watch is not None:
+                self.metrics.drift.labels(name).set(served.watch.p_value)
+                self.metrics.alarm.labels(name).set(served.watch.alarm)
 
     def _with_close(self, tokens: list[Token]) -> list[Token]:
         """Tokens with the closing tag between thought and answer, where a server that parts them leaves it out."""
@@ -273,6 +283,9 @@ class _Proxy:
         for task in self.background:
             task.cancel()
         self.accounts.close()
+        for served in self.serving.policies.values():
+            if served.watch is not None:
+                served.watch.save()
 
 
 def _error(status: int, kind: str, message: str) -> JSONResponse:

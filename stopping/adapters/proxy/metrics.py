@@ -34,6 +34,13 @@ class Metrics:
             "stopping_request_seconds", "From a request to the end of its answer.", ["treatment"], buckets=SECONDS,
             registry=self.registry,
         )  # fmt: skip
+        self.drift = Gauge(
+            "stopping_drift_p_value", "Of requests being like the policy's log; holds however often it is looked at.",
+            ["policy"], registry=self.registry,
+        )  # fmt: skip
+        self.alarm = Gauge(
+            "stopping_drift_alarm", "Whether the policy is not asked any more.", ["policy"], registry=self.registry
+        )
         self.running = Gauge("stopping_running", "Requests under way.", registry=self.registry)
         for kind in FAULTS:
             self.faults.labels(kind)  # shown from the start, at 0

@@ -5,6 +5,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from stopping.adapters.proxy.watch import Watch
 from stopping.adapters.server.capabilities import Capabilities
 from stopping.adapters.server.client import Upstream
 from stopping.adapters.server.markup import Markup
@@ -45,12 +46,14 @@ class Served:
         artifact: as loaded.
         every_tokens: between decision points.
         thinker: the policy on the server.
+        watch: whether requests are still like its log; None where nobody looks.
     """
 
     name: str
     artifact: Artifact
     every_tokens: int
     thinker: Thinker
+    watch: Watch | None = None
 
     def expected_saving(self, run: ThoughtRun) -> float | None:
         """Return how many tokens a stop saved, net, as the log has it that the policy was calibrated on.
@@ -117,8 +120,10 @@ class Serving:
         if not 0 <= self.holdout <= 1:
             raise ValueError(f"holdout: expected a share from 0 to 1, got {self.holdout}")
 
-    def add(self, name: str, artifact: Artifact, *, every_tokens: int | None = None) -> None:
-        """Serve a policy too.
+    def add(
+        self, name: str, artifact: Artifact, *, every_tokens: int | None = None, watch: Watch | None = None
+    ) -> None:
+        """Serve a policy too, until its watch raises an alarm.
 
         Raises:
             MissingSignal, Unsupported, ValueError: if the server cannot give what it needs; nothing has been served then.
@@ -131,7 +136,7 @@ class Serving:
             self.upstream, self.markup, policy, every_tokens=every, cap_tokens=self.cap_tokens,
             num_top=self.capabilities.num_top, tokenizer=self.capabilities.tokenizer, shadow=self.shadow,
         )  # fmt: skip
-        self.policies[name] = Served(name, artifact, every, thinker)
+        self.policies[name] = Served(name, artifact, every, thinker, watch)
 
     def choose(self, body: Mapping[str, Any], named: str | None) -> tuple[Served | None, str]:
         """Return the policy of a request, or None and why there is none.
@@ -139,6 +144,9 @@ class Serving:
         Args:
             body: of the request.
             named: the policy that its header names.
+
+        Returns:
+            After an alarm of drift there is none: the thought then ends by itself.
 
         Raises:
             KeyError: if there is no policy of that name.
@@ -149,6 +157,8 @@ class Serving:
         served = self.policies[name] if name else None
         if reason := _beyond(body) or ("" if served else "no policy"):
             return None, reason
+        if served and served.watch and served.watch.alarm:
+            return None, "drift"
         if not self.shadow and self.lots.random() < self.holdout:
             return served, "holdout"
         return served, ""

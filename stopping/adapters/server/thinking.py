@@ -15,7 +15,7 @@ from contextlib import aclosing
 from typing import Any
 
 from stopping.adapters.decisions import PolicyRows
-from stopping.adapters.observations import ThoughtWindows
+from stopping.adapters.observations import ThoughtWindows, row_of
 from stopping.adapters.server.capabilities import tokens_of_text
 from stopping.adapters.server.client import Completion, End, Token, Upstream, UpstreamError
 from stopping.adapters.server.markup import Markup
@@ -163,10 +163,11 @@ class _Thought:
         return min(markup.answer_tokens, self.by.cap_tokens - len(self.run.ids) - len(markup.tags))
 
     def _is_asked(self) -> bool:
-        """Whether there are decisions left to take."""
+        """Whether there are decisions left to take, or, of a trace that is only looked at, to see."""
         run = self.run
         is_thinking = self.is_open and not self.is_closed
-        return self.by.policy is not None and is_thinking and not run.failure and run.would_stop_at is None
+        is_left = self.is_observed or run.would_stop_at is None
+        return self.by.policy is not None and is_thinking and not run.failure and is_left
 
     def _due(self) -> int:
         """The decision point that this piece goes up to; where the thought stands, if that is one and was reached now."""
@@ -299,6 +300,9 @@ class _Thought:
     async def _decide(self) -> list[Token] | None:
         run, position = self.run, len(self.run.ids)
         observation = self.windows.observe(self._log_close_prob())
+        run.last_seen = row_of(observation, 0)
+        if run.would_stop_at is not None:
+            return None
         kinds, _ = self.rows.ask(observation, [0])
         forced: Completion | None = None
         if kinds[0] == Kind.PROBE:
@@ -308,7 +312,7 @@ class _Thought:
         if stops:
             forced = forced or await self._force()
             if stops := self._key(forced) is not None:
-                run.would_stop_at = position
+                run.would_stop_at, run.would_answer = position, forced.text
             else:  # an answer is never empty because we stopped
                 self.rows.put_off(0)
         if not stops or self.is_observed:

@@ -3,6 +3,7 @@
 from dataclasses import dataclass, field
 
 from stopping.adapters.decisions import Decision
+from stopping.policies import ThinkingObservation
 
 
 @dataclass
@@ -17,6 +18,8 @@ class ThoughtRun:
         reason: why it ended: `stop`, or `length` for a cap.
         stopped: by the policy.
         would_stop_at: tokens after which the policy asked to stop, and could have been; None if never.
+        would_answer: what it would have answered there.
+        last_seen: what there was to see at the last decision point, before any probe, as plain numbers.
         probe_tokens: generated for answers that were not given.
         discarded_tokens: generated and thrown away.
         prompt_tokens: read, again and again, less those that the server had cached.
@@ -34,6 +37,8 @@ class ThoughtRun:
     reason: str = ""
     stopped: bool = False
     would_stop_at: int | None = None
+    would_answer: str = ""
+    last_seen: ThinkingObservation | None = None
     probe_tokens: int = 0
     discarded_tokens: int = 0
     prompt_tokens: int = 0

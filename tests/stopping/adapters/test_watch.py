@@ -1,0 +1,123 @@
+"""Drift as the proxy sees it: on what was left alone, and what an alarm changes."""
+
+import random
+import time
+
+import numpy as np
+import pytest
+
+from stopping import artifacts
+from stopping.adapters.proxy.watch import Watch
+from stopping.adapters.server.thought_run import ThoughtRun
+from stopping.artifacts import load
+from stopping.policies import ConfidenceExit, ThinkingObservation
+from tests.stopping.adapters.live import NEVER, questions
+from tests.stopping.adapters.proxied import proxied
+
+SEEN = ThinkingObservation(64, -3.0, -0.25, 0.5, 1, False, -1, 0.0, 0.0)
+LAWS = {
+    "length_tokens": np.arange(20, 120),
+    "agreement": np.array([True, False]),
+    "mean_entropy": np.linspace(0, 1, 50, dtype=np.float32),
+    "answer_mean_log_prob": np.linspace(-1, 0, 50, dtype=np.float32),
+}
+
+
+@pytest.fixture
+def artifact(tmp_path):
+    return load(artifacts.save(ConfidenceExit(-0.1, 64), tmp_path / "policy", traffic=LAWS))
+
+
+def left_alone(length=70, answer="1+2", would_stop_at=None, would_answer="", **more):
+    return ThoughtRun(
+        ids=[5] * length, reason="stop", answer=answer, would_stop_at=would_stop_at, would_answer=would_answer,
+        last_seen=SEEN, **more,
+    )  # fmt: skip
+
+
+def kept(watch, law):
+    """The values that were seen of a law, after those of the log."""
+    return watch._state[law].kept[len(LAWS[law]) :].tolist()
+
+
+def test_what_is_measured_is_what_the_log_was_measured_by(artifact):
+    watch = Watch(artifact, 0.01)
+    watch.see(left_alone(), str.strip)
+    watch.see(left_alone(90, would_stop_at=32, would_answer=" 1+2"), str.strip)
+    watch.see(left_alone(50, would_stop_at=32, would_answer="3"), str.strip)
+    assert kept(watch, "length_tokens") == [70, 90, 50]
+    assert kept(watch, "agreement") == [1, 1, 0]
+    assert kept(watch, "mean_entropy") == [0.5] * 3
+    assert kept(watch, "answer_mean_log_prob") == []  # nobody probed
+
+
+def test_what_broke_off_or_failed_is_not_looked_at(artifact):
+    watch = Watch(artifact, 0.01)
+    watch.see(left_alone(failure="MissingSignal: ..."), str.strip)
+    broken = left_alone()
+    broken.reason = ""
+    watch.see(broken, str.strip)
+    assert kept(watch, "length_tokens") == []
+
+
+def test_the_state_goes_on_after_a_restart(artifact, tmp_path):
+    path = tmp_path / "state.json"
+    watch = Watch(artifact, 0.01, path)
+    watch.see(left_alone(), str.strip)
+    watch.save()
+    again = Watch(artifact, 0.01, path)
+    assert kept(again, "length_tokens") == [70]
+    other = load(artifacts.save(NEVER, tmp_path / "other", traffic={"length_tokens": [1, 2]}))
+    with pytest.raises(ValueError, match="another reference sample"):
+        Watch(other, 0.01, path)
+    with pytest.raises(ValueError, match="traffic"):
+        Watch(load(artifacts.save(NEVER, tmp_path / "none")), 0.01)
+
+
+def test_after_an_alarm_thoughts_end_by_themselves_and_that_is_counted(llama_server, tmp_path):
+    far = artifacts.save(NEVER, tmp_path / "far", traffic={"length_tokens": np.arange(2, 12)})
+    with proxied(llama_server, {"far": far}, holdout=1.0) as proxy:
+        watch = Watch(load(far), 0.05, lots=random.Random(0))
+        proxy.serving.add("far", load(far), every_tokens=32, watch=watch)
+        client = proxy.client()
+
+        def ask(text):
+            messages = [{"role": "user", "content": text}]
+            return client.chat.completions.create(model="m", messages=messages, temperature=0, max_tokens=200)
+
+        asked = 0
+        for text in questions(60):
+            ask(text)
+            asked += 1
+            time.sleep(0.02)  # the look comes after the answer
+            if watch.alarm:
+                break
+        assert watch.alarm and asked < 60
+        assert ask("2 3 4>24").choices[0].message.reasoning_content
+        assert proxy.counts("unpoliced") == {"drift": 1}
+        shown = proxy.http.get("/metrics").text
+        assert 'stopping_drift_alarm{policy="far"} 1.0' in shown
+        assert watch.p_value <= 0.05
+
+
+def test_like_its_log_there_is_no_alarm(llama_server, tmp_path):
+    """The log is what the server itself gives."""
+    texts = questions(60)
+    with proxied(llama_server, {}, holdout=0.0) as plain:
+        client = plain.client()
+
+        def length(text):
+            messages = [{"role": "user", "content": text}]
+            answer = client.chat.completions.create(model="m", messages=messages, temperature=0, max_tokens=200)
+            return answer.usage.completion_tokens
+
+        lengths = [length(text) for text in texts[:30]]
+        near = artifacts.save(NEVER, tmp_path / "near", traffic={"length_tokens": lengths})
+        watch = Watch(load(near), 0.05, lots=random.Random(0))
+        plain.serving.add("near", load(near), every_tokens=32, watch=watch)
+        plain.serving.default, plain.serving.holdout = "near", 1.0
+        for text in texts[30:]:
+            length(text)
+        time.sleep(1)
+        assert len(watch._state["length_tokens"].kept) == 60
+        assert not watch.alarm
