@@ -4,9 +4,7 @@ import asyncio
 from dataclasses import dataclass
 from typing import ClassVar
 
-import jax
 import jax.numpy as jnp
-import numpy as np
 import pytest
 
 from stopping.adapters.observations import MissingSignal
@@ -15,11 +13,12 @@ from stopping.adapters.server.sampling import CANCELLED, FAILED, Sampler
 from stopping.policies import (
     NO_ANSWER,
     Action,
+    CandidateStop,
+    ConfidenceExit,
     FirstFinish,
     FixedSamples,
     Kind,
     Margin,
-    Return,
     TokenBudget,
     UnanimousWindow,
     VoteTable,
@@ -32,7 +31,7 @@ from tests.stopping.adapters.live import CAP_TOKENS, questions, wait_until_idle
 from tests.stopping.adapters.llama import WHOLE_LAW
 
 NUM_TRACES = 6
-QUESTIONS = questions(4)
+QUESTIONS = questions(3)
 
 
 def answer_of(text):
@@ -87,8 +86,8 @@ def whole(llama_server):
 
 
 @pytest.mark.parametrize("policy", [
-    FirstFinish(), FirstFinish(2), Margin(1), Margin(2), UnanimousWindow(2), FixedSamples(1), FixedSamples(3), FixedSamples(NUM_TRACES),
-    VoteTable.cannot_be_caught(NUM_TRACES),
+    FirstFinish(), FirstFinish(2), Margin(1), Margin(2), UnanimousWindow(2), FixedSamples(1), FixedSamples(3),
+    FixedSamples(NUM_TRACES), VoteTable.cannot_be_caught(NUM_TRACES),
 ], ids=name_of)  # fmt: skip
 def test_one_after_another_it_is_the_play(llama_server, whole, policy):
     """With one trace at a time the order of ends is not in question: everything is the same."""
@@ -110,7 +109,7 @@ def test_one_after_another_it_is_the_play(llama_server, whole, policy):
         first = None if run.chosen is None else [trace.key for trace in traces].index(run.chosen.key)
         assert first == (None if outcome.answer == NO_ANSWER else outcome.answer)
         assert not run.discarded_tokens
-    assert same >= 3
+    assert same >= 2
 
 
 @pytest.mark.parametrize("policy", [FirstFinish(), FirstFinish(2), Margin(2), UnanimousWindow(2)], ids=name_of)
@@ -136,35 +135,19 @@ def test_side_by_side_it_is_the_play_of_what_came(llama_server, policy):
             length_tokens=jnp.arange(1, NUM_TRACES + 1, dtype=jnp.int32),
             right=jnp.zeros(NUM_TRACES, bool),
             answer=jnp.array(
-                [NO_ANSWER if label < 0 else labels.index(label) for label in labels] + [NO_ANSWER] * (NUM_TRACES - len(labels))
+                [NO_ANSWER if label < 0 else labels.index(label) for label in labels]
+                + [NO_ANSWER] * (NUM_TRACES - len(labels))
             ),
             logged=jnp.ones(NUM_TRACES, bool),
             problem=jnp.int32(0),
         )
         outcome = Sampling(None, NUM_TRACES).play(world, policy)
         assert outcome.latency_tokens == len(came)  # a tick an end: stopped at the same one
-        given = NO_ANSWER if run.chosen is None else [key for key in _keys(run)].index(run.chosen.key)
-        assert (outcome.answer == NO_ANSWER) == (given == NO_ANSWER)
-        if given != NO_ANSWER:
-            assert labels[int(outcome.answer)] == given
+        assert (outcome.answer == NO_ANSWER) == (run.chosen is None)
+        if run.chosen is not None:  # its answer had as many votes as the play's
+            votes = labels.count(labels[int(outcome.answer)])
+            assert [trace.key for trace in ended].count(run.chosen.key) >= votes > 0
     assert cancelled
-
-
-def _keys(run):
-    """Answers by label: in the order in which decisions first saw them."""
-    labels, keys = [decision.observation.answer for decision in run.decisions], []
-    counted = [trace.key for trace in run.traces if trace.key is not None]
-    assert max(labels) < len(set(counted)) or not counted
-    for decision in run.decisions:
-        if decision.observation.answer == len(keys):
-            keys.append(None)
-    # the chosen one's label, by its votes
-    tally = {label: labels.count(label) for label in set(labels) if label >= 0}
-    kind, amount = run.decisions[-1].kind, run.decisions[-1].amount
-    latest = [label for label in labels if label >= 0][-1:]
-    leader = max(tally, key=lambda label: (tally[label], -labels.index(label))) if tally else None
-    chosen = latest[0] if kind == Kind.STOP and amount == Return.LATEST.value else leader
-    return [run.chosen.key if label == chosen else object() for label in range(len(keys))]
 
 
 def test_ends_that_come_together_are_all_counted():
@@ -247,7 +230,9 @@ def test_points_on_the_clock(llama_server):
 
 def test_a_trace_that_fails_is_one_without_an_answer(llama_server):
     async def ask(upstream):
-        run = await Sampler(FixedSamples(3), 3, answer_of).run(streams(upstream, QUESTIONS[0], lambda index: index != 1))
+        run = await Sampler(FixedSamples(3), 3, answer_of).run(
+            streams(upstream, QUESTIONS[0], lambda index: index != 1)
+        )
         with pytest.raises(UpstreamError, match="on purpose"):
             await Sampler(FixedSamples(3), 3, answer_of).run(streams(upstream, QUESTIONS[0], lambda index: False))
         return run
@@ -287,21 +272,7 @@ def test_being_cancelled_lets_go(llama_server):
 
 
 def test_only_what_sampling_has():
-    from stopping.policies import CandidateStop, ConfidenceExit
-
     with pytest.raises(MissingSignal, match="CandidateStop reads num_candidates"):
         Sampler(CandidateStop(1), 2, str)
-    with pytest.raises(ValueError, match="ConfidenceExit reads|may ask for PROBE"):
+    with pytest.raises(ValueError, match="ConfidenceExit reads probed"):
         Sampler(ConfidenceExit(-0.1, 32), 2, str)
-
-
-def test_jax_is_there():
-    """Plays are those of the simulator, in its own backend."""
-    assert isinstance(Sampling(None, 2).play(world_of([_Trace(3, "a"), _Trace(4, "b")]), FirstFinish()).answer, jax.Array)
-    assert np.int32(0) == 0
-
-
-@dataclass
-class _Trace:
-    num_tokens: int
-    key: str
