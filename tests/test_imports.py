@@ -26,7 +26,7 @@ def test_importing_stopping_imports_nothing_else():
 
 def test_what_a_server_runs_needs_no_jax():
     code = BLOCK_JAX + (
-        "import stopping, stopping.policies, stopping.artifacts, stopping.traces\n"
+        "import stopping, stopping.policies, stopping.artifacts.native, stopping.traces, stopping.adapters.vllm\n"
         "print(stopping.policies.bind(stopping.policies.Margin(2), 'python').init())"
     )
     assert run(code).strip() == "()"

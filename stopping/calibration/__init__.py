@@ -8,6 +8,7 @@ from stopping.calibration.fit import Fit, fit, fit_all
 from stopping.calibration.placebo import placebo
 from stopping.calibration.planning import Plan, plan
 from stopping.calibration.savings import Measured, Prediction, predict
+from stopping.calibration.simplification import Simplification, simplify
 from stopping.calibration.traffic import traffic
 from stopping.calibration.tuning import Tested, Tuning, tune
 
@@ -20,6 +21,7 @@ __all__ = [
     "Measured",
     "Plan",
     "Prediction",
+    "Simplification",
     "Tested",
     "Tuning",
     "certify",
@@ -31,6 +33,7 @@ __all__ = [
     "plan",
     "predict",
     "problems_floor",
+    "simplify",
     "traffic",
     "tune",
 ]

@@ -15,6 +15,7 @@ from stopping.cli.convert import convert
 from stopping.cli.demo import demo
 from stopping.cli.doctor import doctor
 from stopping.cli.exits import BUG, guarded
+from stopping.cli.export import export
 from stopping.cli.fit import fit
 from stopping.cli.inspect import inspect
 from stopping.cli.options import flat
@@ -37,7 +38,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
 )
 COMMANDS = (
-    *(demo, inspect, convert, record, doctor, serve, compare, tune, report),
+    *(demo, inspect, convert, record, doctor, serve, compare, tune, report, export),
     *(fit, simulate, replay, plan, promise, study),
 )
 for command in COMMANDS:

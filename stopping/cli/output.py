@@ -423,6 +423,39 @@ class PromiseOutput(Output):
     advice_placebo: str
 
 
+class Replaced(Record):
+    """A fixed rule in the place of a policy on a log's test part; `change` is the rule's figures less the policy's, paired.
+
+    `certified` says whether the rule keeps the policy's certified limit; null where the policy has none.
+    """
+
+    log: LogSummary
+    split: tuple[Count, Count, Count]
+    policy_figures: Figures
+    rule_figures: Figures
+    change: Figures
+    tokens_share: Figure
+    certified: bool | None
+    certificate: str | None
+
+
+class ExportOutput(Output):
+    """`stopping export`: settings of an engine, and what they lose; `exact` where the engine's rule decides as the policy."""
+
+    command: Literal["export"] = "export"
+    policy: str
+    digest: str
+    target: Literal["llamacpp", "vllm", "sglang", "transformers"]
+    rule: str
+    exact: bool
+    arguments: list[str]
+    fields: dict[str, Any]
+    notes: list[str]
+    loss: Replaced | None  # None where the rule is exact and no log was given
+    statement: str
+    directory: str | None
+
+
 class StudyOutput(Output):
     """`stopping study`: its tables, as one."""
 
@@ -445,6 +478,7 @@ OUTPUTS: dict[str, type[Output]] = {
     "promise": PromiseOutput,
     "record": RecordOutput,
     "report": ReportOutput,
+    "export": ExportOutput,
     "tune": TuneOutput,
     "study": StudyOutput,
 }

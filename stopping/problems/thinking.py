@@ -99,6 +99,7 @@ class Thinking(eqx.Module):
         seconds_per_token: of decoding.
         seconds_per_prefill_token: of reading again.
         lag_tokens: between a stop and its effect.
+        empty_stands: what a stop forces is given even if it is no answer, as by an engine's own thinking budget.
 
     Raises:
         ValueError: naming the argument, if a price is negative or not finite, or the lag no whole number.
@@ -111,6 +112,7 @@ class Thinking(eqx.Module):
     seconds_per_token: Float[Array, ""]
     seconds_per_prefill_token: Float[Array, ""]
     lag_tokens: Int[Array, ""]
+    empty_stands: bool = eqx.field(static=True)
 
     observation: ClassVar[type] = ThinkingObservation
     kinds: ClassVar[tuple[Kind, ...]] = (Kind.CONTINUE, Kind.STOP, Kind.PROBE)
@@ -125,6 +127,7 @@ class Thinking(eqx.Module):
         seconds_per_token: float = 0.02,
         seconds_per_prefill_token: float = 0.0,
         lag_tokens: int = 0,
+        empty_stands: bool = False,
     ) -> None:
         prices = {
             "price_per_token": price_per_token, "price_per_prefill_token": price_per_prefill_token,
@@ -142,6 +145,7 @@ class Thinking(eqx.Module):
             jnp.asarray(prices[name], float) for name in list(prices)[3:]
         )
         self.lag_tokens = jnp.asarray(whole_number("lag_tokens", lag_tokens, 0, int(NEVER) - 1), jnp.int32)
+        self.empty_stands = bool(empty_stands)
 
     def draw(self, key: Key[Array, ""]) -> ThinkingWorld:
         """Draw a world from the model.
@@ -196,7 +200,7 @@ class Thinking(eqx.Module):
             shown=_observe(world),
             probe_cost_tokens=world.probe_cost_tokens,
             effect=jnp.where((effect < num_points) & (position[effect] < NEVER), effect, last),
-            empty=world.probe_answer[effect] == NO_ANSWER,
+            empty=(world.probe_answer[effect] == NO_ANSWER) & (not self.empty_stands),
             effect_cost_tokens=world.probe_cost_tokens[effect],
             effect_tokens=position[effect],
         )
@@ -269,7 +273,9 @@ class Thinking(eqx.Module):
         index = jnp.arange(world.position_tokens.shape[0] + 1)
         read = jnp.where(index < len(index) - 1, jnp.append(world.position_tokens, 0), 0)
         outcomes = jax.vmap(lambda i, tokens: self._priced(world, i, 0, tokens))(index, read)
-        answers = jnp.append((world.position_tokens < NEVER) & (world.probe_answer != NO_ANSWER), True)
+        answers = jnp.append(
+            (world.position_tokens < NEVER) & (self.empty_stands | (world.probe_answer != NO_ANSWER)), True
+        )
         best = jnp.argmax(jnp.where(answers, outcomes.utility, -jnp.inf))
         return jax.tree.map(lambda values: values[best], outcomes)
 

@@ -1,0 +1,396 @@
+r"""A thinking policy inside vLLM, as a logits processor of either of its runners, from one policy directory.
+
+    vllm serve MODEL --reasoning-parser NAME \
+        --reasoning-config '{"reasoning_start_str": "<think>", "reasoning_end_str": "</think>"}' \
+        --additional-config '{"stopping": {"policy": "policy/"}}' \
+        --logits-processors stopping.adapters.vllm:V2LogitsProcessor
+
+`V1LogitsProcessor` is for `VLLM_USE_V2_MODEL_RUNNER=0`; vLLM refuses the class of the other runner. The tags are those of the
+reasoning configuration, and what it forces as `reasoning_end_str` is what a stop forces. A request opts out by
+`"vllm_xargs": {"stopping": 0}`.
+
+At each decision point the policy is asked before the next token is drawn, on the law of that token before temperature, and a
+stop takes effect there. With speculative decoding (V2) several tokens come at once: it is asked once they are there, as many
+tokens late at most, and never on drafts that may be rejected. It cannot probe, and an answer that a stop leaves empty stays
+empty. A request that cannot be followed (it was preempted, a signal is lost, the policy fails) goes on without, and is counted.
+
+Written from vLLM's sources (`vllm/v1/sample/logits_processor/interface.py` of V1,
+`vllm/v1/worker/gpu/sample/logits_processor/interface.py` of Model Runner V2) and tested on stand-ins for its base classes that
+keep the documented order of calls. **It has not been run on vLLM.** A step copies a few numbers a request to the host.
+"""
+
+import functools
+import logging
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+
+from stopping.adapters.observations import ThoughtWindows, admit
+from stopping.artifacts import load
+from stopping.policies import Kind, ThinkingObservation, bind
+
+LOG = logging.getLogger(__name__)
+FREE_SIGNALS = ("elapsed_tokens", "log_close_prob", "mean_log_prob", "mean_entropy")
+
+
+@dataclass(frozen=True)
+class Setup:
+    """What is the same for all requests.
+
+    Attributes:
+        policy: that stops thoughts.
+        every_tokens: between decision points.
+        open_ids: of the tag before a thought.
+        close_ids: of the tag by which a thought closes itself.
+        forced_ids: what a stop forces: a message, if there is one, and the closing tag.
+        candidate_ids: tokens that put forward a result; None where none are known.
+        counts: of requests: `policed`, `stopped`, `given_up`.
+
+    Raises:
+        MissingSignal: if the policy reads what vLLM does not give.
+        ValueError: naming what is wrong, for a policy that probes, an interval below 1, or no tags.
+    """
+
+    policy: Any
+    every_tokens: int
+    open_ids: tuple[int, ...]
+    close_ids: tuple[int, ...]
+    forced_ids: tuple[int, ...]
+    candidate_ids: tuple[int, ...] | None = None
+    counts: Counter[str] = field(default_factory=Counter)
+
+    def __post_init__(self) -> None:
+        signals = FREE_SIGNALS if self.candidate_ids is None else (*FREE_SIGNALS, "num_candidates")
+        admit(self.policy, ThinkingObservation, (Kind.CONTINUE, Kind.STOP), signals)
+        if self.every_tokens < 1:
+            raise ValueError(f"every_tokens: expected at least 1, got {self.every_tokens}")
+        if not (self.open_ids and self.close_ids and self.forced_ids):
+            raise ValueError("--reasoning-config: expected reasoning_start_str and reasoning_end_str, got none")
+
+    @classmethod
+    def of(cls, vllm_config: Any) -> "Setup":
+        """Read the settings and the policy.
+
+        Raises:
+            ValueError: naming the option, if it is missing or has a key that we do not know; `ArtifactError` for the policy.
+        """
+        given = dict((getattr(vllm_config, "additional_config", None) or {}).get("stopping") or {})
+        if not isinstance(given.get("policy"), str) or not given.keys() <= {"policy", "every_tokens", "candidate_ids"}:
+            expected = '{"stopping": {"policy": DIRECTORY}}, and every_tokens and candidate_ids beside it'
+            raise ValueError(f"--additional-config: expected {expected}, got {given}")
+        artifact = load(given["policy"])
+        tags = getattr(vllm_config, "reasoning_config", None)
+        ids = [
+            tuple(getattr(tags, name, None) or ())
+            for name in ("reasoning_start_token_ids", "natural_reasoning_end_token_ids", "reasoning_end_token_ids")
+        ]
+        candidates = given.get("candidate_ids")
+        return cls(
+            policy=artifact.policy,
+            every_tokens=given.get("every_tokens") or artifact.document.decision_points.interval_tokens or 1,
+            open_ids=ids[0],
+            close_ids=ids[1] or ids[2],
+            forced_ids=ids[2],
+            candidate_ids=None if candidates is None else tuple(candidates),
+        )
+
+
+class Thought:
+    """One request: whether it thinks, what the policy has seen of it, and what is still to be forced.
+
+    Args:
+        setup: what is the same for all.
+        prompt_ids: its prompt; the thought may have been opened there.
+
+    Attributes:
+        num_seen: tokens of prompt and output taken in.
+        forced: ids that must come next, in order.
+        is_over: nothing is left to decide.
+    """
+
+    def __init__(self, setup: Setup, prompt_ids: Sequence[int]) -> None:
+        self.setup, self.num_seen = setup, len(prompt_ids)
+        self.forced: tuple[int, ...] = ()
+        self._bound = bind(setup.policy, "numpy")
+        self._state = self._bound.init((1,))
+        self._windows = ThoughtWindows(setup.policy.signals, candidate_ids=setup.candidate_ids)
+        self._num_asked, self.is_over = 0, False
+        self._is_open = _last(prompt_ids, setup.open_ids) > _last(prompt_ids, setup.close_ids)
+        self._tail = tuple(prompt_ids[-self._longest :])
+        setup.counts["policed"] += 1
+
+    @property
+    def _longest(self) -> int:
+        return max(len(self.setup.open_ids), len(self.setup.close_ids))
+
+    @property
+    def is_due(self) -> bool:
+        """A decision point was reached and the policy was not asked."""
+        thinks = self._is_open and not self.is_over and not self.forced
+        return thinks and int(self._windows.elapsed_tokens[0]) // self.setup.every_tokens > self._num_asked
+
+    def take(self, token_id: int, log_prob: float, entropy: float) -> None:
+        """Take in a token that was drawn; NaN for what is not known of it."""
+        self.num_seen += 1
+        self._tail = (*self._tail, token_id)[-self._longest :]
+        if self.is_over:
+            return
+        if self.forced:
+            if token_id != self.forced[0]:
+                return self.give_up("something else was drawn than the policy's stop forced")
+            self.forced = self.forced[1:]
+            self.is_over = not self.forced
+        elif self._is_open and _ends_with(self._tail, self.setup.close_ids):
+            self.is_over = True
+        elif self._is_open:
+            self._windows.add(token_id, log_prob, entropy)
+        else:
+            self._is_open = _ends_with(self._tail, self.setup.open_ids)
+
+    def ask(self, log_close_prob: float) -> None:
+        """Ask the policy, at a decision point."""
+        self._num_asked = int(self._windows.elapsed_tokens[0]) // self.setup.every_tokens
+        try:
+            self._state, action = self._bound.step(self._state, self._windows.observe(log_close_prob))
+        except Exception as error:  # whatever it is, the request must be served
+            return self.give_up(f"{type(error).__name__}: {error}")
+        if np.broadcast_to(action.kind, (1,))[0] == Kind.STOP:
+            self.forced = self.setup.forced_ids
+            self.setup.counts["stopped"] += 1
+
+    def give_up(self, why: str) -> None:
+        """Go on without the policy."""
+        self.is_over, self.forced = True, ()
+        self.setup.counts["given_up"] += 1
+        LOG.warning("a request goes on without the policy: %s", why)
+
+
+class Thoughts:
+    """The policed requests of a batch, by key (a row or a slot), and the laws of the tokens that are being drawn."""
+
+    def __init__(self, setup: Setup) -> None:
+        self.setup = setup
+        self.by_key: dict[int, Thought] = {}
+        self._laws: dict[int, tuple[Any, Any]] = {}  # log-probabilities `[rows, vocabulary]` and entropies `[rows]`
+
+    def apply(self, logits: Any, rows: Mapping[int, Sequence[int]], new_ids: Mapping[int, Sequence[int]]) -> None:
+        """Take in new tokens, ask where it is due, and force what is to be forced, in place.
+
+        Args:
+            logits: `[rows, vocabulary]`, before temperature.
+            rows: for each key, its rows: that of the next token, and those behind drafts, in order.
+            new_ids: for each key, the tokens drawn since the last call, in order.
+        """
+        told = self._told(new_ids)
+        for key, ids in new_ids.items():
+            thought = self.by_key[key]
+            for place, token_id in enumerate(ids):
+                thought.take(token_id, *told.get((key, place), (np.nan, np.nan)))
+        live = [key for key in rows if rows[key] and not self.by_key[key].is_over]
+        self._laws = self._laws_of(logits, {key: rows[key] for key in live})
+        due = [key for key in live if self.by_key[key].is_due]
+        if due:
+            first = logits[[rows[key][0] for key in due]].float()
+            close = first.log_softmax(-1)[:, self.setup.close_ids[0]].tolist()
+            for key, log_close_prob in zip(due, close, strict=True):
+                self.by_key[key].ask(log_close_prob)
+        for key in live:
+            for row, token_id in zip(rows[key], self.by_key[key].forced, strict=False):
+                logits[row] = -float("inf")
+                logits[row, token_id] = 0.0
+
+    def _laws_of(self, logits: Any, rows: Mapping[int, Sequence[int]]) -> dict[int, tuple[Any, Any]]:
+        signals, found = self.setup.policy.signals, {}
+        if "mean_log_prob" in signals or "mean_entropy" in signals:
+            for key, places in rows.items():
+                law = logits[list(places)].float().log_softmax(-1)
+                found[key] = law, _entropy(law)
+        return found
+
+    def _told(self, new_ids: Mapping[int, Sequence[int]]) -> dict[tuple[int, int], tuple[float, float]]:
+        """Log-probability and entropy of each new token, by key and place, in one copy to the host."""
+        import torch
+
+        names, values = [], []
+        for key, ids in new_ids.items():
+            if key in self._laws:
+                law, entropy = self._laws[key]
+                for place, token_id in enumerate(ids[: len(law)]):
+                    names.append((key, place))
+                    values.append(torch.stack((law[place, token_id], entropy[place])))
+        numbers = torch.stack(values).tolist() if values else []
+        return {name: (pair[0], pair[1]) for name, pair in zip(names, numbers, strict=True)}
+
+
+def _entropy(law: Any) -> Any:
+    """Of log-probabilities `[rows, vocabulary]`, nats."""
+    import torch
+
+    return torch.special.entr(law.exp()).sum(-1)
+
+
+def _last(ids: Sequence[int], part: Sequence[int]) -> int:
+    """Where the part last begins; -1 for nowhere."""
+    size, part = len(part), tuple(part)
+    return next((at for at in range(len(ids) - size, -1, -1) if tuple(ids[at : at + size]) == part), -1)
+
+
+def _ends_with(ids: Sequence[int], part: Sequence[int]) -> bool:
+    return tuple(ids[-len(part) :]) == tuple(part)
+
+
+def _is_policed(sampling_params: Any) -> bool:
+    """Whether a request is stopped by the policy; it is unless it says otherwise.
+
+    Raises:
+        ValueError: if what it says is neither 0 nor 1.
+    """
+    wanted = (getattr(sampling_params, "extra_args", None) or {}).get("stopping", 1)
+    if wanted not in (0, 1):
+        raise ValueError(f"vllm_xargs.stopping: expected 0 or 1, got {wanted!r}")
+    return bool(wanted)
+
+
+@functools.cache
+def _v1() -> type:
+    from vllm.v1.sample.logits_processor import LogitsProcessor
+
+    class V1LogitsProcessor(LogitsProcessor):
+        """The policy in the V1 runner; a row is a request, and rows are moved."""
+
+        @classmethod
+        def validate_params(cls, sampling_params: Any) -> None:
+            """Refuse a request that opts neither in nor out."""
+            _is_policed(sampling_params)
+
+        def __init__(self, vllm_config: Any, device: Any, is_pin_memory: bool) -> None:
+            if getattr(getattr(vllm_config, "scheduler_config", None), "async_scheduling", False):
+                raise ValueError(
+                    "--async-scheduling: the V1 runner then hides the last token; --no-async-scheduling, or V2"
+                )
+            self.thoughts = Thoughts(Setup.of(vllm_config))
+            self._outputs: dict[int, tuple[int, list[int]]] = {}  # by row: length of the prompt, and what came, alive
+
+        def is_argmax_invariant(self) -> bool:
+            """It changes which token is likeliest."""
+            return False
+
+        def update_state(self, batch_update: Any) -> None:
+            """Follow requests that were removed, added and moved, in this order."""
+            if batch_update is None:
+                return
+            for row in batch_update.removed:
+                self._put(row, None)
+            for row, sampling_params, prompt_ids, output_ids in batch_update.added:
+                self._put(row, None)
+                if _is_policed(sampling_params) and prompt_ids is not None:
+                    thought = Thought(self.thoughts.setup, prompt_ids)
+                    if output_ids:
+                        thought.give_up("it was preempted")
+                    self._put(row, (thought, (len(prompt_ids), output_ids), None))
+            for one, other, direction in batch_update.moved:
+                moved, met = self._take(one), self._take(other)
+                self._put(other, moved)
+                if direction.name == "SWAP":
+                    self._put(one, met)
+
+        def _take(self, row: int) -> Any:
+            laws = self.thoughts._laws.pop(row, None)
+            thought = self.thoughts.by_key.pop(row, None)
+            return None if thought is None else (thought, self._outputs.pop(row), laws)
+
+        def _put(self, row: int, what: Any) -> None:
+            self._take(row)
+            if what is not None:
+                self.thoughts.by_key[row], self._outputs[row], laws = what
+                if laws is not None:
+                    self.thoughts._laws[row] = laws
+
+        def apply(self, logits: Any) -> Any:
+            """Force the closing tag where the policy stops."""
+            known = {row: thought for row, thought in self.thoughts.by_key.items() if not thought.is_over}
+            outputs = {row: self._outputs[row] for row in known}
+            new_ids = {row: ids[known[row].num_seen - start :] for row, (start, ids) in outputs.items()}
+            self.thoughts.apply(logits, {row: [row] for row in known}, new_ids)
+            return logits
+
+    return V1LogitsProcessor
+
+
+@functools.cache
+def _v2() -> type:
+    from vllm.v1.worker.gpu.sample.logits_processor import LogitsProcessor
+
+    class V2LogitsProcessor(LogitsProcessor):
+        """The policy in Model Runner V2; rows are reordered at every step, a request keeps its slot."""
+
+        @classmethod
+        def validate_params(cls, sampling_params: Any) -> None:
+            """Refuse a request that opts neither in nor out."""
+            _is_policed(sampling_params)
+
+        def __init__(self, vllm_config: Any, req_states: Any) -> None:
+            self.req_states = req_states
+            self.thoughts = Thoughts(Setup.of(vllm_config))
+            self._new_slots: list[int] = []
+
+        def add_request(self, req_idx: int, sampling_params: Any) -> bool:
+            """Forget who was in the slot; whether the request is policed."""
+            self.thoughts.by_key.pop(req_idx, None)
+            self.thoughts._laws.pop(req_idx, None)
+            self._new_slots = [slot for slot in self._new_slots if slot != req_idx]
+            if policed := _is_policed(sampling_params):
+                self._new_slots.append(req_idx)
+            return policed
+
+        def apply_staged_writes(self) -> None:
+            """Read the prompts of new requests, which are on the device only now."""
+            for slot in self._new_slots:
+                length = int(self.req_states.prompt_len.np[slot])
+                prompt_ids = self.req_states.all_token_ids.gpu[slot, :length].tolist()
+                thought = self.thoughts.by_key[slot] = Thought(self.thoughts.setup, prompt_ids)
+                if int(self.req_states.prefill_len.np[slot]) > length:
+                    thought.give_up("it was preempted")
+            self._new_slots = []
+
+        def apply(self, logits: Any, ctx: Any) -> Any:
+            """Force the closing tag where the policy stops."""
+            known = self.thoughts.by_key
+            slots = [slot for slot in ctx.idx_mapping_np.tolist() if slot in known and not known[slot].is_over]
+            if not slots:
+                return logits
+            import torch
+
+            layout = torch.stack((ctx.expanded_idx_mapping, ctx.expanded_local_pos), 1).tolist()
+            rows: dict[int, list[tuple[int, int]]] = {slot: [] for slot in slots}
+            for row, (slot, local) in enumerate(layout):
+                if slot in rows:
+                    rows[slot].append((local, row))
+            ordered = {slot: [row for _, row in sorted(places)] for slot, places in rows.items()}
+            self.thoughts.apply(logits, ordered, self._new_ids(slots))
+            return logits
+
+        def _new_ids(self, slots: list[int]) -> dict[int, list[int]]:
+            import torch
+
+            states = self.req_states
+            at = torch.tensor(slots, device=states.total_len.gpu.device)
+            seen = [self.thoughts.by_key[slot].num_seen for slot in slots]
+            num_new = [int(end) - start for end, start in zip(states.total_len.gpu[at].tolist(), seen, strict=True)]
+            place = torch.tensor(seen, device=at.device)[:, None] + torch.arange(max(num_new), device=at.device)
+            place = place.clamp(max=states.all_token_ids.gpu.shape[1] - 1)
+            ids = states.all_token_ids.gpu[at[:, None], place].tolist()
+            return {slot: row[:count] for slot, row, count in zip(slots, ids, num_new, strict=True)}
+
+    return V2LogitsProcessor
+
+
+def __getattr__(name: str) -> type:
+    """The two classes, made when they are asked for: vLLM is imported then."""
+    makers = {"V1LogitsProcessor": _v1, "V2LogitsProcessor": _v2}
+    if name not in makers:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return makers[name]()

@@ -1,0 +1,105 @@
+"""A fixed rule in the place of a policy, where an engine has no more than that, and what it loses.
+
+As in `stopping.calibration.tuning`, the log is split by problem: on the first part the rule is picked, the cheapest of the
+fixed rules that are right as often as the policy; on the second it is certified to the policy's own limit, by itself, as
+nothing was picked there; on the third, which had no say, both are played on the same worlds and subtracted.
+"""
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+import sims
+from sims import Estimate, Result
+from stopping.calibration.certification import Certificate, certify
+from stopping.calibration.tuning import FRACTIONS
+from stopping.traces import TraceLog, split
+
+
+@dataclass(frozen=True)
+class Simplification:
+    """A fixed rule in the place of a policy.
+
+    Attributes:
+        rule: the fixed rule.
+        policy_result, rule_result: on the test part.
+        loss: the rule's components less the policy's, paired by problem.
+        tokens_share: the change in tokens as a share of the policy's.
+        certificate: the rule's, for the policy's limit; None where none was asked for.
+        num_problems: of the three parts.
+    """
+
+    rule: Any
+    policy_result: Result
+    rule_result: Result
+    loss: dict[str, Estimate]
+    tokens_share: Estimate
+    certificate: Certificate | None
+    num_problems: tuple[int, int, int]
+
+
+def simplify(
+    policy: Any,
+    log: TraceLog,
+    problem: Any,
+    native_problem: Any,
+    *,
+    rule: Any = None,
+    reference: Any = None,
+    max_accuracy_drop: float | None = None,
+    confidence: float | None = None,
+    seed: int = 0,
+) -> Simplification:
+    """Pick the fixed rule that stands in for a policy, and measure what that loses.
+
+    Args:
+        policy: any that the problem admits.
+        log: with known correctness; for a thinking problem, with checkpoints on every problem.
+        problem: in which the policy is played.
+        native_problem: in which the rule is played, on the same worlds: without a lag, say, as the engine follows it.
+        rule: the fixed rule, where it is known.
+        reference: the rule that accuracy is certified against; by default the log's own.
+        max_accuracy_drop: the policy's certified limit; None to certify nothing.
+        confidence: of the certificate; .95 if not given.
+        seed: of the split; that of the tuning, for the policy must not have been picked on the test part.
+
+    Raises:
+        LogError: for a log too short to be split.
+        PolicyMismatch: if the policy reads what the log does not hold.
+        ValueError: as `sims.replay` and `certify`, or where both rules go past what the log holds.
+    """
+    parts = pick_part, certify_part, test_part = split(log, FRACTIONS, seed=seed)
+    if rule is None:
+        rule = _cheapest_as_accurate(policy, problem, native_problem, problem.worlds(pick_part))
+    certificate = None
+    if max_accuracy_drop is not None:
+        found = certify(
+            [rule], certify_part, native_problem,
+            max_accuracy_drop=max_accuracy_drop, confidence=confidence or 0.95, reference=reference, seed=seed,
+        )  # fmt: skip
+        certificate = found.certificates[0]
+    worlds = problem.worlds(test_part)
+    policy_result = sims.replay_worlds(problem, policy, worlds)
+    rule_result = sims.replay_worlds(native_problem, rule, worlds)
+    loss = sims.difference(rule_result, policy_result)
+    tokens = [result.values["total_tokens"] for result in (rule_result, policy_result)]
+    return Simplification(
+        rule=rule,
+        policy_result=policy_result,
+        rule_result=rule_result,
+        loss=loss,
+        tokens_share=Estimate.ratio(tokens[0] - tokens[1], tokens[1]),
+        certificate=certificate,
+        num_problems=tuple(part.num_problems for part in parts),  # type: ignore[arg-type]
+    )
+
+
+def _cheapest_as_accurate(policy: Any, problem: Any, native_problem: Any, worlds: Any) -> Any:
+    """The fixed rule with fewest tokens of those right as often as the policy; where none is, the one right most often."""
+    rules = native_problem.fixed_rules(worlds)
+    aim = sims.replay_worlds(problem, policy, worlds).correct.mean
+    played = sims.play_rules(native_problem, rules, worlds, ("correct", "total_tokens"))
+    accuracy, tokens = (played[name].mean(axis=(1, 2), dtype=np.float64) for name in ("correct", "total_tokens"))
+    enough = accuracy >= min(aim, accuracy.max())
+    return rules[int(np.argmin(np.where(enough, tokens, np.inf)))]

@@ -1,0 +1,255 @@
+"""`stopping export`: a policy in the words of an engine, and what is lost where the engine has no words for it."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from stopping.artifacts.native import Target
+from stopping.cli.log_options import LogOptions
+from stopping.cli.options import ImportOptions, OutputOptions, ProblemOptions, Seed, busy
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+    from stopping.artifacts import Artifact
+    from stopping.calibration.simplification import Simplification
+    from stopping.cli.output import ExportOutput, Replaced
+    from stopping.traces import TraceLog
+
+SHIPPED_LOG = "shipped log"  # as policies tuned on it are described
+TO_THE_END = 2**30  # tokens: the budget that stops nothing
+
+
+@dataclass(frozen=True)
+class TagOptions:
+    """What stands around a thought."""
+
+    message: Annotated[
+        str,
+        typer.Option(
+            metavar="TEXT", help="Said before a thought is closed: that of the log's probes, if they had one."
+        ),
+    ] = ""
+    open_tag: Annotated[str, typer.Option(metavar="TEXT", help="Before a thought.")] = "<think>"
+    close_tag: Annotated[str, typer.Option(metavar="TEXT", help="Behind it.")] = "</think>"
+
+
+def export(
+    policy: Annotated[Path, typer.Argument(metavar="POLICY", help="A saved policy's directory.", show_default=False)],
+    target: Annotated[Target, typer.Option(help="The engine.", show_default=False)],
+    tags: TagOptions,
+    log_options: LogOptions,
+    output: OutputOptions,
+    imports: ImportOptions,
+    log: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="LOG",
+            help="What a budget is picked on, and its loss measured; by default the shipped log, for a policy tuned on it.",
+            show_default=False,
+        ),
+    ] = None,
+    seed: Seed = 0,
+    out: Annotated[
+        Path | None, typer.Option(metavar="DIR", help="Where to write the settings.", show_default=False)
+    ] = None,
+) -> None:
+    """Write a policy as settings that an engine reads by itself, and say what that loses.
+
+    Engines have a budget of thinking tokens and a number of samples. A thinking policy that is no budget is replaced by the
+    cheapest one that is right as often, picked on one part of the log; the loss is measured on the test part of the tuning
+    with the same seed. Ends with 1 if no budget stands in for the policy.
+    """
+    console = output.console()
+    if out is not None and out.exists() and (not out.is_dir() or any(out.iterdir())):
+        raise ValueError(f"--out: expected nothing or an empty directory at {out}")
+    imports.load()
+    from stopping.artifacts import load, native
+    from stopping.policies import FixedSamples, TokenBudget
+
+    artifact = load(policy)
+    rule = native.native_rule(artifact)
+    # what the engine does not have is refused before any work
+    written: Any = native.settings(rule or TokenBudget(1), target, **vars(tags))
+    loss: Replaced | None = None
+    notes: tuple[str, ...] = ()
+    stands_in, chosen = True, rule
+    if rule is None or (log is not None and not isinstance(rule, FixedSamples)):
+        name, data = _log(artifact, log, log_options)
+        data, found = _simplified(console, artifact, rule, data, seed)
+        loss, notes, chosen = _replaced(name, data, found), _about(data), found.rule
+        stands_in = rule is not None or found.rule.max_tokens < TO_THE_END
+        written = native.settings(found.rule, target, **vars(tags)) if stands_in else None
+    settings = {
+        "arguments": list(written.arguments()) if stands_in else [],
+        "fields": written.fields() if stands_in else {},
+        "notes": [*(written.notes() if stands_in else ()), *notes],
+        "directory": str(out) if out and stands_in else None,
+    }
+    record = _record(artifact, target, chosen, settings, rule is not None, loss)
+    print_export(console, record)
+    if out is not None and stands_in:
+        _write(record, native.files(written), out)
+        console.print(f"Written to {out}", markup=False, soft_wrap=True)
+    output.write(record)
+    if not stands_in:
+        from stopping.cli.exits import NotAchievedError
+
+        raise NotAchievedError(
+            "no budget is right as often as the policy short of thinking to the end, which needs no setting: run the policy "
+            "itself, with stopping serve"
+        )
+
+
+def _log(artifact: "Artifact", path: Path | None, options: LogOptions) -> "tuple[str, TraceLog]":
+    if path is not None:
+        return path.name, options.load(path)
+    known = artifact.document.calibrated_on
+    if known is not None and known.description == SHIPPED_LOG:
+        from stopping.reasoner import load_log
+
+        return SHIPPED_LOG, load_log()
+    named = f", {known.description}" if known and known.description else ""
+    raise ValueError(
+        f"--log: {artifact.policy} is no budget, and the one in its place is picked on a log: give the one that the policy "
+        f"was calibrated on{named}"
+    )
+
+
+def _simplified(
+    console: "Console", artifact: "Artifact", rule: Any, log: "TraceLog", seed: int
+) -> "tuple[TraceLog, Simplification]":
+    import stopping
+    from stopping.calibration.simplification import simplify
+    from stopping.policies import TokenBudget
+
+    document = artifact.document
+    problem, log = ProblemOptions(lag_tokens=document.lag_tokens).decided("thinking", log, console)
+    name, _, number = (document.reference_rule or "").partition("=")
+    held = document.certificate if rule is None else None  # an exact rule keeps the policy's own
+    limit = held.max_accuracy_drop if held and held.grade != "none" else None
+    with busy(console, "replaying"):
+        found = simplify(
+            artifact.policy, log, problem, stopping.Thinking(empty_stands=True), rule=rule, seed=seed,
+            reference=TokenBudget(int(number)) if name == "budget" else None,
+            max_accuracy_drop=limit, confidence=held.confidence if held else None,
+        )  # fmt: skip
+    return log, found
+
+
+def _about(log: "TraceLog") -> tuple[str, ...]:
+    probes = log.checkpoints
+    assert probes is not None
+    told = f"The log forced its answers so: {probes.protocol}. The loss holds where the engine does the same."
+    cues = "The log has checkpoints at cues only: the loss is that of a budget which waits for the next one."
+    return (told, cues) if probes.grid == "cue" else (told,)
+
+
+def _replaced(name: str, log: "TraceLog", found: "Simplification") -> "Replaced":
+    from stopping.cli.output import Figure, LogSummary, Replaced, figures_of
+
+    certificate = found.certificate
+    return Replaced(
+        log=LogSummary.of(name, log),
+        split=found.num_problems,
+        policy_figures=figures_of(found.policy_result.estimates),
+        rule_figures=figures_of(found.rule_result.estimates),
+        change=figures_of(found.loss),
+        tokens_share=Figure.of(found.tokens_share),
+        certified=None if certificate is None else certificate.grade.name != "NONE",
+        certificate=None if certificate is None else certificate.statement,
+    )
+
+
+def _record(
+    artifact: "Artifact", target: Target, rule: Any, settings: dict[str, Any], exact: bool, loss: "Replaced | None"
+) -> "ExportOutput":
+    from stopping.cli.output import ExportOutput
+    from stopping.cli.rules import name_of
+
+    policy = name_of(artifact.policy)
+    return ExportOutput(
+        policy=policy,
+        digest=artifact.digest,
+        target=target,
+        rule=name_of(rule),
+        exact=exact,
+        loss=loss,
+        statement=_statement(policy, name_of(rule), exact, loss),
+        **settings,
+    )
+
+
+def _statement(policy: str, rule: str, exact: bool, loss: "Replaced | None") -> str:
+    from stopping.traces.reports import plus_minus
+
+    said = ""
+    if loss is not None:
+        points = plus_minus(loss.change["correct"], 0.01, signed=True)
+        tokens = plus_minus(loss.change["total_tokens"], signed=True)
+        share = plus_minus(loss.tokens_share, 0.01, signed=True)
+        said = f"accuracy changes by {points} points and a trace by {tokens} tokens ({share} %)"
+    if exact:
+        where = "" if rule == policy else f", which stops where {policy} does"
+        but = (
+            f" But for answers that a stop leaves empty: there the engine does not think on, and {said}."
+            if said
+            else ""
+        )
+        return f"Exact, nothing lost: {rule} is the engine's own{where}.{but}"
+    assert loss is not None
+    kept = {
+        None: "The policy is not certified: there is nothing for the budget to hold.",
+        True: f"It holds the certified accuracy: it {loss.certificate}.",
+        False: f"It does not hold the certified accuracy: {loss.certificate}.",
+    }[loss.certified]
+    return f"{rule} in the place of {policy}: {said}. {kept}"
+
+
+def print_export(console: "Console", record: "ExportOutput") -> None:
+    """Print the settings, what they lose, and what to know before using them."""
+    import json
+    import shlex
+
+    from stopping.cli.output import FIGURES
+    from stopping.cli.tables import new_table, note_few
+    from stopping.traces.reports import plus_minus
+
+    if record.arguments:
+        console.print(f"Command line: {shlex.join(record.arguments)}", markup=False, soft_wrap=True)
+    if record.fields:
+        where = "generation_config.json" if record.target == "transformers" else "Request"
+        console.print(f"{where}: {json.dumps(record.fields, ensure_ascii=False)}", markup=False, soft_wrap=True)
+    if record.loss is not None:
+        loss = record.loss
+        table = new_table("", "the policy", record.rule, "change")
+        for name in ("correct", "total_tokens", "stopped"):
+            title, unit = FIGURES[name]
+            figures = plus_minus(loss.policy_figures[name], unit), plus_minus(loss.rule_figures[name], unit)
+            table.add_row(title, *figures, plus_minus(loss.change[name], unit, signed=True))
+        console.print(table)
+        picked, certified, tested = loss.split
+        how = "" if record.exact else f"The budget was picked on {picked:,} problems and certified on {certified:,}. "
+        console.print(
+            f"{how}Measured on {tested:,} problems of {loss.log.name}, paired by problem; ± is one standard error.",
+            markup=False,
+        )
+        note_few(console, tested)
+    for note in record.notes:
+        console.print(f"- {note}", markup=False)
+    held = record.loss is None or record.loss.certified is not False
+    console.print(record.statement, style="bold" if held else "bold yellow", markup=False)
+
+
+def _write(record: "ExportOutput", texts: dict[str, str], directory: Path) -> None:
+    """Write the settings, the record as JSON, and a README that says what they are worth."""
+    lines = [f"# {record.policy} for {record.target}", record.statement, "## Settings"]
+    lines += [f"`{name}`:\n\n```\n{text.strip()}\n```" for name, text in texts.items()]
+    lines += ["## Before using them", "\n".join(f"- {note}" for note in record.notes)]
+    lines += [f"Written from the policy with SHA-256 `{record.digest}`; all figures stand in `export.json`."]
+    directory.mkdir(parents=True, exist_ok=True)
+    contents = texts | {"README.md": "\n\n".join(lines) + "\n", "export.json": record.model_dump_json(indent=2) + "\n"}
+    for name, text in contents.items():
+        (directory / name).write_text(text, encoding="utf-8")
