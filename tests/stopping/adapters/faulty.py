@@ -19,7 +19,7 @@ from stopping.adapters.proxy.streams import Streamed
 
 GARBAGE = (
     "{not json",
-    "17",
+    "[17]",
     '{"choices":[{"text":"x","logprobs":{"content":[{}]}}]}',
     '{"choices":3}',
     '{"error":{"code":500}}',

@@ -21,13 +21,15 @@ def needs_llama() -> None:
             pytest.skip(f"{library} is not installed")
 
 
-def write_reasoner(folder: Path, chat_template: str | None = None) -> Path:
-    """Write the shipped reasoner as a GGUF file, with another chat template if one is given."""
+def write_reasoner(folder: Path, chat_template: str | None = None, context_tokens: int = SLOT_TOKENS) -> Path:
+    """Write the shipped reasoner as a GGUF file, with another chat template or context if one is given."""
     from stopping.reasoner.gguf import save_gguf
     from stopping.reasoner.names import folder_of
 
     source = folder / "reasoner"
     shutil.copytree(folder_of("target"), source)
+    config = source / "config.json"
+    config.write_text(json.dumps(json.loads(config.read_text()) | {"max_position_embeddings": context_tokens}))
     if chat_template is not None:
         config = source / "tokenizer_config.json"
         config.write_text(json.dumps(json.loads(config.read_text()) | {"chat_template": chat_template}))

@@ -1,0 +1,162 @@
+"""`stopping serve` as a process of its own: it says where, serves, and ends in order."""
+
+import json
+import os
+import re
+import signal
+import subprocess
+import sys
+import threading
+import time
+from contextlib import contextmanager
+
+import httpx
+import openai
+import pytest
+
+from stopping import artifacts
+from stopping.policies import CandidateStop, Margin, TokenBudget
+from tests.stopping.adapters.conftest import llama_server, reasoner_gguf
+from tests.stopping.adapters.llama import needs_llama
+from tests.stopping.cli.test_commands import NO_JAX, ROOT, WIDE
+
+assert llama_server and reasoner_gguf  # fixtures
+CHAT = "/v1/chat/completions"
+
+
+@pytest.fixture(scope="module")
+def policies(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("policies")
+    made = {"budget": TokenBudget(64), "other": TokenBudget(96), "candidate": CandidateStop(1), "margin": Margin(2)}
+    for name, policy in made.items():
+        artifacts.save(policy, folder / name, decision_points={"on": "token", "interval_tokens": 32})
+    return folder
+
+
+def command(*arguments):
+    return [sys.executable, "-c", NO_JAX, "serve", *map(str, arguments)]
+
+
+@contextmanager
+def serving(*arguments, log, **variables):
+    """Run it until it says where it listens; yields the process and its URL."""
+    environment = {**os.environ, **WIDE, **variables}
+    with log.open("w") as errors:
+        process = subprocess.Popen(
+            command(*arguments, "--port", 0), stdout=subprocess.PIPE, stderr=errors, text=True, cwd=ROOT, env=environment,
+            start_new_session=True,
+        )  # fmt: skip
+    try:
+        said = ""
+        for line in process.stdout:
+            said += line
+            if found := re.search(r"Listening on (http://\S+)/v1", said):
+                break
+        else:
+            raise AssertionError(said + log.read_text())
+        yield process, found[1], said
+    finally:
+        process.kill()
+        process.wait()
+        process.stdout.close()
+
+
+def asked(**more):
+    return {"model": "any", "messages": [{"role": "user", "content": "10 9 9 15>26"}], "temperature": 0} | more
+
+
+def test_from_nothing(policies, tmp_path):
+    """The shipped reasoner, behind its own server; an interrupt at the terminal, amid a stream, ends both in order."""
+    needs_llama()
+    log, accounts = tmp_path / "log.jsonl", tmp_path / "accounts.jsonl"
+    arguments = [policies / "budget", "--holdout", 0, "--accounts", accounts, "--slots", 2]
+    with serving(*arguments, log=log) as (process, url, said):
+        assert "TokenBudget(64) (budget@" in said and "stops thoughts" in said and "/metrics" in said
+        with openai.OpenAI(base_url=f"{url}/v1", api_key="x") as client:
+            answer = client.chat.completions.create(**asked())
+        assert answer.usage.stopping["stopped"] and answer.choices[0].message.content
+        assert 'stopping_stops_total{policy="budget"} 1.0' in httpx.get(f"{url}/metrics").text
+        with httpx.stream(
+            "POST", url + CHAT, json=asked(stream=True), headers={"x-stopping-policy": "none"}
+        ) as response:
+            parts = response.iter_bytes()
+            raw = next(parts)
+            os.killpg(process.pid, signal.SIGINT)  # as a terminal does
+            raw += b"".join(parts)
+        assert raw.endswith(b"data: [DONE]\n\n")
+        assert process.wait(30) == 0
+    lines = [json.loads(line) for line in log.read_text().splitlines()]  # nothing but lines of JSON
+    assert {"stopping.accounts"} <= {line["logger"] for line in lines} and all(
+        line["time"] and line["level"] for line in lines
+    )
+    row = json.loads(accounts.read_text())
+    assert row["stopped"] and row["treatment"] == "policed" and row["policy_id"].startswith("budget@")
+
+
+def test_a_server_of_ones_own(llama_server, policies, tmp_path):
+    """A policy for a model, a key of the proxy's, and the end by a supervisor's signal while a stream runs."""
+    arguments = [
+        "--upstream",
+        llama_server,
+        "--policy-for",
+        f"small={policies / 'other'}",
+        "--proxy-key",
+        "KEY_OF_OURS",
+    ]
+    arguments += ["--every-tokens", 16, "--holdout", 0]
+    log = tmp_path / "log.jsonl"
+    with serving(*arguments, log=log, KEY_OF_OURS="secret") as (process, url, _):
+        assert httpx.post(url + CHAT, json=asked()).status_code == 401
+        with openai.OpenAI(base_url=f"{url}/v1", api_key="secret") as client:
+            policed = client.chat.completions.create(**asked(model="small", max_tokens=200)).usage
+            assert policed.stopping["policy"].startswith("other@") and policed.stopping["would_stop_at"] == 96
+            assert "stopping" not in client.chat.completions.create(**asked(max_tokens=8)).usage.model_extra
+            stream = client.chat.completions.create(**asked(model="small", stream=True, max_tokens=200))
+            first = next(stream)
+            ending = threading.Timer(0.0, process.send_signal, [signal.SIGTERM])
+            ending.start()
+            chunks = [first, *stream]
+        assert chunks[-1].choices[0].finish_reason == "stop"
+        ending.join()
+        assert process.wait(30) == 0
+    assert httpx.get(f"{llama_server}/v1/models").status_code == 200  # not ours to end
+
+
+def refused(*arguments, code, **variables):
+    done = subprocess.run(
+        command(*arguments),
+        capture_output=True,
+        text=True,
+        cwd=ROOT,
+        env={**os.environ, **WIDE, **variables},
+        timeout=60,
+    )
+    assert done.returncode == code and "Traceback" not in done.stderr, done.stderr
+    return done.stderr.strip().splitlines()[-1]
+
+
+def test_what_cannot_run_is_refused_before_the_first_token(llama_server, policies, tmp_path):
+    upstream = ["--upstream", llama_server]
+    said = refused(policies / "candidate", *upstream, code=2)
+    assert "CandidateStop reads num_candidates" in said and "--candidate TEXT" in said
+    assert "Margin" in refused(policies / "margin", *upstream, code=2)
+    assert "expected a directory, got none" in refused(*upstream, code=2)
+    assert "MODEL=DIR" in refused(policies / "budget", *upstream, "--policy-for", "small", code=2)
+    again = tmp_path / "budget"
+    artifacts.save(TokenBudget(3), again, decision_points={"on": "token", "interval_tokens": 32})
+    assert "'budget' twice" in refused(policies / "budget", *upstream, "--policy-for", f"small={again}", code=2)
+    assert "--proxy-key" in refused(policies / "budget", *upstream, "--proxy-key", "NOT_SET", code=2)
+    start = time.monotonic()
+    assert "127.0.0.1:9" in refused(policies / "budget", "--upstream", "http://127.0.0.1:9", code=1)
+    assert time.monotonic() - start < 30
+
+
+def test_no_port(llama_server, policies):
+    """One that is taken is said, and is an error."""
+    taken = httpx.URL(llama_server).port
+    done = subprocess.run(
+        command(policies / "budget", "--upstream", llama_server, "--port", taken), capture_output=True, text=True, cwd=ROOT,
+        env={**os.environ, **WIDE}, timeout=60,
+    )  # fmt: skip
+    assert done.returncode not in (0, 70) and "address already in use" in done.stderr
+    assert "Listening" not in done.stdout
