@@ -2,13 +2,14 @@
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
-from stopping.artifacts.native import Target
 from stopping.cli.log_options import LogOptions
 from stopping.cli.options import ImportOptions, OutputOptions, ProblemOptions, Seed, busy
+
+Target = Literal["llamacpp", "vllm", "sglang", "transformers"]  # as of `artifacts.native`, which --help does not import
 
 if TYPE_CHECKING:
     from rich.console import Console
