@@ -4,6 +4,7 @@ import asyncio
 import json
 import random
 import re
+from types import SimpleNamespace
 
 import httpx
 import openai
@@ -348,7 +349,9 @@ def test_a_holdout_is_left_alone(llama_server, policies, tmp_path):
 @pytest.mark.parametrize("share", [0.02, 0.5])
 def test_the_holdouts_share(share):
     """Within five standard deviations of the binomial, by lots that are fixed."""
-    serving = Serving(None, None, None, holdout=share, default="a", policies={"a": object()}, lots=random.Random(0))
+    serving = Serving(
+        None, None, None, holdout=share, default="a", policies={"a": SimpleNamespace(watch=None)}, lots=random.Random(0)
+    )
     drawn = [serving.choose({"messages": []}, None)[1] for _ in range(20_000)]
     assert set(drawn) == {"", "holdout"}
     assert abs(drawn.count("holdout") - 20_000 * share) <= 5 * (20_000 * share * (1 - share)) ** 0.5
