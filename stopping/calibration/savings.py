@@ -83,9 +83,20 @@ class Prediction(NamedTuple):
     low: float
     high: float
 
+    def holds(self, value: float) -> bool:
+        """Whether the interval does."""
+        return self.low <= value <= self.high
+
 
 def predict(
-    problem: Any, reference: Any, policy: Any, worlds: Any, num_runs: int, confidence: float = 0.95
+    problem: Any,
+    reference: Any,
+    policy: Any,
+    worlds: Any,
+    num_runs: int,
+    confidence: float = 0.95,
+    *,
+    coupled: bool = True,
 ) -> dict[str, Prediction]:
     """Predict the accuracy change and the share of tokens saved over new problems, run once each.
 
@@ -94,11 +105,26 @@ def predict(
         reference: what is in use now.
         policy: the rule.
         worlds: with leading axes `[problems, orders]`, of problems that have had no say in the rule: the test part's.
-        num_runs: problems to come, one run each of the rule and of the reference on the same noise.
+        num_runs: problems to come, one run each of the rule and of the reference.
         confidence: of the intervals, normal.
+        coupled: both runs of a problem have the same noise; False for an engine that draws anew.
+
+    Raises:
+        ValueError: for runs that are not coupled, if the worlds have one order alone.
     """
     played = sims.play_rules(problem, [reference, policy], worlds, ("correct", "total_tokens"))
-    correct, tokens = (played[name].astype(np.float64) for name in ("correct", "total_tokens"))
+    return predicted(played["correct"], played["total_tokens"], num_runs, confidence, coupled=coupled)
+
+
+def predicted(
+    correct: np.ndarray, total_tokens: np.ndarray, num_runs: int, confidence: float = 0.95, *, coupled: bool = True
+) -> dict[str, Prediction]:
+    """Predict as `predict` does, from what was played: the reference and the rule, `[2, problems, orders]` each."""
+    correct, tokens = correct.astype(np.float64), total_tokens.astype(np.float64)
+    if not coupled:  # another trace of the same problem: the same mean, and the noise of both
+        if correct.shape[2] < 2:
+            raise ValueError("worlds: expected two orders at least where runs are not coupled, got one")
+        correct[0], tokens[0] = np.roll(correct[0], 1, axis=1), np.roll(tokens[0], 1, axis=1)
     share = 1 - tokens[1].mean() / tokens[0].mean()
     runs = {  # values of single runs whose mean is the figure, to first order
         "accuracy_change": correct[1] - correct[0],
@@ -122,6 +148,45 @@ def realised(
         "accuracy_change": Estimate.of(correct.astype(np.float64) - own_correct),
         "saving_share": Estimate.ratio(saved, own_tokens),
     }
+
+
+def misses_by_chance(
+    correct: np.ndarray, total_tokens: np.ndarray, num_runs: int, num_engines: int, num_nulls: int, seed: int = 0
+) -> np.ndarray:
+    """How many predictions at 95 % do not hold what comes of them, where nothing is wrong: int `[nulls]`.
+
+    One set of problems stands behind all predictions, another behind all runs, and one run under the reference behind all rules'
+    comparisons, so misses come together and their number is not binomial. Here both sets are drawn from the problems given, with
+    replacement, and every run is one of its problem's own at random, another for each rule.
+
+    Args:
+        correct: of the reference and the rules, bool `[1 + rules, problems, orders]`.
+        total_tokens: theirs, of the same shape.
+        num_runs: problems that each engine runs, once under the reference and once under each rule, not coupled.
+        num_engines: engines that run them.
+        num_nulls: times that all of it is drawn.
+        seed: of the draws.
+
+    Raises:
+        ValueError: for fewer orders than rules.
+    """
+    num_rules, num_problems, num_orders = correct.shape
+    if num_orders < num_rules:
+        raise ValueError(f"correct: expected {num_rules} orders at least, one for each rule, got {num_orders}")
+    random, rows = np.random.default_rng(seed), np.arange(num_rules)[:, None]
+    misses = np.zeros(num_nulls, int)
+    for null in range(num_nulls):
+        test, ran = random.integers(num_problems, size=num_problems), random.integers(num_problems, size=num_runs)
+        shuffled = np.argsort(random.random((num_engines, num_orders, num_runs)), axis=1)
+        orders = shuffled[:, :num_rules]  # one for each rule: none has the noise of another
+        rights, costs = correct[rows, ran, orders], total_tokens[rows, ran, orders]
+        for rule in range(1, num_rules):
+            pair = [0, rule]
+            told = predicted(correct[pair][:, test], total_tokens[pair][:, test], num_runs, coupled=False)
+            for right, cost in zip(rights, costs, strict=True):
+                came = realised(right[rule], cost[rule], right[0], cost[0])
+                misses[null] += sum(not told[name].holds(came[name].mean) for name in told)
+    return misses
 
 
 def savings_of(problem: Any, reference: Any, policies: Sequence[Any], worlds: Any) -> tuple[np.ndarray, np.ndarray]:

@@ -24,8 +24,9 @@ STUDIES = {
     "scaling": "what does a simulation cost, and what would break first",
     "drift": "what is lost before a change of the traffic is noticed",
     "misspecified": "what does a rule lose whose model has the wrong law of lengths",
+    "engines": "is what tuning promises kept on llama.cpp and in transformers",
 }
-OF_A_LOG = ("reasoner", "certification", "model", "lag", "drift")  # the others draw problems of their own
+OF_A_LOG = ("reasoner", "certification", "model", "lag", "drift", "engines")  # the others draw problems of their own
 
 
 def study(

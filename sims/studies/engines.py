@@ -1,0 +1,397 @@
+"""Is what tuning promises kept on the engines that people run?
+
+Rules for thinking are tuned on the shipped log, which our own sampler drew, and their saving and change of accuracy are predicted
+from the part of the log that had no say in them. Then the same model runs on llama.cpp's server, where a policy stops it from
+outside between two pieces of a thought, and inside transformers, where it stops rows of a batch. Each of so many problems that
+tuning has not seen is run once left alone and once under each rule, with noise of its own each time.
+
+Tokens are counted on all sides as a log counts them: thought, answer, and answers forced but not given. What an engine pays
+besides stands apart: on llama.cpp the token beyond the point of a stop, drawn to learn how likely the closing tag was there; in
+transformers the answer given, which is tried once before.
+"""
+
+import asyncio
+import tempfile
+from collections.abc import Callable, Sequence
+from contextlib import aclosing
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import equinox as eqx
+import jax
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from scipy.stats import binom
+
+import sims
+import stopping
+from sims.estimates import Estimate
+from sims.studies import Part, exact
+from stopping.calibration import Prediction, Tuning
+from stopping.calibration.savings import misses_by_chance, predicted, realised
+from stopping.calibration.tuning import FRACTIONS
+from stopping.plots import COLOURS, MARKERS
+from stopping.policies.decisions import TIE, compare_decisions
+from stopping.reasoner import Llama, load_model
+from stopping.reasoner.countdown import Problem, is_right, vote_key
+from stopping.reasoner.names import folder_of
+from stopping.reasoner.recording import own_answer, prompt_tokens
+from stopping.reasoner.vocabulary import CLOSE_THINK, PAD, TOKENS, YES
+from stopping.traces import TraceLog, split
+
+NUM_PROBLEMS = 1000  # run on each engine, once left alone and once under each rule
+MAX_ACCURACY_DROP, CONFIDENCE = 0.02, 0.95
+EVERY_TOKENS, CAP_TOKENS, ANSWER_TOKENS = 32, 480, 20  # as the log was recorded
+NUM_SLOTS, SLOT_TOKENS = 8, 512  # of llama.cpp: thoughts under way at once
+BATCH_ROWS = 256  # of transformers
+NUM_NULLS, LEVEL = 2000, 0.99  # resamples of the number of misses, and its quantile that must not be exceeded
+READ_TRACES, WIDTH_TOKENS = 16, 128  # read by our own model at once; widths are multiples
+FAMILIES = ("ExitValue", "ProbedExitValue", "CandidateStop", "CloseTokenThreshold", "TokenBudget")  # one of them probes
+SEED = 0
+COMPONENTS = {"saving_share": "tokens saved, %", "accuracy_change": "change of accuracy, points"}
+
+
+class Run(NamedTuple):
+    """One run of one problem.
+
+    Attributes:
+        tokens: ids of the trace, forced ones too; int `[tokens]`.
+        log_probs: theirs at temperature 1, as the engine tells them; empty under a rule.
+        total_tokens: as a log counts.
+        besides_tokens: what the engine paid more.
+        decisions: of the rule, in order.
+    """
+
+    tokens: np.ndarray
+    log_probs: np.ndarray
+    total_tokens: int
+    besides_tokens: int
+    decisions: list[Any]
+
+
+class Cell(NamedTuple):
+    """One component of a rule on an engine: what was promised, and what came."""
+
+    engine: str
+    rule: str
+    component: str
+    promised: Prediction
+    came: Estimate
+
+
+def run(log: TraceLog, num_problems: int = NUM_PROBLEMS) -> dict[str, Part]:
+    """Both parts.
+
+    Args:
+        log: of the shipped reasoner, with labels, and checkpoints on some of its problems; the others are run.
+        num_problems: to run.
+
+    Raises:
+        ImportError: if an engine, of the extras `serve`, `llamacpp` and `transformers`, is not installed.
+        ValueError: for more problems than the log has without checkpoints.
+    """
+    probed, fresh = log.take(log.probed), log.take(~log.probed)
+    if not 0 < num_problems <= fresh.num_problems:
+        raise ValueError(f"num_problems: expected 1 to {fresh.num_problems:,}, got {num_problems}")
+    fresh = fresh.take(range(num_problems))
+    problems = [problem_of(name) for name in fresh.problem_ids]
+    limits: dict[str, Any] = {"max_accuracy_drop": MAX_ACCURACY_DROP, "confidence": CONFIDENCE, "seed": SEED}
+    found = stopping.tune(probed, stopping.Thinking(), **limits)
+    rules = rules_of(found)
+    worlds = found.problem.worlds(split(probed, FRACTIONS, seed=SEED)[2])
+    played = sims.play_rules(found.problem, [found.reference, *rules], worlds, ("correct", "total_tokens"))
+    runs = {name: engine(problems, [None, *rules]) for name, engine in ENGINES.items()}
+    return {
+        "laws": Part(str(laws.__doc__), *laws(problems, {name: each[0] for name, each in runs.items()}, fresh)),
+        "promises": Part(str(promises.__doc__), *promises(problems, rules, played, runs)),
+    }
+
+
+def problem_of(prompt: str) -> Problem:
+    """The problem of a prompt, `2 3 4>24`."""
+    numbers, _, target = prompt.partition(">")
+    return Problem(tuple(map(int, numbers.split())), int(target))
+
+
+def on_llamacpp(problems: Sequence[Problem], rules: Sequence[Any]) -> list[list[Run]]:
+    """Run each problem once under each rule (None: left alone) on llama.cpp's server, several at once."""
+    from stopping.adapters.llamacpp import LlamaServer
+    from stopping.reasoner import save_gguf
+
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "reasoner.gguf"
+        save_gguf("target", path)
+        sizes: dict[str, Any] = {"num_slots": NUM_SLOTS, "context_tokens": SLOT_TOKENS, "num_threads": 1}
+        with LlamaServer(path, temperature=1.0, **sizes) as server:
+            return asyncio.run(_served(server.url, problems, rules))
+
+
+async def _served(url: str, problems: Sequence[Problem], rules: Sequence[Any]) -> list[list[Run]]:
+    from stopping.adapters.server.capabilities import examine
+    from stopping.adapters.server.client import Upstream
+    from stopping.adapters.server.markup import read_markup
+    from stopping.adapters.server.thinking import Thinker, ThoughtRun, require
+
+    gate = asyncio.Semaphore(NUM_SLOTS)
+
+    async def think(thinker: Thinker, problem: Problem, seed: int) -> Run:
+        came, log_probs = ThoughtRun(), []
+        async with gate, aclosing(thinker.stream(prompt_tokens(problem), {"seed": seed}, came)) as parts:
+            async for _, token in parts:
+                log_probs.append(token.log_prob)
+        if came.failure:
+            raise RuntimeError(f"{thinker.policy}: {came.failure}")
+        told = np.array(log_probs if thinker.policy is None else [], float)
+        besides = came.discarded_tokens
+        return Run(np.array(came.ids), told, came.total_tokens - besides, besides, came.decisions)
+
+    found = []
+    async with Upstream(url) as upstream:
+        there = await examine(upstream, num_top=len(TOKENS), measure=False)
+        forced: dict[str, Any] = {"answer_tokens": ANSWER_TOKENS, "answer_of": vote_key}
+        markup = await read_markup(upstream, there, candidates=[TOKENS[YES]], **forced)
+        for number, rule in enumerate(rules):
+            if rule is not None:
+                require(rule, there, markup)
+            where: dict[str, Any] = {"every_tokens": EVERY_TOKENS, "cap_tokens": CAP_TOKENS}
+            thinker = Thinker(upstream, markup, rule, num_top=there.num_top, **where)
+            seeds = np.random.default_rng([SEED, number]).integers(2**31, size=len(problems)).tolist()
+            found.append(await asyncio.gather(*map(think, [thinker] * len(problems), problems, seeds)))
+    return found
+
+
+def in_transformers(problems: Sequence[Problem], rules: Sequence[Any]) -> list[list[Run]]:
+    """Run each problem once under each rule (None: left alone, by `model.generate`) in transformers, in batches."""
+    from stopping.adapters import huggingface  # noqa: I001  (first, for it names the extra)
+    import torch
+    import transformers
+
+    model: Any = transformers.AutoModelForCausalLM.from_pretrained(folder_of("target"), dtype=torch.float32)
+    tokenizer = transformers.AutoTokenizer.from_pretrained(folder_of("target"))
+    options: Any = {"max_new_tokens": CAP_TOKENS, "do_sample": True, "temperature": 1.0, "top_k": 0, "top_p": 1.0}
+
+    def alone(inputs: Any) -> list[Run]:
+        drawn = model.generate(**inputs, **options, return_dict_in_generate=True, output_logits=True)
+        ids = drawn.sequences[:, inputs["input_ids"].shape[1] :]
+        told = torch.stack(drawn.logits, dim=1).log_softmax(dim=-1).gather(2, ids[:, :, None])[:, :, 0]
+        lengths = (ids != PAD).sum(dim=1).tolist()
+        rows = zip(ids.numpy(), told.numpy(), lengths, strict=True)
+        return [Run(row[:length], values[:length], length, 0, []) for row, values, length in rows]
+
+    def under(rule: Any, inputs: Any) -> list[Run]:
+        asked: dict[str, Any] = {"every_tokens": EVERY_TOKENS, "max_answer_tokens": ANSWER_TOKENS, **options}
+        came = huggingface.think(model, tokenizer, inputs, rule, answer_of=vote_key, candidate_ids=[YES], **asked)
+        answer = np.array([len(row) for row in came.tokens]) - came.thought_tokens
+        besides = np.where(came.stopped, answer, 0)
+        counts = zip((came.total_tokens - besides).tolist(), besides.tolist(), strict=True)
+        rows = zip(came.tokens, counts, came.decisions, strict=True)
+        return [Run(tokens, np.array([]), *count, decisions) for tokens, count, decisions in rows]
+
+    def all_under(number: int, rule: Any) -> list[Run]:
+        runs = []
+        for start in range(0, len(problems), BATCH_ROWS):
+            prompts = [problem.prompt + "<think>" for problem in problems[start : start + BATCH_ROWS]]
+            inputs = tokenizer(prompts, return_tensors="pt", padding=True, padding_side="left")
+            torch.manual_seed(int(np.random.default_rng([SEED, number, start]).integers(2**31)))
+            runs += alone(inputs) if rule is None else under(rule, inputs)
+        return runs
+
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)  # a model this small is no faster on more
+    try:
+        with torch.random.fork_rng(devices=[]):
+            return [all_under(*each) for each in enumerate(rules)]
+    finally:
+        torch.set_num_threads(threads)
+
+
+ENGINES = {"llama.cpp": on_llamacpp, "transformers": in_transformers}
+
+
+def rules_of(found: Tuning) -> list[Any]:
+    """The rule chosen, the safest of its family, and the riskiest of each family named above; none picked by the test part."""
+    riskiest = {one.family: one.policy for one in found.tested if one.family in FAMILIES}  # tested in order of risk
+    if found.chosen is None:
+        return list(riskiest.values())
+    safest = next(one.policy for one in found.tested if one.family == found.chosen.family)
+    return list(dict.fromkeys([found.chosen.policy, safest, *riskiest.values()]))
+
+
+def laws(problems: Sequence[Problem], alone: dict[str, list[Run]], log: TraceLog) -> tuple[dict[str, Estimate], Figure]:
+    """Do the engines, left alone, draw from the law that the log was drawn from?
+
+    Then the shipped log calibrates the rules for them, as it does here. Log-probabilities of an engine's own tokens stand beside
+    those of our model that reads the same tokens. z is a sum over the tokens drawn, of log-probabilities or of closing tags, each
+    less its mean by our law, over the standard deviation of that sum: 0 ± 1 where draws follow the law (a martingale).
+    Lengths and accuracy stand beside those of the log's traces of the same problems.
+    """
+    model, rows, differences = load_model("target"), {}, {}
+    for engine, runs in alone.items():
+        ours = forced_laws(model, problems, runs)
+        told = [np.abs(one.log_probs - drawn(law, one.tokens)) for law, one in zip(ours, runs, strict=True)]
+        differences[engine] = np.concatenate(told)
+        rows[f"{engine}: log-probability, engine's less ours, mean absolute"] = Estimate.ratio(
+            np.array([each.sum() for each in told]), np.array([len(each) for each in told])
+        )
+        rows[f"{engine}: the same, 99 % quantile of tokens"] = Estimate.quantile(differences[engine], 0.99)
+        rows[f"{engine}: z of the log-probabilities drawn"] = z_score(ours, runs, lambda law: law)
+        rows[f"{engine}: z of the closing tags drawn"] = z_score(ours, runs, closes)
+        lengths = np.array([one.total_tokens for one in runs])
+        rows[f"{engine}: tokens of a trace, less the log's"] = Estimate.of(lengths - log.length_tokens.mean(axis=1))
+        right = 100.0 * (correct(problems, runs) - log.correct.mean(axis=1))
+        rows[f"{engine}: accuracy, less the log's, points"] = Estimate.of(right)
+    return rows, _picture_of_laws(differences, alone, log)
+
+
+def forced_laws(model: Llama, problems: Sequence[Problem], runs: Sequence[Run]) -> list[np.ndarray]:
+    """Log-probabilities that our model gives to all tokens in each place of each run, `[tokens, vocabulary]` each."""
+    law = eqx.filter_jit(lambda model, tokens: jax.nn.log_softmax(model(tokens)))
+    prompts = [prompt_tokens(problem) for problem in problems]
+    lengths = [len(prompt) + len(one.tokens) for prompt, one in zip(prompts, runs, strict=True)]
+    order = np.argsort(lengths, kind="stable").tolist()
+    found = [np.zeros((0, len(TOKENS)))] * len(runs)
+    for start in range(0, len(runs), READ_TRACES):
+        batch = order[start : start + READ_TRACES]
+        width = -(-lengths[batch[-1]] // WIDTH_TOKENS) * WIDTH_TOKENS
+        tokens = np.full((READ_TRACES, width), PAD, np.int32)
+        for row, index in enumerate(batch):
+            tokens[row, : lengths[index]] = [*prompts[index], *runs[index].tokens]
+        read = np.asarray(law(model, tokens), np.float64)
+        for row, index in enumerate(batch):
+            found[index] = read[row, len(prompts[index]) - 1 : lengths[index] - 1]
+    return found
+
+
+def drawn(values: np.ndarray, tokens: np.ndarray) -> np.ndarray:
+    """The values of the tokens drawn, `[tokens]`, of those of all tokens in their places, `[tokens, vocabulary]`."""
+    return values[np.arange(len(tokens)), tokens]
+
+
+def z_score(ours: Sequence[np.ndarray], runs: Sequence[Run], values_of: Callable[[np.ndarray], np.ndarray]) -> Estimate:
+    """The sum of values of the tokens drawn, each less its mean under our law, over its standard deviation under our law."""
+    away = variance = 0.0
+    for law, one in zip(ours, runs, strict=True):
+        values, probs = values_of(law), np.exp(law)
+        mean = np.sum(probs * values, axis=1)
+        away += float(np.sum(drawn(values, one.tokens) - mean))
+        variance += float(np.sum(probs * (values - mean[:, None]) ** 2))
+    return Estimate(away / np.sqrt(variance), 1.0, len(runs))
+
+
+def closes(law: np.ndarray) -> np.ndarray:
+    """One for the closing tag and 0 for all others, in the shape of a law."""
+    return np.broadcast_to(np.arange(law.shape[1]) == CLOSE_THINK, law.shape).astype(float)
+
+
+def correct(problems: Sequence[Problem], runs: Sequence[Run]) -> np.ndarray:
+    """Whether the answer at the end of each run's tokens is right."""
+    answers = [own_answer(one.tokens)[1] for one in runs]
+    return np.array([is_right(problem, text or "") for problem, text in zip(problems, answers, strict=True)])
+
+
+def promises(
+    problems: Sequence[Problem],
+    rules: Sequence[Any],
+    played: dict[str, np.ndarray],
+    runs: dict[str, list[list[Run]]],
+    num_nulls: int = NUM_NULLS,
+) -> tuple[dict[str, Estimate], Figure]:
+    """How many of the promised intervals, at 95 %, do not hold what came, and by how much?
+
+    They are wide enough for two runs of a problem that share no noise. By chance the number of misses is not binomial: one test
+    part is behind all promises, one set of problems behind all runs, and one run left alone behind all rules of an engine. So
+    both are drawn again and again from the test part's problems, with runs that are independent given the problem, and the
+    misses are counted. Decisions of the runs are compared with those of the same policy in JAX on what was seen.
+    """
+    cells = cells_of(problems, rules, played, runs)
+    missed = [not cell.promised.holds(cell.came.mean) for cell in cells]
+    chance = misses_by_chance(played["correct"], played["total_tokens"], len(problems), len(runs), num_nulls)
+    rows = {
+        f"promises missed, of {len(cells)}": exact(sum(missed)),
+        f"missed by chance, {LEVEL:.0%} quantile": exact(np.quantile(chance, LEVEL, method="inverted_cdf")),
+        "the same if all were independent (binomial)": exact(binom.ppf(LEVEL, len(cells), 0.05)),
+        "missed by chance, mean": Estimate.of(chance),
+        "chance of as many": Estimate.of(chance >= sum(missed)),
+    }
+    for engine, (_, *stopped) in runs.items():
+        taken = [[one.decisions for one in each] for each in stopped]
+        counts = np.sum([compare_decisions(*pair) for pair in zip(rules, taken, strict=True)], axis=0)
+        what = ("decisions", f"decisions within {TIE:g} of a tie", "other decisions that JAX takes differently")
+        rows |= {f"{engine}: {name}": exact(count) for name, count in zip(what, counts, strict=True)}
+        besides = np.array([[one.besides_tokens for one in each] for each in stopped])
+        rows[f"{engine}: tokens paid besides, a run under a rule"] = Estimate.of(besides.mean(axis=0))
+    for cell, miss in zip(cells, missed, strict=True):
+        span = "{:.1f} promised, {:.1f} to {:.1f}".format(*(100 * value for value in cell.promised))
+        name = f"{'missed: ' if miss else ''}{cell.engine}: {cell.rule}: {COMPONENTS[cell.component]} ({span})"
+        rows[name] = Estimate(100 * cell.came.mean, 100 * cell.came.standard_error, cell.came.num_independent)
+    return rows, _picture_of_promises(cells)
+
+
+def cells_of(
+    problems: Sequence[Problem], rules: Sequence[Any], played: dict[str, np.ndarray], runs: dict[str, list[list[Run]]]
+) -> list[Cell]:
+    """What was promised of each rule beside what came of it on each engine.
+
+    Args:
+        problems: that were run.
+        rules: after the reference, as they were played and run.
+        played: by component, of the test part, `[1 + rules, problems, orders]`.
+        runs: by engine, those left alone first.
+    """
+    found = []
+    for engine, each in runs.items():
+        right = [correct(problems, ones) for ones in each]
+        tokens = [np.array([one.total_tokens for one in ones]) for ones in each]
+        for place, rule in enumerate(rules, 1):
+            pair = [0, place]
+            promised = predicted(played["correct"][pair], played["total_tokens"][pair], len(problems), coupled=False)
+            came = realised(right[place], tokens[place], right[0], tokens[0])
+            found += [Cell(engine, str(rule), name, promised[name], came[name]) for name in COMPONENTS]
+    return found
+
+
+def _picture_of_laws(differences: dict[str, np.ndarray], alone: dict[str, list[Run]], log: TraceLog) -> Figure:
+    figure = Figure(figsize=(7.2, 3.2), dpi=150, layout="constrained")
+    left, right = figure.subplots(1, 2)
+    for index, (engine, runs) in enumerate(alone.items()):
+        for axes, values in ((left, differences[engine]), (right, np.array([one.total_tokens for one in runs]))):
+            axes.plot(*_survival(values), color=COLOURS[index], linewidth=1.2, label=engine)
+    right.plot(*_survival(log.length_tokens[log.present]), color="0.5", linewidth=1.2, linestyle="--", label="the log")
+    left.loglog()
+    left.set(xlabel="log-probability, engine's less ours, absolute", ylabel="share of tokens beyond")
+    right.set(xlabel="tokens of a trace left alone", ylabel="share of traces beyond", ylim=(0, 1.02))
+    for axes in (left, right):
+        _plain(axes)
+    return figure
+
+
+def _survival(values: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    return np.sort(values), 1 - np.arange(len(values)) / len(values)
+
+
+def _picture_of_promises(cells: Sequence[Cell]) -> Figure:
+    figure = Figure(figsize=(7.2, 3.6), dpi=150, layout="constrained")
+    for axes, (component, title) in zip(figure.subplots(1, 2), COMPONENTS.items(), strict=True):
+        for index, engine in enumerate(dict.fromkeys(cell.engine for cell in cells)):
+            chosen = [cell for cell in cells if (cell.engine, cell.component) == (engine, component)]
+            told = 100 * np.array([cell.promised for cell in chosen])
+            came = 100 * np.array([(cell.came.mean, cell.came.standard_error) for cell in chosen])
+            axes.errorbar(
+                told[:, 0], came[:, 0], came[:, 1], np.abs(told[:, 1:] - told[:, :1]).T, color=COLOURS[index],
+                marker=MARKERS[index], markersize=4, linestyle="none", elinewidth=0.6, label=engine,
+            )  # fmt: skip
+        low, high = np.array([axes.get_xlim(), axes.get_ylim()]).T
+        axes.axline((0, 0), slope=1, color="0.6", linewidth=0.8, linestyle="--", zorder=0)
+        axes.set(xlim=(min(low), max(high)), ylim=(min(low), max(high)))
+        axes.set(xlabel=f"{title}, promised (95 %)", ylabel="realised (± one standard error)", aspect="equal")
+        _plain(axes)
+    return figure
+
+
+def _plain(axes: Axes) -> None:
+    axes.legend(frameon=False, fontsize=8)
+    axes.spines[["top", "right"]].set_visible(False)
+    axes.tick_params(labelsize=8)
+    axes.xaxis.label.set_fontsize(8)
+    axes.yaxis.label.set_fontsize(8)

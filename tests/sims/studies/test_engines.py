@@ -1,0 +1,127 @@
+"""The study of engines: its pieces by hand, and small runs of both engines."""
+
+import importlib.util
+
+import numpy as np
+import pytest
+
+import sims
+import sims.studies.engines as study
+from sims import Estimate
+from stopping.calibration.savings import Prediction
+from stopping.policies import AnswerAgreement, CloseTokenThreshold, TokenBudget
+from stopping.policies.decisions import compare_decisions
+from stopping.problems import Thinking
+from stopping.reasoner import Plan, load_log, load_model
+from stopping.reasoner.recording import draw_distinct
+from stopping.reasoner.vocabulary import encode
+
+NUM_PROBLEMS = 16
+RULES = [CloseTokenThreshold(-1.0, -12.0, 96), AnswerAgreement(2, 64)]
+RUN = study.Run(np.array([2]), np.array([]), 1, 0, [])
+LIBRARIES = {"llama.cpp": ("xllamacpp", "gguf", "httpx"), "transformers": ("torch", "transformers")}
+
+
+@pytest.fixture(scope="module")
+def log():
+    return load_log()
+
+
+@pytest.fixture(scope="module")
+def problems(log):
+    return [study.problem_of(name) for name in log.take(~log.probed).problem_ids[:NUM_PROBLEMS]]
+
+
+@pytest.fixture(scope="module", params=list(study.ENGINES))
+def runs(request, problems):
+    for library in LIBRARIES[request.param]:
+        if importlib.util.find_spec(library) is None:
+            pytest.skip(f"{library} is not installed")
+    return study.ENGINES[request.param](problems, [None, *RULES])
+
+
+def test_an_engine_left_alone_tells_our_laws_and_draws_from_them(runs, problems):
+    alone = runs[0]
+    laws = study.forced_laws(load_model("target"), problems, alone)
+    told = np.concatenate([one.log_probs for one in alone])
+    ours = np.concatenate([study.drawn(law, one.tokens) for law, one in zip(laws, alone, strict=True)])
+    assert len(told) == sum(one.total_tokens for one in alone) > 1000
+    assert (
+        np.abs(told - ours).mean() < 2e-3 and np.quantile(np.abs(told - ours), 0.99) < 2e-2
+    )  # float16 caches and weights
+    for values_of in (lambda law: law, study.closes):
+        assert abs(study.z_score(laws, alone, values_of).mean) < 4
+
+
+def test_runs_under_rules_are_counted_as_a_log_counts(runs, problems):
+    for rule, each in zip(RULES, runs[1:], strict=True):
+        assert any(one.besides_tokens for one in each) or rule == RULES[1]
+        for one in each:
+            tried = [seen.observation.elapsed_tokens for seen in one.decisions if seen.observation.probed]
+            extra = one.total_tokens - len(one.tokens)  # for answers that were not given
+            assert extra >= 2 * max(len(tried) - 1, 0) and (
+                extra == 0 or tried or any(d.put_off for d in one.decisions)
+            )
+        assert compare_decisions(rule, [one.decisions for one in each]).num_different == 0
+    assert np.mean([one.total_tokens for one in runs[1]]) < np.mean([one.total_tokens for one in runs[0]])
+
+
+def test_the_parts_are_made_of_small_runs(runs, problems, log):
+    parts = log.take(log.probed).take(range(40))
+    rules = [Thinking().reference_rule(log), *RULES]
+    played = sims.play_rules(Thinking(), rules, Thinking().worlds(parts), ("correct", "total_tokens"))
+    fresh = log.take(~log.probed).take(range(NUM_PROBLEMS))
+    rows, _ = study.laws(problems, {"it": runs[0]}, fresh)
+    assert (
+        abs(rows["it: tokens of a trace, less the log's"].mean)
+        < 5 * rows["it: tokens of a trace, less the log's"].standard_error
+    )
+    rows, _ = study.promises(problems, RULES, played, {"it": runs}, num_nulls=20)
+    assert rows["it: other decisions that JAX takes differently"].mean == 0
+    assert sum("promised," in name for name in rows) == 2 * len(RULES)
+
+
+def test_a_problem_is_read_off_its_prompt():
+    for problem in draw_distinct(Plan(num_problems=5)):
+        assert study.problem_of(problem.prompt) == problem
+
+
+def test_z_tells_draws_from_another_law():
+    """Of two tokens by the law (.3, .7), drawn by it and by (.4, .6)."""
+    random = np.random.default_rng(0)
+    law = np.log(np.tile([0.3, 0.7], (2000, 1)))
+    scores = []
+    for chance in (0.7, 0.6):
+        runs = [study.Run((random.random(2000) < chance).astype(int), np.array([]), 2000, 0, []) for _ in range(5)]
+        scores.append(abs(study.z_score([law] * 5, runs, lambda law: law).mean))
+    assert scores[0] < 4 < 10 < scores[1]
+
+
+def test_a_miss_is_named_and_counted(monkeypatch):
+    cells = [
+        study.Cell("llama.cpp", "A()", name, Prediction(0.3, 0.2, 0.4), Estimate(came, 0.01, 100))
+        for name, came in zip(study.COMPONENTS, (0.21, 0.19), strict=True)
+    ]
+    monkeypatch.setattr(study, "cells_of", lambda *_: cells)
+    random = np.random.default_rng(0)
+    played = {"correct": random.random((2, 30, 4)) < 0.5, "total_tokens": random.integers(50, 100, (2, 30, 4))}
+    rows, figure = study.promises([None] * 30, [TokenBudget(64)], played, {"llama.cpp": [[RUN], [RUN]]}, num_nulls=50)
+    assert rows["promises missed, of 2"].mean == 1
+    assert [name.split(" (")[0] for name in rows if ": A(): " in name] == [
+        "llama.cpp: A(): tokens saved, %", "missed: llama.cpp: A(): change of accuracy, points",
+    ]  # fmt: skip
+    assert [axes.get_xlabel() for axes in figure.axes] == [
+        f"{name}, promised (95 %)" for name in study.COMPONENTS.values()
+    ]
+
+
+def test_what_is_right_is_read_off_the_tokens():
+    problem = study.problem_of("2 3 4>24")
+    texts = ["</think>(3*2)*4<eos>", "</think>(3*2)+4<eos>", "</think>(3*2)*4", "3*2=6<eos>"]
+    runs = [study.Run(np.array(encode(text)), np.array([]), 0, 0, []) for text in texts]
+    assert study.correct([problem] * 4, runs).tolist() == [True, False, False, False]
+
+
+def test_more_problems_than_there_are_are_refused(log):
+    with pytest.raises(ValueError, match="num_problems: expected 1 to 3,000, got 3001"):
+        study.run(log, 3001)

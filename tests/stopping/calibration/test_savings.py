@@ -1,0 +1,77 @@
+"""What is promised of runs to come, of numbers drawn by hand: coupled to the runs left alone, and not."""
+
+import numpy as np
+import pytest
+
+from stopping.calibration.savings import misses_by_chance, predict, predicted, realised
+from stopping.policies import CandidateStop, TokenBudget
+from stopping.problems import Thinking
+from stopping.reasoner import load_log
+
+NUM_ORDERS, NUM_RUNS, NUM_REPEATS = 8, 500, 2000
+
+
+def drawn(random, num_problems, num_rules=1):
+    """The reference and rules that lose .02 and save more on some problems than on others: `[1 + rules, problems, orders]`.
+
+    A rule's answer is the reference's own in four of five orders.
+    """
+    shape = num_problems, NUM_ORDERS
+    chance, left = random.uniform(0.3, 0.9, num_problems)[:, None], random.uniform(0.4, 1, num_problems)[:, None]
+    noise, tokens = random.random(shape), 300 - 200 * chance + 60 * random.standard_normal(shape)
+    own = [np.where(random.random(shape) < 0.8, noise, random.random(shape)) for _ in range(num_rules)]
+    correct = np.stack([noise < chance, *(each < chance - 0.02 for each in own)])
+    return correct, np.stack([tokens, *[left * tokens] * num_rules])
+
+
+def test_runs_that_are_not_coupled_are_promised_the_same_with_more_noise():
+    correct, tokens = drawn(np.random.default_rng(0), 200)
+    both = [predicted(correct, tokens, NUM_RUNS, coupled=coupled) for coupled in (True, False)]
+    for name in both[0]:
+        assert both[0][name].mean == pytest.approx(both[1][name].mean, abs=1e-12)
+        widths = [told[name].high - told[name].low for told in both]
+        assert widths[1] > 1.15 * widths[0]
+
+
+@pytest.mark.parametrize("coupled", [True, False])
+def test_intervals_hold_what_comes_in_19_of_20(coupled):
+    """Within 4 standard errors of a share of .95, over test parts and runs drawn anew."""
+    random, held = np.random.default_rng(1), np.zeros(2)
+    rows = np.arange(NUM_RUNS)
+    for _ in range(NUM_REPEATS):
+        told = predicted(*drawn(random, 100), NUM_RUNS, coupled=coupled)
+        correct, tokens = drawn(random, NUM_RUNS)
+        own = np.zeros(NUM_RUNS, int)
+        stopped = own if coupled else own + 1
+        came = realised(
+            correct[1, rows, stopped], tokens[1, rows, stopped], correct[0, rows, own], tokens[0, rows, own]
+        )
+        held += [told[name].holds(came[name].mean) for name in told]
+    assert np.abs(held / NUM_REPEATS - 0.95).max() < 4 * np.sqrt(0.05 * 0.95 / NUM_REPEATS)
+
+
+def test_misses_come_together():
+    """So many on average as the level says, but with a longer tail than independent ones."""
+    correct, tokens = drawn(np.random.default_rng(2), 200, num_rules=3)
+    misses = misses_by_chance(correct, tokens, NUM_RUNS, 2, 500)
+    error = misses.std() / np.sqrt(len(misses))
+    assert abs(misses.mean() - 12 * 0.05) < 4 * error
+    assert misses.var() > 1.3 * 12 * 0.05 * 0.95
+    np.testing.assert_array_equal(misses, misses_by_chance(correct, tokens, NUM_RUNS, 2, 500))
+    with pytest.raises(ValueError, match="correct: expected 4 orders at least, one for each rule, got 3"):
+        misses_by_chance(correct[..., :3], tokens[..., :3], NUM_RUNS, 2, 1)
+
+
+def test_a_log_is_played_for_it():
+    log = load_log()
+    worlds = Thinking().worlds(log.take(log.probed).take(range(100)))
+    rules = TokenBudget(480), CandidateStop(1)
+    coupled, apart = (predict(Thinking(), *rules, worlds, 1000, coupled=each) for each in (True, False))
+    for name in coupled:
+        assert coupled[name].mean == pytest.approx(apart[name].mean, abs=1e-9)
+        assert coupled[name].low > apart[name].low and coupled[name].high < apart[name].high
+
+
+def test_one_order_cannot_be_uncoupled():
+    with pytest.raises(ValueError, match="worlds: expected two orders at least where runs are not coupled, got one"):
+        predicted(np.ones((2, 5, 1)), np.ones((2, 5, 1)), 10, coupled=False)
