@@ -131,7 +131,9 @@ async def _served(url: str, problems: Sequence[Problem], rules: Sequence[Any]) -
     from stopping.adapters.server.capabilities import examine
     from stopping.adapters.server.client import Upstream
     from stopping.adapters.server.markup import read_markup
-    from stopping.adapters.server.thinking import Thinker, ThoughtRun, require
+    from stopping.adapters.server.signals import require
+    from stopping.adapters.server.thinking import Thinker
+    from stopping.adapters.server.thought_run import ThoughtRun
 
     gate = asyncio.Semaphore(NUM_SLOTS)
 
