@@ -13,7 +13,7 @@ from benchmarks import harness
 
 SUBJECTS = (
     *("first_finish", "length_fit", "recalibration", "threshold_replay", "certification_speed"),
-    *("samplers", "roofline", "stepwise", "compile_time", "policy_step", "log_loading", "import_time"),
+    *("samplers", "roofline", "stepwise", "compile_time", "policy_step", "log_loading", "import_time", "proxy"),
 )
 RESULTS = Path(__file__).parent / "results"
 

@@ -10,6 +10,7 @@ import httpx
 from starlette.requests import Request
 from starlette.responses import Response
 
+from stopping.adapters.proxy.answers import ENCODE
 from stopping.adapters.proxy.metrics import Metrics
 from stopping.adapters.proxy.streams import Streamed
 from stopping.adapters.server.client import Token, Upstream, UpstreamError, tokens_of
@@ -138,7 +139,7 @@ def _watched(raw: bytes, seen: Seen) -> bytes:
                 choice.pop("logprobs", None)
     except (ValueError, AttributeError, TypeError, KeyError):
         return raw
-    return json.dumps(document, ensure_ascii=False, separators=(",", ":")).encode()
+    return ENCODE(document).encode()
 
 
 def _headers(response: httpx.Response) -> dict[str, str]:

@@ -1,6 +1,5 @@
 """One request that a policy is asked about."""
 
-import json
 import logging
 import time
 from collections.abc import AsyncGenerator, Callable
@@ -10,7 +9,7 @@ from typing import Any
 from starlette.responses import JSONResponse, Response
 
 from stopping.adapters.proxy.accounts import Account
-from stopping.adapters.proxy.answers import Answer
+from stopping.adapters.proxy.answers import ENCODE, Answer
 from stopping.adapters.proxy.metrics import Metrics
 from stopping.adapters.proxy.serving import Served, settings_of
 from stopping.adapters.proxy.streams import Streamed
@@ -108,4 +107,4 @@ class Policed:
 
 
 def _event(document: Any) -> bytes:
-    return b"data: " + json.dumps(document, ensure_ascii=False, separators=(",", ":")).encode() + b"\n\n"
+    return b"data: " + ENCODE(document).encode() + b"\n\n"

@@ -9,6 +9,7 @@ Nothing else is changed: the pieces together are a sample of what one long reque
 
 import asyncio
 import copy
+import math
 from collections import deque
 from collections.abc import AsyncGenerator, Mapping, Sequence
 from contextlib import aclosing
@@ -127,6 +128,7 @@ class _Thought:
         self.is_observed, self.ending, self.passed_tokens = thinker.shadow, "", 0
         self.ahead: list[Token] = []
         self.held: list[Token] = []
+        self.since: list[Token] = []
         if thinker.policy is not None:
             self.rows = PolicyRows(thinker.policy, 1)
             self.windows = ThoughtWindows(thinker.policy.signals, candidate_ids=thinker.markup.candidate_ids)
@@ -238,7 +240,7 @@ class _Thought:
         self._drop_ahead()
         self.run.ids = await tokens_of_text(self.by.upstream, self.run.text, self.by.tokenizer, start=False)
         if self.by.policy is not None:
-            self.windows.elapsed_tokens[0] = len(self.run.ids)
+            self.windows.elapsed_tokens[0] = len(self.run.ids) - len(self.since)
 
     def _drop_ahead(self) -> None:
         self.run.discarded_tokens += len(self.ahead)
@@ -275,10 +277,7 @@ class _Thought:
     def _thought(self, token: Token) -> Part:
         self.run.thought += token.text
         if self._is_asked():
-            try:
-                self.windows.add(UNKNOWN if token.id is None else token.id, token.log_prob, entropy_of(token))
-            except Exception as error:
-                self._fail(error)
+            self.since.append(token)
         return THOUGHT, token
 
     def _answer(self, token: Token) -> Part:
@@ -286,19 +285,19 @@ class _Thought:
         return ANSWER, token
 
     async def _decided(self) -> list[Token] | None:
-        """Ask the policy; return the tokens that end the trace if it is stopped here."""
+        """Ask the policy; return the tokens that end the trace if it is stopped here.
+
+        If it fails, whatever the reason, the thought goes on without it.
+        """
         try:
             return await self._decide()
         except Exception as error:
-            self._fail(error)
+            self.run.failure = f"{type(error).__name__}: {error}"
             return None
-
-    def _fail(self, error: Exception) -> None:
-        """Where the policy fails, whatever the reason, the thought goes on without it."""
-        self.run.failure = f"{type(error).__name__}: {error}"
 
     async def _decide(self) -> list[Token] | None:
         run, position = self.run, len(self.run.ids)
+        self._add_window()
         observation = self.windows.observe(self._log_close_prob())
         run.last_seen = row_of(observation, 0)
         if run.would_stop_at is not None:
@@ -324,6 +323,16 @@ class _Thought:
         markup = self.by.markup
         tags = [Token(text, number) for text, number in markup.tags]
         return [*tags, *forced.tokens]
+
+    def _add_window(self) -> None:
+        """Add what came since the last decision point, at once: a proxy has many thoughts under way."""
+        tokens, self.since = self.since, []
+        ids = [UNKNOWN if token.id is None else token.id for token in tokens]
+        log_probs = [math.nan if token.log_prob is None else token.log_prob for token in tokens]
+        entropies = None
+        if "mean_entropy" in self.by.policy.signals:
+            entropies = [math.nan if (known := entropy_of(token)) is None else known for token in tokens]
+        self.windows.add(ids, log_probs, entropies)
 
     def _log_close_prob(self) -> float | None:
         """Of closing the thought here, by the law from which the next token was drawn; None where that does not tell."""
