@@ -129,7 +129,7 @@ def _on_llama_cpp(folder: Path, policies: dict[str, Path], rows: list[Row]) -> d
     texts = [problem.prompt for problem in draw_distinct(Plan())[:NUM_PROBLEMS]]
     checks: dict[str, float] = {}
     for slots in (1, 4, 8):
-        with LlamaServer(path, num_slots=slots, temperature=1.0) as server:
+        with LlamaServer(path, num_slots=slots, num_threads=1, temperature=1.0) as server:
             with _process(_proxy, server.url, *policies.values(), llama=True) as ours:
                 asks = {
                     "direct": (server.url, {}, {}),

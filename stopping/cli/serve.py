@@ -135,7 +135,9 @@ def _server(upstream: str | None, proxy: ProxyOptions) -> Iterator[tuple[str, bo
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "reasoner.gguf"
         save_gguf("target", path)
-        with LlamaServer(path, num_slots=proxy.slots, temperature=1.0) as started:
+        with LlamaServer(
+            path, num_slots=proxy.slots, num_threads=1, temperature=1.0
+        ) as started:  # it is too small for more
             yield started.url, True
 
 
@@ -185,7 +187,7 @@ async def _serving(
     from stopping.artifacts import load
     from stopping.reasoner.names import SHIPPED as FOLDER
 
-    capabilities = await examine(upstream, num_top=server.top_log_probs)
+    capabilities = await examine(upstream, num_top=server.top_log_probs, measure=False)
     marks = await markup.markup(upstream, capabilities)
     if marks is None:
         require_continuation(capabilities, "a thought cannot be continued")

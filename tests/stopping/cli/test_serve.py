@@ -76,9 +76,8 @@ def test_from_nothing(policies, tmp_path):
             answer = client.chat.completions.create(**asked())
         assert answer.usage.stopping["stopped"] and answer.choices[0].message.content
         assert 'stopping_stops_total{policy="budget"} 1.0' in httpx.get(f"{url}/metrics").text
-        with httpx.stream(
-            "POST", url + CHAT, json=asked(stream=True), headers={"x-stopping-policy": "none"}
-        ) as response:
+        body, headers = asked(stream=True, max_tokens=200), {"x-stopping-policy": "none"}
+        with httpx.stream("POST", url + CHAT, json=body, headers=headers, timeout=60) as response:
             parts = response.iter_bytes()
             raw = next(parts)
             os.killpg(process.pid, signal.SIGINT)  # as a terminal does
