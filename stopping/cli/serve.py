@@ -135,9 +135,8 @@ def _server(upstream: str | None, proxy: ProxyOptions) -> Iterator[tuple[str, bo
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "reasoner.gguf"
         save_gguf("target", path)
-        with LlamaServer(
-            path, num_slots=proxy.slots, num_threads=1, temperature=1.0
-        ) as started:  # it is too small for more
+        one = {"num_slots": proxy.slots, "num_threads": 1}  # the model is too small for more
+        with LlamaServer(path, temperature=1.0, **one) as started:
             yield started.url, True
 
 
