@@ -77,7 +77,7 @@ def proxied(
                 serving.add(name, load(path), every_tokens=every_tokens)
             app = build(serving, None if accounts is None else Accounts(accounts))
             server = uvicorn.Server(
-                uvicorn.Config(app, port=0, log_config=None, access_log=False, timeout_graceful_shutdown=10)
+                uvicorn.Config(app, port=0, log_config=None, access_log=False, timeout_graceful_shutdown=60)
             )
             task = asyncio.create_task(server.serve())
             while not server.started and not task.done():

@@ -241,7 +241,7 @@ def test_a_server_that_is_gone(server, policies):
 def test_it_ends_in_order(server, policies):
     """A stream that runs when it is told to end is complete."""
     with proxied(server, policies) as proxy:
-        body = asked(QUESTIONS[0], stream=True, max_tokens=2000, ignore_eos=True)
+        body = asked(QUESTIONS[0], stream=True, max_tokens=250, ignore_eos=True)
         with httpx.stream("POST", proxy.url + CHAT, json=body, headers=by("never"), timeout=60) as response:
             parts = response.iter_bytes()
             first = next(parts)
