@@ -14,6 +14,7 @@ import asyncio
 import tempfile
 from collections.abc import Callable, Sequence
 from contextlib import aclosing
+from inspect import getdoc
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -41,7 +42,7 @@ from stopping.reasoner.vocabulary import CLOSE_THINK, PAD, TOKENS, YES
 from stopping.traces import TraceLog, split
 
 NUM_PROBLEMS = 1000  # run on each engine, once left alone and once under each rule
-MAX_ACCURACY_DROP, CONFIDENCE = 0.02, 0.95
+MAX_ACCURACY_DROP = 0.02
 EVERY_TOKENS, CAP_TOKENS, ANSWER_TOKENS = 32, 480, 20  # as the log was recorded
 NUM_SLOTS, SLOT_TOKENS = 8, 512  # of llama.cpp: thoughts under way at once
 BATCH_ROWS = 256  # of transformers
@@ -96,15 +97,14 @@ def run(log: TraceLog, num_problems: int = NUM_PROBLEMS) -> dict[str, Part]:
         raise ValueError(f"num_problems: expected 1 to {fresh.num_problems:,}, got {num_problems}")
     fresh = fresh.take(range(num_problems))
     problems = [problem_of(name) for name in fresh.problem_ids]
-    limits: dict[str, Any] = {"max_accuracy_drop": MAX_ACCURACY_DROP, "confidence": CONFIDENCE, "seed": SEED}
-    found = stopping.tune(probed, stopping.Thinking(), **limits)
+    found = stopping.tune(probed, stopping.Thinking(), max_accuracy_drop=MAX_ACCURACY_DROP, seed=SEED)
     rules = rules_of(found)
     worlds = found.problem.worlds(split(probed, FRACTIONS, seed=SEED)[2])
     played = sims.play_rules(found.problem, [found.reference, *rules], worlds, ("correct", "total_tokens"))
     runs = {name: engine(problems, [None, *rules]) for name, engine in ENGINES.items()}
     return {
-        "laws": Part(str(laws.__doc__), *laws(problems, {name: each[0] for name, each in runs.items()}, fresh)),
-        "promises": Part(str(promises.__doc__), *promises(problems, rules, played, runs)),
+        "laws": Part(getdoc(laws) or "", *laws(problems, {name: each[0] for name, each in runs.items()}, fresh)),
+        "promises": Part(getdoc(promises) or "", *promises(problems, rules, played, runs)),
     }
 
 
@@ -122,8 +122,9 @@ def on_llamacpp(problems: Sequence[Problem], rules: Sequence[Any]) -> list[list[
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "reasoner.gguf"
         save_gguf("target", path)
-        sizes: dict[str, Any] = {"num_slots": NUM_SLOTS, "context_tokens": SLOT_TOKENS, "num_threads": 1}
-        with LlamaServer(path, temperature=1.0, **sizes) as server:
+        with LlamaServer(
+            path, num_slots=NUM_SLOTS, context_tokens=SLOT_TOKENS, num_threads=1, temperature=1.0
+        ) as server:
             return asyncio.run(_served(server.url, problems, rules))
 
 
@@ -131,20 +132,24 @@ async def _served(url: str, problems: Sequence[Problem], rules: Sequence[Any]) -
     from stopping.adapters.server.capabilities import examine
     from stopping.adapters.server.client import Upstream
     from stopping.adapters.server.markup import read_markup
+    from stopping.adapters.server.retries import retried
     from stopping.adapters.server.thinking import Thinker, ThoughtRun, require
 
     gate = asyncio.Semaphore(NUM_SLOTS)
 
     async def think(thinker: Thinker, problem: Problem, seed: int) -> Run:
         came, log_probs = ThoughtRun(), []
-        async with gate, aclosing(thinker.stream(prompt_tokens(problem), {"seed": seed}, came)) as parts:
+        async with aclosing(thinker.stream(prompt_tokens(problem), {"seed": seed}, came)) as parts:
             async for _, token in parts:
                 log_probs.append(token.log_prob)
         if came.failure:
             raise RuntimeError(f"{thinker.policy}: {came.failure}")
-        told = np.array(log_probs if thinker.policy is None else [], float)
-        besides = came.discarded_tokens
+        told, besides = np.array([] if thinker.policy else log_probs, float), came.discarded_tokens
         return Run(np.array(came.ids), told, came.total_tokens - besides, besides, came.decisions)
+
+    async def in_turn(*asked: Any) -> Run:
+        async with gate:
+            return await retried(lambda: think(*asked))
 
     found = []
     async with Upstream(url) as upstream:
@@ -154,10 +159,10 @@ async def _served(url: str, problems: Sequence[Problem], rules: Sequence[Any]) -
         for number, rule in enumerate(rules):
             if rule is not None:
                 require(rule, there, markup)
-            where: dict[str, Any] = {"every_tokens": EVERY_TOKENS, "cap_tokens": CAP_TOKENS}
-            thinker = Thinker(upstream, markup, rule, num_top=there.num_top, **where)
+            sizes: Any = {"every_tokens": EVERY_TOKENS, "cap_tokens": CAP_TOKENS, "num_top": there.num_top}
+            thinker = Thinker(upstream, markup, rule, **sizes)
             seeds = np.random.default_rng([SEED, number]).integers(2**31, size=len(problems)).tolist()
-            found.append(await asyncio.gather(*map(think, [thinker] * len(problems), problems, seeds)))
+            found.append(await asyncio.gather(*map(in_turn, [thinker] * len(problems), problems, seeds)))
     return found
 
 
@@ -231,9 +236,8 @@ def laws(problems: Sequence[Problem], alone: dict[str, list[Run]], log: TraceLog
         ours = forced_laws(model, problems, runs)
         told = [np.abs(one.log_probs - drawn(law, one.tokens)) for law, one in zip(ours, runs, strict=True)]
         differences[engine] = np.concatenate(told)
-        rows[f"{engine}: log-probability, engine's less ours, mean absolute"] = Estimate.ratio(
-            np.array([each.sum() for each in told]), np.array([len(each) for each in told])
-        )
+        sums = np.array([(each.sum(), len(each)) for each in told]).T
+        rows[f"{engine}: log-probability, engine's less ours, mean absolute"] = Estimate.ratio(*sums)
         rows[f"{engine}: the same, 99 % quantile of tokens"] = Estimate.quantile(differences[engine], 0.99)
         rows[f"{engine}: z of the log-probabilities drawn"] = z_score(ours, runs, lambda law: law)
         rows[f"{engine}: z of the closing tags drawn"] = z_score(ours, runs, closes)
@@ -358,8 +362,8 @@ def _picture_of_laws(differences: dict[str, np.ndarray], alone: dict[str, list[R
         for axes, values in ((left, differences[engine]), (right, np.array([one.total_tokens for one in runs]))):
             axes.plot(*_survival(values), color=COLOURS[index], linewidth=1.2, label=engine)
     right.plot(*_survival(log.length_tokens[log.present]), color="0.5", linewidth=1.2, linestyle="--", label="the log")
-    left.loglog()
-    left.set(xlabel="log-probability, engine's less ours, absolute", ylabel="share of tokens beyond")
+    left.set(xscale="log", yscale="log", xlim=(1e-8, None), ylabel="share of tokens beyond")
+    left.set_xlabel("log-probability, engine's less ours, absolute")
     right.set(xlabel="tokens of a trace left alone", ylabel="share of traces beyond", ylim=(0, 1.02))
     for axes in (left, right):
         _plain(axes)

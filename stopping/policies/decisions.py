@@ -7,7 +7,7 @@ import numpy as np
 
 from stopping.policies.binding import bind
 from stopping.policies.namespace import namespace
-from stopping.policies.signals import dtype_of, observation_of
+from stopping.policies.signals import dtype_of
 
 TIE = 1e-5  # a score this close to 0 may fall either way
 
@@ -31,11 +31,11 @@ def compare_decisions(policy: Any, decisions: Sequence[Sequence[Any]]) -> Compar
 
     rows, found = [row for row in decisions if row], np.zeros(3, int)
     bound, xp, shape = bind(policy, "jax"), namespace("jax"), (len(rows),)
-    observation: Any = observation_of(policy)
     state = bound.init(shape)
     for step in range(max(map(len, rows), default=0)):
         asked = [row[min(step, len(row) - 1)] for row in rows]  # a row that is over is asked on, and not counted
         counted = np.array([step < len(row) for row in rows])
+        observation: Any = type(asked[0].observation)
         columns = zip(observation._fields, zip(*(each.observation for each in asked), strict=True), strict=True)
         seen = observation(*(jnp.asarray(column, dtype_of(name)) for name, column in columns))
         score = policy.score(xp, state, seen) if hasattr(policy, "score") else np.inf

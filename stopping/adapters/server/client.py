@@ -13,6 +13,8 @@ from typing import Any, NamedTuple, Self
 
 import httpx
 
+IDLE_SECONDS = 2.0  # llama.cpp and uvicorn close a connection after 5 idle ones: a request sent just then would be lost
+
 
 class UpstreamError(RuntimeError):
     """The server refused, broke off, or sent what cannot be read.
@@ -108,7 +110,7 @@ class Upstream:
         """Open no connection yet."""
         self.base_url = self.base_url.rstrip("/").removesuffix("/v1")
         headers = {**self.headers, **({"Authorization": f"Bearer {self.api_key}"} if self.api_key else {})}
-        limits = httpx.Limits(max_connections=None, max_keepalive_connections=256)
+        limits = httpx.Limits(max_connections=None, max_keepalive_connections=256, keepalive_expiry=IDLE_SECONDS)
         self.client = httpx.AsyncClient(
             base_url=self.base_url, headers=headers, limits=limits, timeout=httpx.Timeout(self.timeout_seconds)
         )

@@ -6,10 +6,10 @@ import pytest
 from stopping.adapters.decisions import PolicyRows
 from stopping.policies import AnswerAgreement, CloseTokenThreshold, Kind, ThinkingObservation, TokenBudget, examples
 from stopping.policies.decisions import compare_decisions
-from stopping.policies.signals import dtype_of, observation_of
+from stopping.policies.signals import dtype_of
 from tests.helpers import name_of
 
-THINKING = [policy for policy in examples.EXAMPLES if observation_of(policy) is ThinkingObservation]
+THINKING = [policy for policy in examples.EXAMPLES if {*policy.signals} <= {*ThinkingObservation._fields}]
 
 
 def taken(policy, rows):
