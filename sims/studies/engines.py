@@ -120,8 +120,7 @@ def on_llamacpp(problems: Sequence[Problem], rules: Sequence[Any]) -> list[list[
     from stopping.reasoner import save_gguf
 
     with tempfile.TemporaryDirectory() as folder:
-        path = Path(folder) / "reasoner.gguf"
-        save_gguf("target", path)
+        save_gguf("target", path := Path(folder) / "reasoner.gguf")
         with LlamaServer(
             path, num_slots=NUM_SLOTS, context_tokens=SLOT_TOKENS, num_threads=1, temperature=1.0
         ) as server:
@@ -187,8 +186,7 @@ def in_transformers(problems: Sequence[Problem], rules: Sequence[Any]) -> list[l
     def under(rule: Any, inputs: Any) -> list[Run]:
         asked: dict[str, Any] = {"every_tokens": EVERY_TOKENS, "max_answer_tokens": ANSWER_TOKENS, **options}
         came = huggingface.think(model, tokenizer, inputs, rule, answer_of=vote_key, candidate_ids=[YES], **asked)
-        answer = np.array([len(row) for row in came.tokens]) - came.thought_tokens
-        besides = np.where(came.stopped, answer, 0)
+        besides = np.where(came.stopped, [len(row) for row in came.tokens] - came.thought_tokens, 0)
         counts = zip((came.total_tokens - besides).tolist(), besides.tolist(), strict=True)
         rows = zip(came.tokens, counts, came.decisions, strict=True)
         return [Run(tokens, np.array([]), *count, decisions) for tokens, count, decisions in rows]
@@ -236,15 +234,15 @@ def laws(problems: Sequence[Problem], alone: dict[str, list[Run]], log: TraceLog
         ours = forced_laws(model, problems, runs)
         told = [np.abs(one.log_probs - drawn(law, one.tokens)) for law, one in zip(ours, runs, strict=True)]
         differences[engine] = np.concatenate(told)
-        sums = np.array([(each.sum(), len(each)) for each in told]).T
-        rows[f"{engine}: log-probability, engine's less ours, mean absolute"] = Estimate.ratio(*sums)
+        sums, sizes = np.array([(each.sum(), len(each)) for each in told]).T
+        rows[f"{engine}: log-probability, engine's less ours, mean absolute"] = Estimate.ratio(sums, sizes)
         rows[f"{engine}: the same, 99 % quantile of tokens"] = Estimate.quantile(differences[engine], 0.99)
         rows[f"{engine}: z of the log-probabilities drawn"] = z_score(ours, runs, lambda law: law)
         rows[f"{engine}: z of the closing tags drawn"] = z_score(ours, runs, closes)
-        lengths = np.array([one.total_tokens for one in runs])
-        rows[f"{engine}: tokens of a trace, less the log's"] = Estimate.of(lengths - log.length_tokens.mean(axis=1))
-        right = 100.0 * (correct(problems, runs) - log.correct.mean(axis=1))
-        rows[f"{engine}: accuracy, less the log's, points"] = Estimate.of(right)
+        longer = [one.total_tokens for one in runs] - log.length_tokens.mean(axis=1)
+        better = 100 * (correct(problems, runs) - log.correct.mean(axis=1))
+        rows[f"{engine}: tokens of a trace, less the log's"] = Estimate.of(longer)
+        rows[f"{engine}: accuracy, less the log's, points"] = Estimate.of(better)
     return rows, _picture_of_laws(differences, alone, log)
 
 
@@ -290,8 +288,8 @@ def closes(law: np.ndarray) -> np.ndarray:
 
 def correct(problems: Sequence[Problem], runs: Sequence[Run]) -> np.ndarray:
     """Whether the answer at the end of each run's tokens is right."""
-    answers = [own_answer(one.tokens)[1] for one in runs]
-    return np.array([is_right(problem, text or "") for problem, text in zip(problems, answers, strict=True)])
+    asked = zip(problems, runs, strict=True)
+    return np.array([is_right(problem, own_answer(one.tokens)[1] or "") for problem, one in asked])
 
 
 def promises(
@@ -323,8 +321,8 @@ def promises(
         counts = np.sum([compare_decisions(*pair) for pair in zip(rules, taken, strict=True)], axis=0)
         what = ("decisions", f"decisions within {TIE:g} of a tie", "other decisions that JAX takes differently")
         rows |= {f"{engine}: {name}": exact(count) for name, count in zip(what, counts, strict=True)}
-        besides = np.array([[one.besides_tokens for one in each] for each in stopped])
-        rows[f"{engine}: tokens paid besides, a run under a rule"] = Estimate.of(besides.mean(axis=0))
+        besides = np.mean([[one.besides_tokens for one in each] for each in stopped], axis=0)
+        rows[f"{engine}: tokens paid besides, a run under a rule"] = Estimate.of(besides)
     for cell, miss in zip(cells, missed, strict=True):
         span = "{:.1f} promised, {:.1f} to {:.1f}".format(*(100 * value for value in cell.promised))
         name = f"{'missed: ' if miss else ''}{cell.engine}: {cell.rule}: {COMPONENTS[cell.component]} ({span})"
