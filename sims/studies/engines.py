@@ -14,6 +14,7 @@ import asyncio
 import tempfile
 from collections.abc import Callable, Sequence
 from contextlib import aclosing
+from inspect import getdoc
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -41,7 +42,7 @@ from stopping.reasoner.vocabulary import CLOSE_THINK, PAD, TOKENS, YES
 from stopping.traces import TraceLog, split
 
 NUM_PROBLEMS = 1000  # run on each engine, once left alone and once under each rule
-MAX_ACCURACY_DROP, CONFIDENCE = 0.02, 0.95
+MAX_ACCURACY_DROP = 0.02
 EVERY_TOKENS, CAP_TOKENS, ANSWER_TOKENS = 32, 480, 20  # as the log was recorded
 NUM_SLOTS, SLOT_TOKENS = 8, 512  # of llama.cpp: thoughts under way at once
 BATCH_ROWS = 256  # of transformers
@@ -96,15 +97,14 @@ def run(log: TraceLog, num_problems: int = NUM_PROBLEMS) -> dict[str, Part]:
         raise ValueError(f"num_problems: expected 1 to {fresh.num_problems:,}, got {num_problems}")
     fresh = fresh.take(range(num_problems))
     problems = [problem_of(name) for name in fresh.problem_ids]
-    limits: dict[str, Any] = {"max_accuracy_drop": MAX_ACCURACY_DROP, "confidence": CONFIDENCE, "seed": SEED}
-    found = stopping.tune(probed, stopping.Thinking(), **limits)
+    found = stopping.tune(probed, stopping.Thinking(), max_accuracy_drop=MAX_ACCURACY_DROP, seed=SEED)
     rules = rules_of(found)
     worlds = found.problem.worlds(split(probed, FRACTIONS, seed=SEED)[2])
     played = sims.play_rules(found.problem, [found.reference, *rules], worlds, ("correct", "total_tokens"))
     runs = {name: engine(problems, [None, *rules]) for name, engine in ENGINES.items()}
     return {
-        "laws": Part(str(laws.__doc__), *laws(problems, {name: each[0] for name, each in runs.items()}, fresh)),
-        "promises": Part(str(promises.__doc__), *promises(problems, rules, played, runs)),
+        "laws": Part(getdoc(laws) or "", *laws(problems, {name: each[0] for name, each in runs.items()}, fresh)),
+        "promises": Part(getdoc(promises) or "", *promises(problems, rules, played, runs)),
     }
 
 
@@ -120,10 +120,10 @@ def on_llamacpp(problems: Sequence[Problem], rules: Sequence[Any]) -> list[list[
     from stopping.reasoner import save_gguf
 
     with tempfile.TemporaryDirectory() as folder:
-        path = Path(folder) / "reasoner.gguf"
-        save_gguf("target", path)
-        sizes: dict[str, Any] = {"num_slots": NUM_SLOTS, "context_tokens": SLOT_TOKENS, "num_threads": 1}
-        with LlamaServer(path, temperature=1.0, **sizes) as server:
+        save_gguf("target", path := Path(folder) / "reasoner.gguf")
+        with LlamaServer(
+            path, num_slots=NUM_SLOTS, context_tokens=SLOT_TOKENS, num_threads=1, temperature=1.0
+        ) as server:
             return asyncio.run(_served(server.url, problems, rules))
 
 
@@ -131,6 +131,7 @@ async def _served(url: str, problems: Sequence[Problem], rules: Sequence[Any]) -
     from stopping.adapters.server.capabilities import examine
     from stopping.adapters.server.client import Upstream
     from stopping.adapters.server.markup import read_markup
+    from stopping.adapters.server.retries import retried
     from stopping.adapters.server.signals import require
     from stopping.adapters.server.thinking import Thinker
     from stopping.adapters.server.thought_run import ThoughtRun
@@ -139,14 +140,17 @@ async def _served(url: str, problems: Sequence[Problem], rules: Sequence[Any]) -
 
     async def think(thinker: Thinker, problem: Problem, seed: int) -> Run:
         came, log_probs = ThoughtRun(), []
-        async with gate, aclosing(thinker.stream(prompt_tokens(problem), {"seed": seed}, came)) as parts:
+        async with aclosing(thinker.stream(prompt_tokens(problem), {"seed": seed}, came)) as parts:
             async for _, token in parts:
                 log_probs.append(token.log_prob)
         if came.failure:
             raise RuntimeError(f"{thinker.policy}: {came.failure}")
-        told = np.array(log_probs if thinker.policy is None else [], float)
-        besides = came.discarded_tokens
+        told, besides = np.array([] if thinker.policy else log_probs, float), came.discarded_tokens
         return Run(np.array(came.ids), told, came.total_tokens - besides, besides, came.decisions)
+
+    async def in_turn(*asked: Any) -> Run:
+        async with gate:
+            return await retried(lambda: think(*asked))
 
     found = []
     async with Upstream(url) as upstream:
@@ -156,10 +160,10 @@ async def _served(url: str, problems: Sequence[Problem], rules: Sequence[Any]) -
         for number, rule in enumerate(rules):
             if rule is not None:
                 require(rule, there, markup)
-            where: dict[str, Any] = {"every_tokens": EVERY_TOKENS, "cap_tokens": CAP_TOKENS}
-            thinker = Thinker(upstream, markup, rule, num_top=there.num_top, **where)
+            sizes: Any = {"every_tokens": EVERY_TOKENS, "cap_tokens": CAP_TOKENS, "num_top": there.num_top}
+            thinker = Thinker(upstream, markup, rule, **sizes)
             seeds = np.random.default_rng([SEED, number]).integers(2**31, size=len(problems)).tolist()
-            found.append(await asyncio.gather(*map(think, [thinker] * len(problems), problems, seeds)))
+            found.append(await asyncio.gather(*map(in_turn, [thinker] * len(problems), problems, seeds)))
     return found
 
 
@@ -184,8 +188,7 @@ def in_transformers(problems: Sequence[Problem], rules: Sequence[Any]) -> list[l
     def under(rule: Any, inputs: Any) -> list[Run]:
         asked: dict[str, Any] = {"every_tokens": EVERY_TOKENS, "max_answer_tokens": ANSWER_TOKENS, **options}
         came = huggingface.think(model, tokenizer, inputs, rule, answer_of=vote_key, candidate_ids=[YES], **asked)
-        answer = np.array([len(row) for row in came.tokens]) - came.thought_tokens
-        besides = np.where(came.stopped, answer, 0)
+        besides = np.where(came.stopped, [len(row) for row in came.tokens] - came.thought_tokens, 0)
         counts = zip((came.total_tokens - besides).tolist(), besides.tolist(), strict=True)
         rows = zip(came.tokens, counts, came.decisions, strict=True)
         return [Run(tokens, np.array([]), *count, decisions) for tokens, count, decisions in rows]
@@ -233,16 +236,15 @@ def laws(problems: Sequence[Problem], alone: dict[str, list[Run]], log: TraceLog
         ours = forced_laws(model, problems, runs)
         told = [np.abs(one.log_probs - drawn(law, one.tokens)) for law, one in zip(ours, runs, strict=True)]
         differences[engine] = np.concatenate(told)
-        rows[f"{engine}: log-probability, engine's less ours, mean absolute"] = Estimate.ratio(
-            np.array([each.sum() for each in told]), np.array([len(each) for each in told])
-        )
+        sums, sizes = np.array([(each.sum(), len(each)) for each in told]).T
+        rows[f"{engine}: log-probability, engine's less ours, mean absolute"] = Estimate.ratio(sums, sizes)
         rows[f"{engine}: the same, 99 % quantile of tokens"] = Estimate.quantile(differences[engine], 0.99)
         rows[f"{engine}: z of the log-probabilities drawn"] = z_score(ours, runs, lambda law: law)
         rows[f"{engine}: z of the closing tags drawn"] = z_score(ours, runs, closes)
-        lengths = np.array([one.total_tokens for one in runs])
-        rows[f"{engine}: tokens of a trace, less the log's"] = Estimate.of(lengths - log.length_tokens.mean(axis=1))
-        right = 100.0 * (correct(problems, runs) - log.correct.mean(axis=1))
-        rows[f"{engine}: accuracy, less the log's, points"] = Estimate.of(right)
+        longer = [one.total_tokens for one in runs] - log.length_tokens.mean(axis=1)
+        better = 100 * (correct(problems, runs) - log.correct.mean(axis=1))
+        rows[f"{engine}: tokens of a trace, less the log's"] = Estimate.of(longer)
+        rows[f"{engine}: accuracy, less the log's, points"] = Estimate.of(better)
     return rows, _picture_of_laws(differences, alone, log)
 
 
@@ -288,8 +290,8 @@ def closes(law: np.ndarray) -> np.ndarray:
 
 def correct(problems: Sequence[Problem], runs: Sequence[Run]) -> np.ndarray:
     """Whether the answer at the end of each run's tokens is right."""
-    answers = [own_answer(one.tokens)[1] for one in runs]
-    return np.array([is_right(problem, text or "") for problem, text in zip(problems, answers, strict=True)])
+    asked = zip(problems, runs, strict=True)
+    return np.array([is_right(problem, own_answer(one.tokens)[1] or "") for problem, one in asked])
 
 
 def promises(
@@ -321,8 +323,8 @@ def promises(
         counts = np.sum([compare_decisions(*pair) for pair in zip(rules, taken, strict=True)], axis=0)
         what = ("decisions", f"decisions within {TIE:g} of a tie", "other decisions that JAX takes differently")
         rows |= {f"{engine}: {name}": exact(count) for name, count in zip(what, counts, strict=True)}
-        besides = np.array([[one.besides_tokens for one in each] for each in stopped])
-        rows[f"{engine}: tokens paid besides, a run under a rule"] = Estimate.of(besides.mean(axis=0))
+        besides = np.mean([[one.besides_tokens for one in each] for each in stopped], axis=0)
+        rows[f"{engine}: tokens paid besides, a run under a rule"] = Estimate.of(besides)
     for cell, miss in zip(cells, missed, strict=True):
         span = "{:.1f} promised, {:.1f} to {:.1f}".format(*(100 * value for value in cell.promised))
         name = f"{'missed: ' if miss else ''}{cell.engine}: {cell.rule}: {COMPONENTS[cell.component]} ({span})"
@@ -360,8 +362,8 @@ def _picture_of_laws(differences: dict[str, np.ndarray], alone: dict[str, list[R
         for axes, values in ((left, differences[engine]), (right, np.array([one.total_tokens for one in runs]))):
             axes.plot(*_survival(values), color=COLOURS[index], linewidth=1.2, label=engine)
     right.plot(*_survival(log.length_tokens[log.present]), color="0.5", linewidth=1.2, linestyle="--", label="the log")
-    left.loglog()
-    left.set(xlabel="log-probability, engine's less ours, absolute", ylabel="share of tokens beyond")
+    left.set(xscale="log", yscale="log", xlim=(1e-8, None), ylabel="share of tokens beyond")
+    left.set_xlabel("log-probability, engine's less ours, absolute")
     right.set(xlabel="tokens of a trace left alone", ylabel="share of traces beyond", ylim=(0, 1.02))
     for axes in (left, right):
         _plain(axes)

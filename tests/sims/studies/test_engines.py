@@ -1,6 +1,7 @@
 """The study of engines: its pieces by hand, and small runs of both engines."""
 
 import importlib.util
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -120,6 +121,20 @@ def test_what_is_right_is_read_off_the_tokens():
     texts = ["</think>(3*2)*4<eos>", "</think>(3*2)+4<eos>", "</think>(3*2)*4", "3*2=6<eos>"]
     runs = [study.Run(np.array(encode(text)), np.array([]), 0, 0, []) for text in texts]
     assert study.correct([problem] * 4, runs).tolist() == [True, False, False, False]
+
+
+def test_rules_are_the_chosen_its_familys_safest_and_each_familys_riskiest():
+    order = [
+        TokenBudget(480),
+        CloseTokenThreshold(-2.0, -9.0, 0),
+        CloseTokenThreshold(-3.0, -9.0, 0),
+        TokenBudget(64),
+        RULES[1],
+    ]
+    tested = [SimpleNamespace(family=type(rule).__name__, policy=rule) for rule in order]
+    found = SimpleNamespace(tested=tested, chosen=tested[2])
+    assert study.rules_of(found) == [order[2], order[1], order[3]]  # AnswerAgreement is of no family that is run
+    assert study.rules_of(SimpleNamespace(tested=tested, chosen=None)) == [order[3], order[2]]
 
 
 def test_more_problems_than_there_are_are_refused(log):
