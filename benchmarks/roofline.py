@@ -10,7 +10,8 @@ import jax  # isort: skip
 import jax.numpy as jnp
 import numpy as np
 
-from sims.sampling import first_finish_totals, least_of_all_traces, least_of_two_groups, normal_pair, pairs
+from benchmarks.samplers import NUM_SCORES, normal_scores
+from sims.sampling import first_finish_totals, least_of_all_traces, least_of_two_groups, pairs
 from sims.sampling.first_finish import LANES, Race
 
 NUM_WORDS = 1 << 24
@@ -45,7 +46,7 @@ def run() -> Report:
     used = {
         "first finish, all 16 traces": (finishing(least_of_all_traces), rounds * LANES * (2 + 16)),
         "first finish, two groups": (finishing(least_of_two_groups), rounds * LANES * (2 + 2)),
-        "normal scores": (lambda: jax.block_until_ready(_scores(key)), NUM_WORDS),
+        "normal scores": (lambda: jax.block_until_ready(normal_scores(key)), NUM_SCORES),
     }
     timings = time_together({**words, **passes, **{name: draw for name, (draw, _) in used.items()}}, repeats=9)
     factor = dict.fromkeys(words, 1e9 / NUM_WORDS) | dict.fromkeys(passes, 1e9 / (8 * NUM_NUMBERS))
@@ -93,14 +94,3 @@ def _jax_words(key: Any) -> Any:
 @partial(jax.jit, donate_argnums=0)
 def _increment(numbers: Any) -> Any:
     return numbers + 1
-
-
-@jax.jit
-def _scores(key: Any) -> Any:
-    lanes = jnp.arange(LANES)
-
-    def add(step: Any, total: Any) -> Any:
-        left, right = normal_pair(*pairs(key, lanes, step))
-        return total + left + right
-
-    return jax.lax.fori_loop(0, NUM_WORDS // (2 * LANES), add, jnp.zeros(LANES, jnp.float32))

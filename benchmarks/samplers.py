@@ -52,7 +52,7 @@ def run() -> Report:
         finishes[NUMBA] = lambda: loop(NUM_REPLICAS, NUM_TRACES, *LAW)
     buffer = np.empty(SCORES_CHUNK, np.float32)
     scores: dict[str, Callable[[], Any]] = {
-        SCORES: lambda: jax.block_until_ready(_scores(key)),
+        SCORES: lambda: jax.block_until_ready(normal_scores(key)),
         NUMPY_SCORES: lambda: _numpy_scores(random, buffer),
         JAX_SCORES: lambda: jax.block_until_ready(_jax_scores(key)),
     }
@@ -110,7 +110,7 @@ def _checks(finishes: dict[str, Callable], scores: dict[str, Callable]) -> dict[
 
 
 @jax.jit
-def _scores(key: Any) -> Any:
+def normal_scores(key: Any) -> Any:
     lanes = jnp.arange(LANES)
 
     def add(step: Any, total: Any) -> Any:

@@ -3,6 +3,7 @@
 import json
 import time
 import uuid
+from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from typing import Any
 
@@ -15,7 +16,7 @@ ENCODE = json.JSONEncoder(
 ).encode  # made once, as it is called for every token
 
 
-class Answer:
+class Answer(ABC):
     """The form of one answer.
 
     Args:
@@ -38,17 +39,17 @@ class Answer:
         """Chunks before the first token."""
         return []
 
+    @abstractmethod
     def piece(self, part: str, token: Token) -> list[dict[str, Any]]:
         """Chunks of a token."""
-        raise NotImplementedError
 
+    @abstractmethod
     def last(self, run: ThoughtRun) -> dict[str, Any]:
         """The chunk that says why it ended."""
-        raise NotImplementedError
 
+    @abstractmethod
     def whole(self, run: ThoughtRun, usage: Mapping[str, Any]) -> dict[str, Any]:
         """The answer as one document."""
-        raise NotImplementedError
 
     def usage(self, run: ThoughtRun, num_prompt_tokens: int, saved: float | None) -> dict[str, Any]:
         """What it cost: all tokens that were generated for it, and of these the thought's; `stopping` says what was done."""

@@ -134,7 +134,7 @@ class Serving:
             raise ValueError(f"{name}: the policy does not say how many tokens lie between decision points; give it")
         thinker = Thinker(
             self.upstream, self.markup, policy, every_tokens=every, cap_tokens=self.cap_tokens,
-            num_top=self.capabilities.num_top, tokenizer=self.capabilities.tokenizer, shadow=self.shadow,
+            num_top=self.capabilities.num_top, tokenizer=self.capabilities.tokenizer,
         )  # fmt: skip
         self.policies[name] = Served(name, artifact, every, thinker, watch)
 

@@ -18,6 +18,7 @@ from stopping.adapters.server.client import Completion, End, Token, Upstream, Up
 WORDS = "The quick brown fox"
 MEASURED_TOKENS = 64
 ROUNDS = 3
+MISSING_MASS = 1e-4  # of a law, that its likeliest tokens may lack to be taken for all of it
 CONTROL_TRIES = 3
 IDLE_WITHIN_SECONDS = 5.0
 FEWER_TOP = (5, 1)  # asked for where more are refused: the older protocol allows five
@@ -131,7 +132,7 @@ async def examine(
     if shown is not None and shown.tokens:
         found["log_probs"] = all(token.log_prob is not None for token in shown.tokens)
         found["num_top"] = min(len(token.top) for token in shown.tokens)
-        found["whole_law"] = all(sum(math.exp(p) for _, _, p in token.top) > 1 - 1e-4 for token in shown.tokens)
+        found["whole_law"] = all(sum(math.exp(p) for _, _, p in token.top) > 1 - MISSING_MASS for token in shown.tokens)
     # ids may come without log-probabilities or only with them
     found["token_ids"] = any(tried is not None and _has_ids(tried) for tried in (plain, shown))
     found["tokenizer"] = await _tokenizer(upstream)

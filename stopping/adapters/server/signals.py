@@ -5,13 +5,12 @@ from collections.abc import Collection
 from typing import Any
 
 from stopping.adapters.observations import MissingSignal, admit
-from stopping.adapters.server.capabilities import WHAT_GIVES, Capabilities, require_continuation
+from stopping.adapters.server.capabilities import MISSING_MASS, WHAT_GIVES, Capabilities, require_continuation
 from stopping.adapters.server.client import Completion, Token
 from stopping.adapters.server.markup import Markup
 from stopping.policies import Kind, ThinkingObservation
 
 LEGAL = (Kind.CONTINUE, Kind.STOP, Kind.PROBE)
-MISSING_MASS = 1e-4  # of a law, that its likeliest tokens may lack to be taken for all of it
 
 
 def require(policy: Any, capabilities: Capabilities, markup: Markup) -> None:

@@ -43,7 +43,6 @@ class Thinker:
         cap_tokens: the most that a trace may have.
         num_top: of the likeliest tokens asked for with each token, where the policy reads what needs them.
         tokenizer: of the server, as `Capabilities` has it.
-        shadow: ask, note what the policy would do, and do nothing.
     """
 
     def __init__(
@@ -56,9 +55,8 @@ class Thinker:
         cap_tokens: int,
         num_top: int = 20,
         tokenizer: str = "llama.cpp",
-        shadow: bool = False,
     ) -> None:
-        self.upstream, self.markup, self.policy, self.shadow = upstream, markup, policy, shadow
+        self.upstream, self.markup, self.policy = upstream, markup, policy
         self.every_tokens, self.cap_tokens, self.tokenizer = every_tokens, cap_tokens, tokenizer
         signals = () if policy is None else policy.signals
         self.peeks = "log_close_prob" in signals
@@ -125,7 +123,7 @@ class _Thought:
     def __init__(self, thinker: Thinker, prompt_ids: list[int], settings: dict[str, Any], run: ThoughtRun) -> None:
         self.by, self.prompt_ids, self.settings, self.run = thinker, prompt_ids, settings, run
         self.is_open, self.is_closed = thinker.markup.opens(prompt_ids), False
-        self.is_observed, self.ending, self.passed_tokens = thinker.shadow, "", 0
+        self.is_observed, self.ending, self.passed_tokens = False, "", 0
         self.ahead: list[Token] = []
         self.held: list[Token] = []
         self.since: list[Token] = []

@@ -57,15 +57,12 @@ async def thinker_of(
     *,
     every_tokens: int = EVERY_TOKENS,
     cap_tokens: int = CAP_TOKENS,
-    shadow: bool = False,
     **marks: Any,
 ) -> AsyncIterator[Thinker]:
     async with Upstream(url) as upstream:
         found = Capabilities(upstream.model, tokenizer="llama.cpp", token_ids=True, prompt_ids=True, num_top=32)
         markup = await marks_of(upstream, found, **marks)
-        yield Thinker(
-            upstream, markup, policy, every_tokens=every_tokens, cap_tokens=cap_tokens, num_top=32, shadow=shadow
-        )
+        yield Thinker(upstream, markup, policy, every_tokens=every_tokens, cap_tokens=cap_tokens, num_top=32)
 
 
 async def prompt_of(thinker: Thinker, text: str) -> list[int]:

@@ -303,7 +303,7 @@ def test_the_shadow_changes_not_a_byte_and_notes_what_would_have_been(llama_serv
     ]
 
     async def replayed(text):
-        async with thinker_of(llama_server, artifacts.load(policies["close"]).policy, shadow=True) as thinker:
+        async with thinker_of(llama_server, artifacts.load(policies["close"]).policy) as thinker:
             return await thinker.capped(200).run(await prompt_of(thinker, text), {"temperature": 0})
 
     with proxied(llama_server, budget, accounts=path, shadow=True, holdout=0.5) as proxy:

@@ -144,18 +144,6 @@ def test_a_replay_decides_as_the_live_run_did(llama_server, policy):
         assert (again.probe_tokens > 0) == (again.would_stop_at is not None or live.probe_tokens > 0)
 
 
-def test_the_shadow_changes_nothing(llama_server):
-    def ask(thinker):
-        return runs_of(thinker, QUESTIONS[:4], GREEDY)
-
-    plain, live = (with_thinker(llama_server, policy, ask) for policy in (None, TokenBudget(64)))
-    for one, other, stopped in zip(
-        plain, with_thinker(llama_server, TokenBudget(64), ask, shadow=True), live, strict=True
-    ):
-        assert (one.text, one.ids, one.reason) == (other.text, other.ids, other.reason)
-        assert other.would_stop_at == stopped.would_stop_at and not other.stopped
-
-
 def test_a_cap(llama_server):
     async def ask(thinker):
         return await runs_of(thinker.capped(50), QUESTIONS[:4])
