@@ -1,19 +1,14 @@
 """A policed answer in the protocol's own form: chunks of a stream, or one document."""
 
-import json
 import time
 import uuid
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from typing import Any
 
-from stopping.adapters.server.client import Token
+from stopping.adapters.server.protocol import Token
 from stopping.adapters.server.thinking import ANSWER, THOUGHT
 from stopping.adapters.server.thought_run import ThoughtRun
-
-ENCODE = json.JSONEncoder(
-    ensure_ascii=False, separators=(",", ":")
-).encode  # made once, as it is called for every token
 
 
 class Answer(ABC):

@@ -22,7 +22,8 @@ from stopping.adapters.proxy.passing import Passing, Seen
 from stopping.adapters.proxy.policed import Policed
 from stopping.adapters.proxy.serving import HEADER, Served, Serving, cap_of
 from stopping.adapters.server.capabilities import tokens_of_chat, tokens_of_text
-from stopping.adapters.server.client import Token, UpstreamError
+from stopping.adapters.server.client import UpstreamError
+from stopping.adapters.server.protocol import Token
 from stopping.adapters.server.thought_run import ThoughtRun
 
 log = logging.getLogger("stopping.proxy")

@@ -1,19 +1,19 @@
 """Requests that are handed on as they are, and those whose answers are watched on the way."""
 
-import json
 import time
 from collections.abc import AsyncGenerator, AsyncIterator, Callable
 from dataclasses import dataclass, field
 from typing import Any
 
 import httpx
+import msgspec
 from starlette.requests import Request
 from starlette.responses import Response
 
-from stopping.adapters.proxy.answers import ENCODE
 from stopping.adapters.proxy.metrics import Metrics
 from stopping.adapters.proxy.streams import Streamed
-from stopping.adapters.server.client import Token, Upstream, UpstreamError, tokens_of
+from stopping.adapters.server.client import Upstream, UpstreamError, lines_of
+from stopping.adapters.server.protocol import Choice, Token, tokens_of
 
 # Of one connection, not of the message; and what the client library sets itself.
 HOP = {
@@ -55,7 +55,7 @@ class Passing:
         """The same, and tell what was seen: the server is asked for log-probabilities, which the client does not get."""
         is_chat = request.url.path.endswith("/chat/completions")
         wanted = {"logprobs": True, "top_logprobs": max(num_top, 1)} if is_chat else {"logprobs": max(num_top, 1)}
-        asked = json.dumps({**body, **wanted, "return_token_ids": True}).encode()
+        asked = msgspec.json.encode({**body, **wanted, "return_token_ids": True})
         response = await self._sent(request, asked)
         if response.status_code >= 400:
             return self._relayed(response, response.aiter_raw())
@@ -117,29 +117,29 @@ class Passing:
 
 
 async def _watched_lines(response: httpx.Response, seen: Seen) -> AsyncGenerator[bytes, None]:
-    async for line in response.aiter_lines():
-        data = line[5:].strip() if line.startswith("data:") else ""
-        if data and data != "[DONE]":
-            line = "data: " + _watched(data.encode(), seen).decode()
-        yield line.encode() + b"\n"
+    async for line in lines_of(response.aiter_bytes()):
+        data = line[5:].strip() if line.startswith(b"data:") else b""
+        if data and data != b"[DONE]":
+            line = b"data: " + _watched(data, seen)
+        yield line + b"\n"
 
 
 def _watched(raw: bytes, seen: Seen) -> bytes:
     """Take the tokens of a document or a chunk; return it without what the client did not ask for."""
     try:
-        document = json.loads(raw)
-        choices = document.get("choices") or ()
-        for choice in choices:
-            seen.tokens += tokens_of(choice)
-            seen.reason = choice.get("finish_reason") or seen.reason
+        document = msgspec.json.decode(raw)
+        for choice in document.get("choices") or ():
+            read = msgspec.convert(choice, Choice)
+            seen.tokens += tokens_of(read)
+            seen.reason = read.finish_reason or seen.reason
             choice.pop("token_ids", None)
             if "text" in choice:  # where it stands in every choice
                 choice["logprobs"] = None
             else:
                 choice.pop("logprobs", None)
-    except (ValueError, AttributeError, TypeError, KeyError):
+    except (ValueError, AttributeError, TypeError):
         return raw
-    return ENCODE(document).encode()
+    return msgspec.json.encode(document)
 
 
 def _headers(response: httpx.Response) -> dict[str, str]:

@@ -6,10 +6,11 @@ from collections.abc import AsyncGenerator, Callable
 from contextlib import aclosing
 from typing import Any
 
+import msgspec
 from starlette.responses import JSONResponse, Response
 
 from stopping.adapters.proxy.accounts import Account
-from stopping.adapters.proxy.answers import ENCODE, Answer
+from stopping.adapters.proxy.answers import Answer
 from stopping.adapters.proxy.metrics import Metrics
 from stopping.adapters.proxy.serving import Served, settings_of
 from stopping.adapters.proxy.streams import Streamed
@@ -107,4 +108,4 @@ class Policed:
 
 
 def _event(document: Any) -> bytes:
-    return b"data: " + ENCODE(document).encode() + b"\n\n"
+    return b"data: " + msgspec.json.encode(document) + b"\n\n"

@@ -13,7 +13,8 @@ from typing import Any
 
 import httpx
 
-from stopping.adapters.server.client import Completion, End, Token, Upstream, UpstreamError
+from stopping.adapters.server.client import Completion, End, Upstream, UpstreamError
+from stopping.adapters.server.protocol import Delta, Token
 
 WORDS = "The quick brown fox"
 MEASURED_TOKENS = 64
@@ -221,17 +222,17 @@ async def _control(upstream: Upstream, close: str, tokenizer: str) -> dict[str, 
     try:
         async with aclosing(upstream.events("/v1/chat/completions", body)) as events:
             async for chunk in events:
-                delta = (chunk.get("choices") or [{}])[0].get("delta") or {}
-                is_thought = bool(delta.get("reasoning_content") or delta.get("reasoning"))
+                delta = (chunk.choices and chunk.choices[0].delta) or Delta()
+                is_thought = bool(delta.reasoning_content or delta.reasoning)
                 if ordered_in is None and is_thought:
                     start = time.monotonic()
-                    order = {"id": chunk.get("id", ""), "action": "reasoning_end"}
+                    order = {"id": chunk.id, "action": "reasoning_end"}
                     if not (await upstream.post("/v1/chat/completions/control", order)).get("success"):
                         return {}
                     ordered_in = time.monotonic() - start
-                elif ordered_in is not None and delta.get("content"):
+                elif ordered_in is not None and delta.content:
                     return {"control": True, "control_seconds": ordered_in, "control_lag_tokens": lag_tokens}
-                elif delta.get("content"):
+                elif delta.content:
                     return {}
                 else:
                     lag_tokens += is_thought

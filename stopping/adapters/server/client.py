@@ -1,17 +1,14 @@
-"""A server that speaks the OpenAI protocol, as an adapter needs it: streams of tokens, prompts of token ids, cancelling.
+"""A server that speaks the OpenAI protocol, as an adapter needs it: streams of tokens, prompts of token ids, cancelling."""
 
-What servers add to that protocol is read where it is there: token ids beside the log-probabilities (llama.cpp: `id`; vLLM:
-`return_token_ids`), either field for reasoning (`reasoning_content`, `reasoning`), and log-probabilities of completions in the
-form of chat or in the older one of parallel lists.
-"""
-
-import json
-from collections.abc import AsyncGenerator, Mapping, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Mapping, Sequence
 from contextlib import aclosing
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple, Self
 
 import httpx
+import msgspec
+
+from stopping.adapters.server.protocol import Chunk, Token, tokens_of
 
 KEEP_SECONDS = 2.0  # an unused connection: less than servers do, which commonly close it after five
 
@@ -32,24 +29,6 @@ class UpstreamError(RuntimeError):
     def timed_out(self) -> bool:
         """Whether it said nothing for too long."""
         return isinstance(self.__cause__, httpx.TimeoutException)
-
-
-class Token(NamedTuple):
-    """A generated token, or a piece of text where the server does not tell tokens.
-
-    Attributes:
-        text: what it adds.
-        id: in the server's vocabulary, None where the server does not say.
-        log_prob: at temperature 1, None where it was not asked for or did not come.
-        top: (id, text, log-probability) of the likeliest tokens in its place, as many as were asked for.
-        reasoning: whether it came as reasoning (chat alone tells).
-    """
-
-    text: str
-    id: int | None = None
-    log_prob: float | None = None
-    top: tuple[tuple[int | None, str, float], ...] = ()
-    reasoning: bool = False
 
 
 class End(NamedTuple):
@@ -220,11 +199,11 @@ class Upstream:
             async for piece in _pieces(events, "/v1/chat/completions"):
                 yield piece
 
-    async def events(self, path: str, body: Mapping[str, Any]) -> AsyncGenerator[dict[str, Any], None]:
+    async def events(self, path: str, body: Mapping[str, Any]) -> AsyncGenerator[Chunk, None]:
         """Send a request for a stream; yields its chunks as they come, until `[DONE]`.
 
         Raises:
-            UpstreamError: if the server refuses, breaks off, or sends what is no JSON.
+            UpstreamError: if the server refuses, breaks off, or sends what is no chunk.
         """
         sent = {**body, "stream": True, "stream_options": {"include_usage": True}}
         try:
@@ -232,26 +211,39 @@ class Upstream:
             async with aclosing(response):
                 if response.status_code >= 400:
                     raise _refused(path, response.status_code, (await response.aread()).decode(errors="replace"))
-                async for line in response.aiter_lines():
-                    if not line.startswith("data:"):
+                async for line in lines_of(response.aiter_bytes()):
+                    if not line.startswith(b"data:"):
                         continue
                     data = line[5:].strip()
-                    if data == "[DONE]":
+                    if data == b"[DONE]":
                         return
                     yield _chunk(path, data)
         except httpx.HTTPError as error:
             raise UpstreamError(f"{path}: the stream broke off: {type(error).__name__}: {error}") from error
 
 
-def _chunk(path: str, data: str) -> dict[str, Any]:
+async def lines_of(parts: AsyncIterator[bytes]) -> AsyncGenerator[bytes, None]:
+    """Yield the lines of a stream, without their ends, as soon as each is there."""
+    rest = b""
+    async for part in parts:
+        *lines, rest = (rest + part).split(b"\n")
+        for line in lines:
+            yield line
+    if rest:
+        yield rest
+
+
+_DECODE, _NULL = msgspec.json.Decoder(Chunk).decode, msgspec.Raw(b"null")
+
+
+def _chunk(path: str, data: bytes) -> Chunk:
     try:
-        chunk = json.loads(data)
-    except ValueError:
-        raise UpstreamError(f"{path}: expected JSON in the stream, got {data[:200]!r}") from None
-    if not isinstance(chunk, dict):
-        raise UpstreamError(f"{path}: expected an object in the stream, got {data[:200]!r}")
-    if chunk.get("error"):
-        raise UpstreamError(f"{path}: {chunk['error']}", body=data)
+        chunk = _DECODE(data)
+    except ValueError as error:
+        shown = data[:200].decode(errors="replace")
+        raise UpstreamError(f"{path}: expected a chunk of the protocol: {error}; got {shown!r}") from None
+    if chunk.error != _NULL:
+        raise UpstreamError(f"{path}: {bytes(chunk.error).decode()}", body=data.decode())
     return chunk
 
 
@@ -259,90 +251,24 @@ def _refused(path: str, status: int, body: str) -> UpstreamError:
     return UpstreamError(f"{path}: status {status}: {body[:500]}", status, body)
 
 
-async def _pieces(events: AsyncGenerator[dict[str, Any], None], path: str) -> AsyncGenerator[Token | End, None]:
+async def _pieces(chunks: AsyncGenerator[Chunk, None], path: str) -> AsyncGenerator[Token | End, None]:
     """Tokens of a stream with one choice, then its end."""
-    end = End("")
-    async for chunk in events:
-        try:
-            tokens, end = _read(chunk, end)
-        except (AttributeError, KeyError, TypeError, ValueError) as error:
-            raise UpstreamError(f"{path}: expected a chunk of the protocol, got {str(chunk)[:200]}") from error
-        for token in tokens:
-            yield token
-    if not end.reason:
+    reason, number, usage = "", "", None
+    async for chunk in chunks:
+        for choice in chunk.choices or ():
+            try:
+                tokens = tokens_of(choice)
+            except ValueError as error:
+                raise UpstreamError(f"{path}: {error}") from None
+            for token in tokens:
+                yield token
+            reason = choice.finish_reason or reason
+        usage, number = chunk.usage or usage, chunk.id or number
+    if not reason:
         raise UpstreamError(f"{path}: the stream ended without saying why")
-    yield end
-
-
-def _read(chunk: Mapping[str, Any], end: End) -> tuple[list[Token], End]:
-    """Tokens of a chunk, and what is known of the stream's end by now."""
-    choices, usage = chunk.get("choices") or (), chunk.get("usage")
-    tokens = [token for choice in choices for token in tokens_of(choice)]
-    reasons = [choice["finish_reason"] for choice in choices if choice.get("finish_reason")]
-    end = end._replace(id=chunk.get("id", end.id), reason=reasons[-1] if reasons else end.reason)
-    if usage:
-        cached = (usage.get("prompt_tokens_details") or {}).get("cached_tokens")
-        end = end._replace(
-            num_tokens=usage.get("completion_tokens"),
-            num_prompt_tokens=usage.get("prompt_tokens"),
-            num_cached_tokens=cached,
-        )
-    return tokens, end
-
-
-def tokens_of(choice: Mapping[str, Any]) -> list[Token]:
-    """Return the tokens of a choice, in a chunk or whole; one piece of text where it has no log-probabilities or ids.
-
-    Reasoning and content in one choice are told apart by order: reasoning comes first.
-    """
-    message = choice.get("message")
-    delta = message or choice.get("delta") or {}
-    reasoning = delta.get("reasoning_content") or delta.get("reasoning") or ""
-    text = choice.get("text") or delta.get("content") or ""
-    log_probs, ids = choice.get("logprobs") or {}, choice.get("token_ids")
-    if entries := log_probs.get("content"):
-        if message:  # tags, which the texts lack, are among its tokens
-            return _in_chat_form(entries, ids, len(reasoning))
-        return _with_text(_in_chat_form(entries, ids, len(reasoning)), reasoning, text)
-    if log_probs.get("tokens"):
-        return _with_text(_in_lists(log_probs, ids), reasoning, text)
-    if ids and len(ids) > 1:  # several tokens, one text: only their number and ids are known
-        pieces = [Token("", number, reasoning=bool(reasoning)) for number in ids[:-1]]
-        return [*pieces, Token(reasoning or text, ids[-1], reasoning=bool(reasoning))]
-    found = [Token(reasoning, reasoning=True)] if reasoning else []
-    found += [Token(text)] if text else []
-    if ids and found:
-        found[0] = found[0]._replace(id=ids[0])
-    return found
-
-
-def _with_text(tokens: list[Token], reasoning: str, text: str) -> list[Token]:
-    """The same tokens with the chunk's own text: a token's may hold a part of a character alone."""
-    if "".join(token.text for token in tokens) == reasoning + text:
-        return tokens
-    last = tokens[-1]._replace(text=reasoning + text, reasoning=bool(reasoning))
-    return [*(token._replace(text="") for token in tokens[:-1]), last]
-
-
-def _in_chat_form(entries: Sequence[Mapping[str, Any]], ids: Sequence[int] | None, reasoning: int) -> list[Token]:
-    found, seen = [], 0
-    for place, entry in enumerate(entries):
-        number = entry.get("id", ids[place] if ids and len(ids) == len(entries) else None)
-        top = tuple((each.get("id"), each["token"], float(each["logprob"])) for each in entry.get("top_logprobs") or ())
-        log_prob = entry.get("logprob")
-        found.append(
-            Token(entry["token"], number, None if log_prob is None else float(log_prob), top, seen < reasoning)
-        )
-        seen += len(entry["token"])
-    return found
-
-
-def _in_lists(log_probs: Mapping[str, Any], ids: Sequence[int] | None) -> list[Token]:
-    texts, tops = log_probs["tokens"], log_probs.get("top_logprobs") or ()
-    found = []
-    for place, text in enumerate(texts):
-        top = tops[place] if place < len(tops) and tops[place] else {}
-        likeliest = tuple((None, other, value) for other, value in top.items())
-        number = ids[place] if ids and len(ids) == len(texts) else None
-        found.append(Token(text, number, log_probs["token_logprobs"][place], likeliest))
-    return found
+    if usage is None:
+        yield End(reason, id=number)
+        return
+    details = usage.prompt_tokens_details
+    cached = None if details is None else details.cached_tokens
+    yield End(reason, usage.completion_tokens, usage.prompt_tokens, cached, number)

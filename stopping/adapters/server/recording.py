@@ -26,10 +26,11 @@ from stopping.adapters.server.capabilities import (
     tokens_of_chat,
     tokens_of_text,
 )
-from stopping.adapters.server.client import Completion, End, Token, Upstream, UpstreamError
+from stopping.adapters.server.client import Completion, End, Upstream, UpstreamError
 from stopping.adapters.server.journal import Journal
 from stopping.adapters.server.markup import Markup
 from stopping.adapters.server.prompts import Prompt
+from stopping.adapters.server.protocol import Token
 from stopping.adapters.server.retries import raise_if_gone, retried
 from stopping.adapters.server.signals import entropy_of, log_probs_of, signals_there
 

@@ -15,7 +15,8 @@ import numpy as np
 
 from stopping.adapters.decisions import Decision, PolicyRows
 from stopping.adapters.observations import admit
-from stopping.adapters.server.client import End, Token, UpstreamError
+from stopping.adapters.server.client import End, UpstreamError
+from stopping.adapters.server.protocol import Token
 from stopping.policies import NO_ANSWER, Kind, Return, SamplingObservation
 from stopping.policies.namespace import namespace
 from stopping.policies.signals import Leader, VoteTally

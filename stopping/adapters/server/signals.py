@@ -6,8 +6,9 @@ from typing import Any
 
 from stopping.adapters.observations import MissingSignal, admit
 from stopping.adapters.server.capabilities import MISSING_MASS, WHAT_GIVES, Capabilities, require_continuation
-from stopping.adapters.server.client import Completion, Token
+from stopping.adapters.server.client import Completion
 from stopping.adapters.server.markup import Markup
+from stopping.adapters.server.protocol import Token
 from stopping.policies import Kind, ThinkingObservation
 
 LEGAL = (Kind.CONTINUE, Kind.STOP, Kind.PROBE)

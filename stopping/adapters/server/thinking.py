@@ -18,8 +18,9 @@ from typing import Any
 from stopping.adapters.decisions import PolicyRows
 from stopping.adapters.observations import ThoughtWindows, row_of
 from stopping.adapters.server.capabilities import tokens_of_text
-from stopping.adapters.server.client import Completion, End, Token, Upstream, UpstreamError
+from stopping.adapters.server.client import Completion, End, Upstream, UpstreamError
 from stopping.adapters.server.markup import Markup
+from stopping.adapters.server.protocol import Token
 from stopping.adapters.server.retries import is_passing
 from stopping.adapters.server.signals import entropy_of, log_probs_of
 from stopping.adapters.server.thought_run import ThoughtRun
@@ -254,8 +255,10 @@ class _Thought:
         run.text += token.text
         if self.is_closed:
             return [self._answer(token)]
-        self.held.append(token)
         tag = close_ids if self.is_open else self.by.markup.open_ids
+        if self.is_open and not self.held and token.id != tag[0]:  # nearly all of them
+            return [self._thought(token)]
+        self.held.append(token)
         held = tuple(each.id for each in self.held)
         if held == tag:
             found, self.held = self.held, []

@@ -16,6 +16,7 @@ from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
 from stopping.adapters.proxy.streams import Streamed
+from stopping.adapters.server.client import KEEP_SECONDS
 
 GARBAGE = (
     "{not json",
@@ -110,7 +111,9 @@ class Faulty:
 
         async def main() -> None:
             nonlocal server
-            async with httpx.AsyncClient(base_url=self._to, timeout=60) as self._client:
+            async with httpx.AsyncClient(
+                base_url=self._to, timeout=60, limits=httpx.Limits(keepalive_expiry=KEEP_SECONDS)
+            ) as self._client:
                 app = Starlette(routes=[Route("/{path:path}", self.handle, methods=["GET", "POST"])])
                 server = uvicorn.Server(
                     uvicorn.Config(app, port=0, log_config=None, access_log=False, timeout_graceful_shutdown=1)

@@ -8,7 +8,8 @@ import jax.numpy as jnp
 import pytest
 
 from stopping.adapters.observations import MissingSignal
-from stopping.adapters.server.client import End, Token, Upstream, UpstreamError
+from stopping.adapters.server.client import End, Upstream, UpstreamError
+from stopping.adapters.server.protocol import Token
 from stopping.adapters.server.sampling import CANCELLED, FAILED, Sampler
 from stopping.policies import (
     NO_ANSWER,

@@ -7,7 +7,7 @@ import itertools
 import numpy as np
 import pytest
 
-from stopping.adapters.server.client import Token
+from stopping.adapters.server.protocol import Token
 from stopping.adapters.server.thinking import ANSWER, CLOSE, OPEN, THOUGHT, ThoughtRun
 from stopping.policies import AnswerAgreement, CloseTokenThreshold, Kind, TokenBudget, bind
 from tests.helpers import name_of
