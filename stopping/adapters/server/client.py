@@ -10,6 +10,7 @@ import msgspec
 
 from stopping.adapters.server.protocol import Chunk, Token, tokens_of
 
+JSON = {"content-type": "application/json"}
 KEEP_SECONDS = 2.0  # an unused connection: less than servers do, which commonly close it after five
 
 
@@ -166,7 +167,7 @@ class Upstream:
                 tokens.append(piece)
         raise UpstreamError("/v1/completions: the stream ended without saying why")
 
-    async def stream(
+    def stream(
         self, prompt: Sequence[int] | str, max_tokens: int, *, num_top: int | None = None, **settings: Any
     ) -> AsyncGenerator[Token | End, None]:
         """Continue a prompt; yields tokens, then the end. Leaving the iterator (`aclosing`) cancels the request.
@@ -184,20 +185,16 @@ class Upstream:
         body |= {"max_tokens": max_tokens, "return_token_ids": True, **settings}
         if num_top is not None:
             body["logprobs"] = max(num_top, 1)
-        async with aclosing(self.events("/v1/completions", body)) as events:
-            async for piece in _pieces(events, "/v1/completions"):
-                yield piece
+        return _pieces(self.events("/v1/completions", body), "/v1/completions")
 
-    async def chat(
+    def chat(
         self, messages: Sequence[Mapping[str, Any]], *, num_top: int | None = None, **settings: Any
     ) -> AsyncGenerator[Token | End, None]:
         """Answer a conversation; as `stream`."""
         body: dict[str, Any] = {"model": self.model, "messages": list(messages), **settings}
         if num_top is not None:
             body |= {"logprobs": True, "top_logprobs": max(num_top, 1)}
-        async with aclosing(self.events("/v1/chat/completions", body)) as events:
-            async for piece in _pieces(events, "/v1/chat/completions"):
-                yield piece
+        return _pieces(self.events("/v1/chat/completions", body), "/v1/chat/completions")
 
     async def events(self, path: str, body: Mapping[str, Any]) -> AsyncGenerator[Chunk, None]:
         """Send a request for a stream; yields its chunks as they come, until `[DONE]`.
@@ -205,9 +202,10 @@ class Upstream:
         Raises:
             UpstreamError: if the server refuses, breaks off, or sends what is no chunk.
         """
-        sent = {**body, "stream": True, "stream_options": {"include_usage": True}}
+        sent = msgspec.json.encode({**body, "stream": True, "stream_options": {"include_usage": True}})
         try:
-            response = await self.send(self.client.build_request("POST", path, json=sent), stream=True)
+            request = self.client.build_request("POST", path, content=sent, headers=JSON)
+            response = await self.send(request, stream=True)
             async with aclosing(response):
                 if response.status_code >= 400:
                     raise _refused(path, response.status_code, (await response.aread()).decode(errors="replace"))
@@ -254,16 +252,17 @@ def _refused(path: str, status: int, body: str) -> UpstreamError:
 async def _pieces(chunks: AsyncGenerator[Chunk, None], path: str) -> AsyncGenerator[Token | End, None]:
     """Tokens of a stream with one choice, then its end."""
     reason, number, usage = "", "", None
-    async for chunk in chunks:
-        for choice in chunk.choices or ():
-            try:
-                tokens = tokens_of(choice)
-            except ValueError as error:
-                raise UpstreamError(f"{path}: {error}") from None
-            for token in tokens:
-                yield token
-            reason = choice.finish_reason or reason
-        usage, number = chunk.usage or usage, chunk.id or number
+    async with aclosing(chunks):
+        async for chunk in chunks:
+            for choice in chunk.choices or ():
+                try:
+                    tokens = tokens_of(choice)
+                except ValueError as error:
+                    raise UpstreamError(f"{path}: {error}") from None
+                for token in tokens:
+                    yield token
+                reason = choice.finish_reason or reason
+            usage, number = chunk.usage or usage, chunk.id or number
     if not reason:
         raise UpstreamError(f"{path}: the stream ended without saying why")
     if usage is None:

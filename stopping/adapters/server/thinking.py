@@ -94,7 +94,7 @@ class Thinker:
                 pass
         return run
 
-    async def stream(
+    def stream(
         self, prompt_ids: list[int], settings: Mapping[str, Any] | None, run: ThoughtRun
     ) -> AsyncGenerator[Part, None]:
         """Think, and yield the trace's tokens as they come, each with the part it belongs to.
@@ -107,10 +107,7 @@ class Thinker:
         Raises:
             UpstreamError: if the server refuses or breaks off.
         """
-        thought = _Thought(self, list(prompt_ids), dict(settings or {}), run)
-        async with aclosing(thought.parts()) as parts:
-            async for part in parts:
-                yield part
+        return _Thought(self, list(prompt_ids), dict(settings or {}), run).parts()
 
 
 class _Thought:
