@@ -110,7 +110,7 @@ async def _tokens_per_second(address: str, streams: int) -> float:
 
     async def one(client: httpx.AsyncClient) -> int:
         async with client.stream("POST", PATH, json=body) as answer:
-            return sum([part.count(b'"reasoning_content"') async for part in answer.aiter_raw()])
+            return b"".join([part async for part in answer.aiter_raw()]).count(b'"reasoning_content"')
 
     async with httpx.AsyncClient(base_url=address, timeout=120, limits=limits) as client:
         start = time.perf_counter()

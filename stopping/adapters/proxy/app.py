@@ -8,6 +8,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from typing import Any
 
+import anyio
 from starlette.applications import Starlette
 from starlette.middleware import Middleware
 from starlette.requests import Request
@@ -127,18 +128,24 @@ class _Proxy:
             raise Refused(429, "too_many", f"{most} requests are under way, the most allowed; try again")
 
     async def _unless_gone(self, request: Request, answer: Awaitable[Response]) -> Response:
-        task = asyncio.ensure_future(answer)
-        try:
-            while not task.done():
-                await asyncio.wait({task}, timeout=LOOK_SECONDS)
-                if not task.done() and await request.is_disconnected():
-                    self.metrics.faults.labels("client_gone").inc()
-                    return Response(status_code=499)
-            return task.result()
-        finally:
-            if not task.done():
-                task.cancel()
-                await asyncio.gather(task, return_exceptions=True)
+        found: Response | Exception = Response(status_code=499)
+
+        async def look() -> None:
+            while not await request.is_disconnected():
+                await anyio.sleep(LOOK_SECONDS)
+            self.metrics.faults.labels("client_gone").inc()
+            both.cancel_scope.cancel()
+
+        async with anyio.create_task_group() as both:  # not `Task.cancel`, which leaves connections half closed
+            both.start_soon(look)
+            try:
+                found = await answer
+            except Exception as error:
+                found = error
+            both.cancel_scope.cancel()
+        if isinstance(found, Exception):
+            raise found
+        return found
 
     async def _body(self, request: Request) -> bytes:
         most, parts, size = self.serving.max_body_bytes, [], 0

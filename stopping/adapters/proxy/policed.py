@@ -67,8 +67,10 @@ class Policed:
         try:
             first = await anext(self.parts, None)
         except BaseException:
-            await self.parts.aclose()
-            self._count()
+            try:
+                await self.parts.aclose()
+            finally:
+                self._count()
             raise
         return Streamed(self._events(first), self._close, media_type="text/event-stream", headers=EVENT)
 

@@ -4,6 +4,7 @@ import asyncio
 from collections.abc import AsyncGenerator, Awaitable, Callable
 from typing import Any
 
+import anyio
 from starlette.requests import ClientDisconnect
 from starlette.responses import StreamingResponse
 from starlette.types import Receive, Scope, Send
@@ -28,6 +29,7 @@ class Streamed(StreamingResponse):
         self._parts, self._close, self._is_done = parts, close, False
         self._waiting: list[bytes] = []
         self._came, self._room = asyncio.Event(), asyncio.Event()
+        self._failed: Exception | None = None
         self._sent = self._together()
         super().__init__(self._sent, *more, **named)
 
@@ -39,13 +41,13 @@ class Streamed(StreamingResponse):
                 if len(self._waiting) >= MOST_WAITING:
                     self._room.clear()
                     await self._room.wait()
-        except Exception:  # not the client's doing
-            self._is_done = True
-            raise
+        except Exception as error:  # not the client's doing
+            self._failed = error
         self._is_done = True
+        self._came.set()
 
     async def _together(self) -> AsyncGenerator[bytes, None]:
-        while self._waiting or not self._taking.done():
+        while not self._is_done or self._waiting:
             await self._came.wait()
             self._came.clear()
             if self._waiting:
@@ -53,19 +55,25 @@ class Streamed(StreamingResponse):
                 self._waiting.clear()
                 self._room.set()
                 yield together
-        self._taking.result()
+        if self._failed:
+            raise self._failed
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Send it."""
-        self._taking = asyncio.create_task(self._take())
-        self._taking.add_done_callback(lambda _: self._came.set())
+        failed: Exception | None = None
         try:
-            await super().__call__(scope, receive, send)
-        except ClientDisconnect:
-            pass
+            async with anyio.create_task_group() as both:  # not `Task.cancel`, which leaves connections half closed
+                both.start_soon(self._take)
+                try:
+                    await super().__call__(scope, receive, send)
+                except ClientDisconnect:
+                    pass
+                except Exception as error:
+                    failed = error
+                both.cancel_scope.cancel()
         finally:
-            self._taking.cancel()
-            await asyncio.gather(self._taking, return_exceptions=True)
             await self._sent.aclose()
             await self._parts.aclose()
             await self._close(self._is_done and not self._waiting)
+        if failed:
+            raise failed

@@ -259,7 +259,7 @@ def test_two_hundred_streams_at_once(server, policies, tmp_path):
     path, texts = tmp_path / "accounts.jsonl", questions(200)
 
     async def one(client, index):
-        body = asked(texts[index], stream=True, stream_options={"include_usage": True}, max_tokens=150)
+        body = asked(texts[index], stream=True, stream_options={"include_usage": True}, max_tokens=100)
         async with client.stream("POST", CHAT, json=body) as response:
             assert response.status_code == 200
             lines = [line[5:].strip() async for line in response.aiter_lines() if line.startswith("data:")]
@@ -270,10 +270,10 @@ def test_two_hundred_streams_at_once(server, policies, tmp_path):
         return usage
 
     async def all_of_them(url):
-        async with httpx.AsyncClient(base_url=url, timeout=120, limits=httpx.Limits(max_connections=None)) as client:
+        async with httpx.AsyncClient(base_url=url, timeout=300, limits=httpx.Limits(max_connections=None)) as client:
             return await asyncio.gather(*(one(client, index) for index in range(200)))
 
-    with proxied(server, {"budget": policies["budget"]}, accounts=path, timeout_seconds=60.0) as proxy:
+    with proxied(server, {"budget": policies["budget"]}, accounts=path, timeout_seconds=300.0) as proxy:
         before = counter(server, "tokens_predicted_total")
         usages = asyncio.run(all_of_them(proxy.url))
         proxy_tokens, faults = proxy.counts("tokens"), proxy.counts("faults")
