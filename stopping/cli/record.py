@@ -302,14 +302,16 @@ class _Run:
         }
 
     def _say_signals(self, signals: tuple[str, ...], markup: "Markup | None", found: "Capabilities") -> None:
-        """Say which signals of checkpoints are left out, and what would give them."""
+        """Say which signals of checkpoints are left out, and what would give them; and which may be a bound."""
         if self.plan.probe_every_tokens is None:
             return
         from stopping.adapters.server.recording import PROBE_SIGNALS, SIGNALS
-        from stopping.adapters.server.signals import what_gives
+        from stopping.adapters.server.signals import says_bound, what_gives
 
         if left_out := {*SIGNALS, *PROBE_SIGNALS} - set(signals):
             self.console.print(f"Left out of checkpoints: {what_gives(left_out)}.", style="yellow", markup=False)
+        if bound := says_bound(signals, found):
+            self.console.print(bound, markup=False)
 
     def _say_cost(self, done: "list[RecordedTrace]", markup: "Markup | None") -> int:
         """Print what the traces that are left cost at most, and if they are like those done; returns their number."""

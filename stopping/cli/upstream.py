@@ -55,6 +55,7 @@ class ServerOptions:
 class MarkupOptions:
     """How the model writes."""
 
+    open_tag: Annotated[str, _model(metavar="TEXT", help="What begins a thought.")] = "<think>"
     close_tag: Annotated[
         str, _model(metavar="TEXT", help="What ends a thought; empty for a model that does not think.")
     ] = "</think>"
@@ -73,6 +74,7 @@ class MarkupOptions:
         return await read_markup(
             upstream,
             capabilities,
+            open=self.open_tag,
             close=self.close_tag,
             answer_prefix=self.answer_prefix,
             candidates=self.candidate,

@@ -21,7 +21,7 @@ from stopping.adapters.server.capabilities import tokens_of_text
 from stopping.adapters.server.client import Completion, End, Token, Upstream, UpstreamError
 from stopping.adapters.server.markup import Markup
 from stopping.adapters.server.retries import is_passing
-from stopping.adapters.server.signals import entropy_of, log_probs_of
+from stopping.adapters.server.signals import entropy_of, log_close_prob_of, log_probs_of
 from stopping.adapters.server.thought_run import ThoughtRun
 from stopping.policies import Kind
 
@@ -334,10 +334,7 @@ class _Thought:
 
     def _log_close_prob(self) -> float | None:
         """Of closing the thought here, by the law from which the next token was drawn; None where that does not tell."""
-        close_id, *more = self.by.markup.close_ids
-        if not self.ahead or more:
-            return None
-        return next((log_prob for number, _, log_prob in self.ahead[0].top if number == close_id), None)
+        return log_close_prob_of(self.ahead[0], self.by.markup) if self.ahead else None
 
     async def _force(self) -> Completion:
         """Close the thought here and let the model answer, greedily."""

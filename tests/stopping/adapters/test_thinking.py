@@ -232,10 +232,16 @@ def test_an_empty_answer_puts_the_stop_off(llama_server):
 
 
 def test_a_missing_signal_is_the_policys_failure_alone(llama_server):
-    """The closing tag is not among the likeliest tokens that were asked for: nothing is known of it."""
+    """The likeliest tokens do not come: nothing is known of the closing tag."""
 
     async def ask(thinker):
-        thinker.num_top = 1
+        stream = thinker.upstream.stream
+
+        async def without_top(*asked, **settings):
+            async for piece in stream(*asked, **settings):
+                yield piece._replace(top=()) if isinstance(piece, Token) else piece
+
+        thinker.upstream.stream = without_top
         return await thinker.run(await prompt_of(thinker, QUESTIONS[0]), GREEDY)
 
     run = with_thinker(llama_server, CloseTokenThreshold(-1.0, -12.0, 128), ask)
