@@ -57,11 +57,11 @@ def what_gives(signals: Collection[str]) -> str:
 def log_close_prob_of(token: Token, markup: Markup) -> float | None:
     """Return the log-probability of closing the thought in the place of a token; where it is not told, its upper bound.
 
-    A tag that is not among the k likeliest tokens is at most as likely as the least of them, and as all that is left beside them:
-    at most 1 / k, so that no bound passes a threshold above -log k. It is too high, never too low: a rule that stops at or above a
-    lower threshold may do so early, one that gives up at or below a threshold does so late. Logs and live runs have the same bound
-    for the same k: a policy is to be run with the k that its log was recorded with. (vLLM's `logprob_token_ids` would tell the
-    tag's own log-probability; it is not asked for here.)
+    A tag that is not among the k likeliest tokens is at most as likely as the least of them, and as all that is left beside
+    them: at most 1 / k, so that no bound passes a threshold above -log k. It is too high, never too low: a rule that stops at
+    or above a lower threshold may do so early, one that gives up at or below a threshold does so late. Logs and live runs have
+    the same bound for the same k: a policy is to be run with the k that its log was recorded with. (vLLM's `logprob_token_ids`
+    would tell the tag's own log-probability; it is not asked for here.)
 
     Args:
         token: with its likeliest tokens; those without ids (vLLM) are known by their text.

@@ -309,9 +309,10 @@ class _Thought:
         if stops:
             forced = forced or await self._force()
             if stops := self._key(forced) is not None:
-                run.would_stop_at, run.would_answer = position, forced.text
+                run.would_stop_at, run.would_answer = position, self.by.markup.answer_prefix + forced.text
             else:  # an answer is never empty because we stopped
                 self.rows.put_off(0)
+                run.num_too_long += forced.end.reason == "length" and self._room() == self.by.markup.answer_tokens
         if not stops or self.is_observed:
             run.probe_tokens += 0 if forced is None else self._cost(forced)
             return None
@@ -347,7 +348,9 @@ class _Thought:
         return found
 
     def _key(self, forced: Completion) -> str | None:
-        return self.by.markup.answer_of(forced.text) if forced.end.reason == "stop" else None
+        """What a forced answer counts as, as the client would read it; None if it did not end, or is nothing but its prefix."""
+        markup, is_answer = self.by.markup, forced.end.reason == "stop" and bool(forced.text.strip())
+        return markup.answer_of(markup.answer_prefix + forced.text) if is_answer else None
 
     def _cost(self, forced: Completion) -> int:
         markup = self.by.markup
