@@ -108,6 +108,7 @@ def _print(console: "Console", capabilities: "Capabilities", markup: "Markup | N
     from rich.table import Table
 
     from stopping.adapters.server.capabilities import WHAT_GIVES
+    from stopping.adapters.server.signals import says_bound
 
     console.print(capabilities.model, markup=False)
     table = Table.grid(padding=(0, 2, 0, 0))
@@ -134,10 +135,13 @@ def _print(console: "Console", capabilities: "Capabilities", markup: "Markup | N
             "One chain of thought: cannot be stopped here; it is continued from its token ids.", style="yellow"
         )
     else:
-        signals = ", ".join(_signals(capabilities, markup))
+        signals = _signals(capabilities, markup)
         console.print(
-            f"One chain of thought: can be stopped, by continuing it from its token ids. A policy may read {signals}."
+            "One chain of thought: can be stopped, by continuing it from its token ids. A policy may read "
+            f"{', '.join(signals)}."
         )
+        if bound := says_bound(signals, capabilities):
+            console.print(bound, markup=False)
 
 
 def _measured(name: str, capabilities: "Capabilities") -> str:

@@ -267,6 +267,7 @@ class _Run:
         report, cost = check(log), cost_of(traces)
         print_report(self.console, report)
         self._say_missing(log)
+        self._say_late(traces)
         self.console.print(f"{self.out}: {log}", markup=False)
         self.output.write(
             RecordOutput(log=LogSummary.of(self.out.name, log), report=report.as_dict(), cost=cost._asdict())
@@ -302,14 +303,16 @@ class _Run:
         }
 
     def _say_signals(self, signals: tuple[str, ...], markup: "Markup | None", found: "Capabilities") -> None:
-        """Say which signals of checkpoints are left out, and what would give them."""
+        """Say which signals of checkpoints are left out, and what would give them; and which may be a bound."""
         if self.plan.probe_every_tokens is None:
             return
         from stopping.adapters.server.recording import PROBE_SIGNALS, SIGNALS
-        from stopping.adapters.server.signals import what_gives
+        from stopping.adapters.server.signals import says_bound, what_gives
 
         if left_out := {*SIGNALS, *PROBE_SIGNALS} - set(signals):
             self.console.print(f"Left out of checkpoints: {what_gives(left_out)}.", style="yellow", markup=False)
+        if bound := says_bound(signals, found):
+            self.console.print(bound, markup=False)
 
     def _say_cost(self, done: "list[RecordedTrace]", markup: "Markup | None") -> int:
         """Print what the traces that are left cost at most, and if they are like those done; returns their number."""
@@ -339,6 +342,16 @@ class _Run:
                     f"{name}: missing at {missing.mean():.1%} of checkpoints; stopping tune reads only what is at all of them.",
                     style="yellow",
                 )
+
+    def _say_late(self, traces: "list[RecordedTrace]") -> None:
+        """Say how many forced answers did not end in time: where they do not, no policy can stop."""
+        ended = [probe["text"] is not None for trace in traces for probe in trace.probes]
+        if late := len(ended) - sum(ended):
+            self.console.print(
+                f"{late / len(ended):.1%} of forced answers did not end within {self.markup_options.answer_tokens} tokens, and "
+                "count as none (--answer-tokens).",
+                style="yellow",
+            )
 
 
 def _cost(cost: "Cost") -> str:

@@ -224,6 +224,10 @@ def _say(serving: "Serving", address: str, url: str) -> None:
     does = "notes what it would do, and changes nothing" if serving.shadow else "stops thoughts"
     for served in serving.policies.values():
         console.print(f"{served.artifact.policy} ({served.identity}) {does}.", markup=False)
+    console.print(
+        f"A stop whose answer takes more than {serving.markup.answer_tokens} tokens is put off (--answer-tokens).",
+        markup=False,
+    )
     console.print(f"Server: {url}. Listening on {address}/v1; counters at {address}/metrics.", markup=False)
 
 

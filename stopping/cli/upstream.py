@@ -55,11 +55,14 @@ class ServerOptions:
 class MarkupOptions:
     """How the model writes."""
 
+    open_tag: Annotated[str, _model(metavar="TEXT", help="What begins a thought.")] = "<think>"
     close_tag: Annotated[
         str, _model(metavar="TEXT", help="What ends a thought; empty for a model that does not think.")
     ] = "</think>"
     answer_prefix: Annotated[str, _model(metavar="TEXT", help="Written after it where an answer is forced.")] = ""
-    answer_tokens: Annotated[int, _model(metavar="N", min=1, help="The most that a forced answer may take.")] = 32
+    answer_tokens: Annotated[
+        int, _model(metavar="N", min=1, help="The most that a forced answer may take; a longer one is none.")
+    ] = 32
     candidate: Annotated[
         list[str], _model(metavar="TEXT", help="A token that puts forward a result; may be given again.")
     ] = field(default_factory=list)
@@ -73,6 +76,7 @@ class MarkupOptions:
         return await read_markup(
             upstream,
             capabilities,
+            open=self.open_tag,
             close=self.close_tag,
             answer_prefix=self.answer_prefix,
             candidates=self.candidate,

@@ -91,6 +91,7 @@ class _Proxy:
         self.running = 0
         self._show_drift()
         self.background: set[asyncio.Task[None]] = set()
+        self.late: set[str] = set()  # policies of which stops were put off because answers were too long
 
     async def health(self, _: Request) -> Response:
         """Whether the server answers."""
@@ -267,7 +268,7 @@ class _Proxy:
             metrics.saved.labels(name).inc(max(account.expected_saved or 0.0, 0.0))
         elif run.would_stop_at is not None:
             metrics.would_stop.labels(name).inc()
-        metrics.put_off.labels(name).inc(sum(decision.put_off for decision in run.decisions))
+        self._count_put_off(served, run)
         if run.failure:
             metrics.faults.labels("policy_failed").inc()
             log.warning("policy %s failed: %s", served.identity, run.failure)
@@ -275,6 +276,18 @@ class _Proxy:
             metrics.positions.labels(treatment).observe(run.thought_tokens)
             metrics.seconds.labels(treatment).observe(seconds)
             self.accounts.write(account, run, self.serving.markup.answer_of)
+
+    def _count_put_off(self, served: Served, run: ThoughtRun) -> None:
+        num_late, num_all = run.num_too_long, sum(decision.put_off for decision in run.decisions)
+        for reason, number in (("no answer", num_all - num_late), ("answer too long", num_late)):
+            self.metrics.put_off.labels(served.name, reason).inc(number)
+        if num_late and served.name not in self.late:  # said once: from then on the counter tells
+            self.late.add(served.name)
+            log.warning(
+                "policy %s asked to stop, and the thought went on: the answer did not end within %d tokens. If this model's "
+                "answers are longer, record, tune and serve with a larger --answer-tokens",
+                served.identity, self.serving.markup.answer_tokens,
+            )  # fmt: skip
 
     def _failed(self, error: UpstreamError) -> Response:
         """The server's own refusal, in its own words; or that it failed."""

@@ -22,7 +22,7 @@ class Metrics:
         self.unpoliced = counter("unpoliced", "Requests that no policy was asked about, by why.", "reason")
         self.stops = counter("stops", "Thoughts that were stopped.", "policy")
         self.would_stop = counter("would_stop", "Thoughts that would have been, in the shadow.", "policy")
-        self.put_off = counter("put_off", "Stops put off because no answer would have come.", "policy")
+        self.put_off = counter("put_off", "Stops put off because no answer would have come.", "policy", "reason")
         self.tokens = counter("tokens", "Tokens generated upstream, by what for.", "use")
         self.saved = counter("tokens_saved_expected", "Tokens that stopped thoughts would have gone on for.", "policy")
         self.faults = counter("faults", "What went wrong, by kind; the request was answered where it could be.", "kind")

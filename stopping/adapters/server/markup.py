@@ -17,7 +17,8 @@ class Markup:
         answer_prefix, answer_ids: what is written after it where an answer is forced; empty for nothing.
         candidate_ids: tokens that each put forward a result; None where none are known.
         answer_tokens: the most that a forced answer may take.
-        answer_of: what the text of an answer counts as: equal ones are one answer. None where it is none.
+        answer_of: what the text of an answer counts as: equal ones are one answer. None where it is none. The text of a forced
+            answer begins with its prefix, as the client reads it.
     """
 
     open: str

@@ -32,7 +32,7 @@ from stopping.adapters.server.markup import Markup
 from stopping.adapters.server.prompts import Prompt
 from stopping.adapters.server.protocol import Token
 from stopping.adapters.server.retries import raise_if_gone, retried
-from stopping.adapters.server.signals import entropy_of, log_probs_of, signals_there
+from stopping.adapters.server.signals import entropy_of, log_close_prob_of, log_probs_of, signals_there
 
 SIGNALS = ("log_close_prob", "mean_entropy", "mean_log_prob", "num_candidates")
 PROBE_SIGNALS = ("answer_mean_log_prob", "answer_least_log_prob")
@@ -330,25 +330,22 @@ class _Recorder:
         window = tokens[max(position - self.plan.probe_every_tokens, 0) : position]
         candidates = self.markup.candidate_ids or ()
         return {
-            "log_close_prob": self._log_close_prob(tokens[position]) if position < len(tokens) else None,
+            "log_close_prob": log_close_prob_of(tokens[position], self.markup) if position < len(tokens) else None,
             "mean_entropy": _mean(entropy_of(token) for token in window),
             "mean_log_prob": _mean(token.log_prob for token in window),
             "num_candidates": float(sum(token.id in candidates for token in tokens[:position])),
         }
 
-    def _log_close_prob(self, token: Token) -> float | None:
-        """Of the closing tag in the place of a token."""
-        if self.markup is None or len(self.markup.close_ids) != 1:
-            return None
-        return next((log_prob for number, _, log_prob in token.top if number == self.markup.close_ids[0]), None)
-
     def _lists(self, tokens: list[Token]) -> dict[str, list[Any]]:
         """Per-token signals; those that the server never gave are left out."""
+        markup = self.markup
         made: dict[str, list[Any]] = {
             "token_id": [token.id for token in tokens],
             "log_prob": [_short(token.log_prob) for token in tokens],
             "entropy": [_short(entropy_of(token)) for token in tokens],
-            "log_close_prob": [_short(self._log_close_prob(token)) for token in tokens],
+            "log_close_prob": [
+                _short(None if markup is None else log_close_prob_of(token, markup)) for token in tokens
+            ],
         }
         return {name: values for name, values in made.items() if any(value is not None for value in values)}
 

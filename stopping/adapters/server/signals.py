@@ -12,6 +12,7 @@ from stopping.adapters.server.protocol import Token
 from stopping.policies import Kind, ThinkingObservation
 
 LEGAL = (Kind.CONTINUE, Kind.STOP, Kind.PROBE)
+LEAST_MASS = 1e-6  # beyond a law's likeliest tokens: less is the rounding of their log-probabilities
 
 
 def require(policy: Any, capabilities: Capabilities, markup: Markup) -> None:
@@ -52,6 +53,44 @@ def what_gives(signals: Collection[str]) -> str:
         "num_candidates": "--candidate TEXT, a token that puts forward a result",
     }
     return "; ".join(f"{name} needs {gives.get(name, WHAT_GIVES['log_probs'])}" for name in sorted(signals))
+
+
+def log_close_prob_of(token: Token, markup: Markup) -> float | None:
+    """Return the log-probability of closing the thought in the place of a token; where it is not told, its upper bound.
+
+    A tag that is not among the k likeliest tokens is at most as likely as the least of them, and as all that is left beside
+    them: at most 1 / k, so that no bound passes a threshold above -log k. It is too high, never too low: a rule that stops at
+    or above a lower threshold may do so early, one that gives up at or below a threshold does so late. Logs and live runs have
+    the same bound for the same k: a policy is to be run with the k that its log was recorded with. (vLLM's `logprob_token_ids`
+    would tell the tag's own log-probability; it is not asked for here.)
+
+    Args:
+        token: with its likeliest tokens; those without ids (vLLM) are known by their text.
+        markup: of the model.
+
+    Returns:
+        None if no likeliest tokens came, or the tag has several tokens.
+    """
+    close_id, *more = markup.close_ids
+    if more or not token.top:
+        return None
+    for number, text, log_prob in token.top:
+        if number == close_id or (number is None and text == markup.close):
+            return log_prob
+    log_probs = [log_prob for _, _, log_prob in token.top]
+    left = max(1 - sum(map(math.exp, log_probs)), LEAST_MASS)
+    # vLLM adds the drawn token to the likeliest, of which it need not be one
+    return min([math.log(left), *(log_prob for log_prob in log_probs if log_prob != token.log_prob)])
+
+
+def says_bound(signals: Collection[str], capabilities: Capabilities) -> str:
+    """Say, of signals that are there, that one of them may be a bound; empty if none may."""
+    if "log_close_prob" not in signals or capabilities.whole_law:
+        return ""
+    return (
+        f"log_close_prob: where the closing tag is not among the {capabilities.num_top} likeliest tokens, the most that it can "
+        "be stands in its place; record and serve with the same --top-log-probs."
+    )
 
 
 def entropy_of(token: Token) -> float | None:

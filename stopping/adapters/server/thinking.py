@@ -22,7 +22,7 @@ from stopping.adapters.server.client import Completion, End, Upstream, UpstreamE
 from stopping.adapters.server.markup import Markup
 from stopping.adapters.server.protocol import Token
 from stopping.adapters.server.retries import is_passing
-from stopping.adapters.server.signals import entropy_of, log_probs_of
+from stopping.adapters.server.signals import entropy_of, log_close_prob_of, log_probs_of
 from stopping.adapters.server.thought_run import ThoughtRun
 from stopping.policies import Kind
 
@@ -309,9 +309,10 @@ class _Thought:
         if stops:
             forced = forced or await self._force()
             if stops := self._key(forced) is not None:
-                run.would_stop_at, run.would_answer = position, forced.text
+                run.would_stop_at, run.would_answer = position, self.by.markup.answer_prefix + forced.text
             else:  # an answer is never empty because we stopped
                 self.rows.put_off(0)
+                run.num_too_long += forced.end.reason == "length" and self._room() == self.by.markup.answer_tokens
         if not stops or self.is_observed:
             run.probe_tokens += 0 if forced is None else self._cost(forced)
             return None
@@ -334,10 +335,7 @@ class _Thought:
 
     def _log_close_prob(self) -> float | None:
         """Of closing the thought here, by the law from which the next token was drawn; None where that does not tell."""
-        close_id, *more = self.by.markup.close_ids
-        if not self.ahead or more:
-            return None
-        return next((log_prob for number, _, log_prob in self.ahead[0].top if number == close_id), None)
+        return log_close_prob_of(self.ahead[0], self.by.markup) if self.ahead else None
 
     async def _force(self) -> Completion:
         """Close the thought here and let the model answer, greedily."""
@@ -350,7 +348,9 @@ class _Thought:
         return found
 
     def _key(self, forced: Completion) -> str | None:
-        return self.by.markup.answer_of(forced.text) if forced.end.reason == "stop" else None
+        """What a forced answer counts as, as the client would read it; None if it did not end, or is nothing but its prefix."""
+        markup, is_answer = self.by.markup, forced.end.reason == "stop" and bool(forced.text.strip())
+        return markup.answer_of(markup.answer_prefix + forced.text) if is_answer else None
 
     def _cost(self, forced: Completion) -> int:
         markup = self.by.markup

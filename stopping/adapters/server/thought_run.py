@@ -18,7 +18,8 @@ class ThoughtRun:
         reason: why it ended: `stop`, or `length` for a cap.
         stopped: by the policy.
         would_stop_at: tokens after which the policy asked to stop, and could have been; None if never.
-        would_answer: what it would have answered there.
+        would_answer: what it would have answered there, prefix included.
+        num_too_long: stops that were put off because the forced answer did not end within `Markup.answer_tokens`.
         last_seen: what there was to see at the last decision point, before any probe, as plain numbers.
         probe_tokens: generated for answers that were not given.
         discarded_tokens: generated and thrown away.
@@ -38,6 +39,7 @@ class ThoughtRun:
     stopped: bool = False
     would_stop_at: int | None = None
     would_answer: str = ""
+    num_too_long: int = 0
     last_seen: ThinkingObservation | None = None
     probe_tokens: int = 0
     discarded_tokens: int = 0

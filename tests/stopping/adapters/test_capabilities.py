@@ -13,6 +13,7 @@ from stopping.adapters.server.capabilities import examine
 from stopping.adapters.server.client import Upstream
 from stopping.adapters.server.markup import read_markup
 from stopping.adapters.server.signals import require, signals_there
+from stopping.cli.upstream import MarkupOptions
 from stopping.policies import AnswerAgreement, CandidateStop, Margin, ThinkingObservation, WindowedConfidence
 from stopping.policies.examples import EXAMPLES
 from tests.stopping.adapters.llama import running, write_reasoner
@@ -78,6 +79,17 @@ def test_policies_are_admitted_by_signal(llama_server, capabilities):
     assert "log_close_prob" not in signals_there(capabilities, several)
 
 
+def test_tags_are_those_of_the_options(llama_server, capabilities):
+    async def marks(**options):
+        async with Upstream(llama_server) as upstream:
+            return await MarkupOptions(**options).markup(upstream, capabilities)
+
+    assert asyncio.run(marks()).open == "<think>"
+    markup = asyncio.run(marks(open_tag="wait", close_tag=" yes"))
+    assert (markup.open, markup.close) == ("wait", " yes") and markup.opens([*markup.open_ids, 9])
+    assert "expected the tags around a thought, got ''" in doctor(llama_server, "--open-tag", "", code=2).stderr
+
+
 def doctor(url, *more, code=0):
     return run("doctor", url, *more, code=code)
 
@@ -87,6 +99,7 @@ def test_doctor(llama_server, tmp_path):
     shown = doctor(llama_server, "--json", out).stdout
     assert "mean_log_prob" in shown and "can be stopped, by continuing it from its token ids" in shown
     assert "--max-logprobs -1" in shown  # of all tokens
+    assert "is not among the 20 likeliest tokens" in shown
     said = written("doctor", out)
     assert said["capabilities"]["control"] and not said["capabilities"]["whole_law"]
     assert said["policy"] is said["refusal"] is None and "mean_entropy" not in said["signals"]

@@ -115,6 +115,19 @@ def test_a_budget_stops_thoughts(client):
     assert before[1]
 
 
+def test_answers_that_are_too_long_are_told(llama_server, policies, caplog):
+    """By reason among the counters; and once in the log, with the option that may help."""
+    with proxied(llama_server, {"budget": policies["budget"]}, marks={"answer_tokens": 2}) as proxy:
+        for text in QUESTIONS[:3]:
+            response = proxy.http.post(CHAT, json=asked(text))
+            assert not response.json()["usage"]["stopping"]["stopped"]
+        metrics = proxy.http.get("/metrics").text
+    assert re.search(r'stopping_put_off_total{policy="budget",reason="answer too long"} [1-9]', metrics)
+    assert 'stopping_put_off_total{policy="budget",reason="no answer"} 0.0' in metrics
+    told = [record.getMessage() for record in caplog.records if "--answer-tokens" in record.getMessage()]
+    assert len(told) == 1 and "policy budget@" in told[0] and "did not end within 2 tokens" in told[0]
+
+
 def test_streams(client):
     whole = client.chat.completions.create(**asked(QUESTIONS[0]))
     with client.chat.completions.create(

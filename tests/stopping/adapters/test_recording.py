@@ -277,10 +277,11 @@ def test_nothing_is_paid_for_before_it_is_agreed_to(llama_server, tmp_path):
 def test_signals_that_cannot_be_had_are_left_out(llama_server, tmp_path):
     prompts, out = write_prompts(tmp_path, 1), tmp_path / "runs.parquet"
     asked = ["--upstream", llama_server, "--out", out, "--max-tokens", 100, "--probe-every", 32, "--yes"]
-    shown = run("record", prompts, *asked, "--top-log-probs", 2).stdout
+    shown = run("record", prompts, *asked, "--top-log-probs", 2, "--answer-tokens", 2).stdout
+    assert "100.0% of forced answers did not end within 2 tokens, and count as none (--answer-tokens)" in shown
     signals = load(out).checkpoints.signals
     assert "mean_log_prob" in signals and not {"mean_entropy", "num_candidates"} & set(signals)
-    assert "log_close_prob: missing at" in shown and np.isnan(signals["log_close_prob"]).any()
+    assert "log_close_prob: missing at" not in shown and not np.isnan(signals["log_close_prob"]).any()
 
 
 def test_no_server_no_extra(tmp_path):

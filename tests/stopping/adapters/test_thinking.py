@@ -10,6 +10,7 @@ import pytest
 from stopping.adapters.server.protocol import Token
 from stopping.adapters.server.thinking import ANSWER, CLOSE, OPEN, THOUGHT, ThoughtRun
 from stopping.policies import AnswerAgreement, CloseTokenThreshold, Kind, TokenBudget, bind
+from stopping.reasoner.countdown import vote_key
 from tests.helpers import name_of
 from tests.stopping.adapters.live import (
     CAP_TOKENS,
@@ -197,6 +198,7 @@ def test_a_closing_tag_of_several_tokens(llama_server, policy, every_tokens):
         return asyncio.gather(*(parts_of(thinker, text) for text in QUESTIONS[:4]))
 
     settings = {"close": " no\n", "answer_prefix": "</think>", "cap_tokens": 120}
+    settings |= {"answer_of": lambda text: vote_key(text.removeprefix("</think>"))}
     found = with_thinker(llama_server, policy, ask, every_tokens=every_tokens, **settings)
     for (parts, run), (_, whole) in zip(found, with_thinker(llama_server, None, plain, **settings), strict=True):
         assert "".join(token.text for _, token in parts) == run.text
@@ -226,16 +228,48 @@ def test_an_empty_answer_puts_the_stop_off(llama_server):
     asked = [decision for decision in run.decisions if decision.kind == Kind.STOP]
     assert asked and all(decision.put_off for decision in asked)
     assert run.probe_tokens >= 2 * len(asked)
-    # one that does not end in time is none, either
+    assert run.num_too_long == 0
+    # one that does not end in time is none, either, and is told apart
     short = with_thinker(llama_server, TokenBudget(64), ask, answer_tokens=2, answer_of=str)
     assert short.text == plain.text and not short.stopped and short.probe_tokens == 3 * num_forced(short)
+    assert short.num_too_long == sum(decision.put_off for decision in short.decisions) > 0
+    # but not for the cap of the trace
+    capped = with_thinker(llama_server, TokenBudget(64), ask, cap_tokens=67, answer_of=str)
+    assert capped.decisions[-1].put_off and capped.num_too_long == 0
+
+
+def test_a_forced_answer_is_read_with_its_prefix(llama_server):
+    """What a stopped trace answers, and would have answered, counts as the client reads it: like the model's own."""
+    prefix, read = "2+", []
+
+    def answer_of(text):
+        read.append(text)
+        return text
+
+    async def ask(thinker):
+        return await thinker.run(await prompt_of(thinker, QUESTIONS[0]), GREEDY)
+
+    stopped = with_thinker(llama_server, TokenBudget(64), ask, answer_of=answer_of, answer_prefix=prefix)
+    assert stopped.stopped and stopped.answer.startswith(prefix) and len(stopped.answer) > len(prefix)
+    assert stopped.would_answer == stopped.answer == read[-1]
+    agreed = with_thinker(llama_server, AnswerAgreement(2, 32), ask, answer_of=answer_of, answer_prefix=prefix)
+    assert agreed.stopped and all(text.startswith(prefix) for text in read)
+    # a prefix that the model adds nothing to is no answer
+    nothing = with_thinker(llama_server, TokenBudget(64), ask, answer_of=str, answer_prefix="(15+10)-(9-9)")
+    assert not nothing.stopped and nothing.decisions[-1].put_off and nothing.num_too_long == 0
 
 
 def test_a_missing_signal_is_the_policys_failure_alone(llama_server):
-    """The closing tag is not among the likeliest tokens that were asked for: nothing is known of it."""
+    """The likeliest tokens do not come: nothing is known of the closing tag."""
 
     async def ask(thinker):
-        thinker.num_top = 1
+        stream = thinker.upstream.stream
+
+        async def without_top(*asked, **settings):
+            async for piece in stream(*asked, **settings):
+                yield piece._replace(top=()) if isinstance(piece, Token) else piece
+
+        thinker.upstream.stream = without_top
         return await thinker.run(await prompt_of(thinker, QUESTIONS[0]), GREEDY)
 
     run = with_thinker(llama_server, CloseTokenThreshold(-1.0, -12.0, 128), ask)

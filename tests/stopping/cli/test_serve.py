@@ -72,6 +72,7 @@ def test_from_nothing(policies, tmp_path):
     arguments = [policies / "budget", "--holdout", 0, "--accounts", accounts, "--slots", 2]
     with serving(*arguments, log=log) as (process, url, said):
         assert "TokenBudget(64) (budget@" in said and "stops thoughts" in said and "/metrics" in said
+        assert "A stop whose answer takes more than 20 tokens is put off (--answer-tokens)." in said
         with openai.OpenAI(base_url=f"{url}/v1", api_key="x") as client:
             answer = client.chat.completions.create(**asked())
         assert answer.usage.stopping["stopped"] and answer.choices[0].message.content
