@@ -125,6 +125,8 @@ def _print(console: "Console", capabilities: "Capabilities", markup: "Markup | N
     console.print(table)
     if capabilities.tokens_per_second:
         console.print(f"One stream: {capabilities.tokens_per_second:,.0f} tokens a second without log-probabilities.")
+    if capabilities.num_slots:
+        console.print(f"Works on {capabilities.num_slots} requests at once.")
     console.print()
     if not (capabilities.usage or capabilities.token_ids):
         console.print("Nothing can be run: tokens are not counted.", style="yellow")

@@ -267,6 +267,7 @@ class ServerCapabilities(Record):
     num_choices: bool
     control: bool
     usage: bool
+    num_slots: Count | None
     idle_seconds: float | None
     tokens_per_second: float | None
     log_probs_share: float | None

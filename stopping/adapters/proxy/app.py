@@ -5,7 +5,7 @@ import hmac
 import json
 import logging
 from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import asynccontextmanager
+from contextlib import AbstractAsyncContextManager, asynccontextmanager, nullcontext
 from typing import Any
 
 import anyio
@@ -29,6 +29,7 @@ from stopping.adapters.server.thought_run import ThoughtRun
 
 log = logging.getLogger("stopping.proxy")
 OWN_PATHS = ("/healthz", "/metrics")
+COMPLETIONS = ("/v1/chat/completions", "/v1/completions")
 LOOK_SECONDS = 0.1  # between looks whether a client is still there
 
 
@@ -56,8 +57,7 @@ def build(serving: Serving, accounts: Accounts | None = None) -> Starlette:
 
     routes = [
         *(Route(path, handle) for path, handle in zip(OWN_PATHS, (proxy.health, proxy.show_metrics), strict=True)),
-        Route("/v1/chat/completions", proxy.guarded(proxy.complete), methods=["POST"]),
-        Route("/v1/completions", proxy.guarded(proxy.complete), methods=["POST"]),
+        *(Route(path, proxy.guarded(proxy.complete), methods=["POST"]) for path in COMPLETIONS),
         Route("/{path:path}", proxy.guarded(proxy.hand_on), methods=["GET", "POST", "DELETE"]),
     ]
     app = Starlette(routes=routes, lifespan=lifespan, middleware=[Middleware(_Counted, proxy=proxy)])
@@ -66,20 +66,33 @@ def build(serving: Serving, accounts: Accounts | None = None) -> Starlette:
 
 
 class _Counted:
-    """Counts the requests under way, from the first byte of each to the last of its answer."""
+    """Counts the requests under way, from the first byte of each to the last of its answer, and has completions take turns.
+
+    A thought in pieces would lose its slot on the server, and what that holds of it, between any two of them to requests that
+    wait there. So they wait here: as many have their turn as the server has slots.
+    """
 
     def __init__(self, app: ASGIApp, proxy: "_Proxy") -> None:
         self.app, self.proxy = app, proxy
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        counts = scope["type"] == "http" and scope["path"] not in OWN_PATHS
-        self.proxy.running += counts
-        self.proxy.metrics.running.set(self.proxy.running)
-        try:
+        if scope["type"] != "http" or scope["path"] in OWN_PATHS:
             await self.app(scope, receive, send)
+            return
+        proxy = self.proxy
+        if proxy.running >= (most := proxy.serving.max_streams):
+            proxy.metrics.faults.labels("too_many").inc()
+            refused = _error(429, "too_many", f"{most} requests are under way, the most allowed; try again")
+            await refused(scope, receive, send)
+            return
+        proxy.running += 1
+        proxy.metrics.running.set(proxy.running)
+        try:
+            async with proxy.turns if scope["path"] in COMPLETIONS else nullcontext():
+                await self.app(scope, receive, send)
         finally:
-            self.proxy.running -= counts
-            self.proxy.metrics.running.set(self.proxy.running)
+            proxy.running -= 1
+            proxy.metrics.running.set(proxy.running)
 
 
 class _Proxy:
@@ -88,7 +101,8 @@ class _Proxy:
     def __init__(self, serving: Serving, accounts: Accounts) -> None:
         self.serving, self.metrics, self.accounts = serving, Metrics(), accounts
         self.passing = Passing(serving.upstream, self.metrics, serving.answer_seconds, not serving.api_key)
-        self.running = 0
+        self.running, num_slots = 0, serving.capabilities.num_slots
+        self.turns: AbstractAsyncContextManager[Any] = asyncio.Semaphore(num_slots) if num_slots else nullcontext()
         self._show_drift()
         self.background: set[asyncio.Task[None]] = set()
         self.late: set[str] = set()  # policies of which stops were put off because answers were too long
@@ -125,8 +139,6 @@ class _Proxy:
         key = self.serving.api_key
         if key and not hmac.compare_digest(request.headers.get("authorization", "").encode(), f"Bearer {key}".encode()):
             raise Refused(401, "bad_request", "expected the proxy's API key as a bearer token")
-        if self.running > (most := self.serving.max_streams):
-            raise Refused(429, "too_many", f"{most} requests are under way, the most allowed; try again")
 
     async def _unless_gone(self, request: Request, answer: Awaitable[Response]) -> Response:
         found: Response | Exception = Response(status_code=499)

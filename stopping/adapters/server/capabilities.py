@@ -65,6 +65,7 @@ class Capabilities:
         num_choices: `n` works.
         control: a thought can be closed from outside (`/v1/chat/completions/control`).
         usage: the stream ends with counts of tokens.
+        num_slots: requests that it works on at once, others wait; None where it does not say (llama.cpp does).
         idle_seconds: from closing a stream until the server was idle; None where it does not show that, or was not.
         tokens_per_second: of one stream without log-probabilities.
         log_probs_share, top_share: what is left of that speed with the drawn token's, and with the likeliest tokens'; None where
@@ -85,6 +86,7 @@ class Capabilities:
     num_choices: bool = False
     control: bool = False
     usage: bool = False
+    num_slots: int | None = None
     idle_seconds: float | None = None
     tokens_per_second: float | None = None
     log_probs_share: float | None = None
@@ -144,6 +146,8 @@ async def examine(
         found["prompt_ids"] = first is not None
         found["prefix_cache"] = again is not None and (again.end.num_cached_tokens or 0) >= len(ids) // 2
     found["num_choices"] = await _has_choices(upstream)
+    if isinstance(properties := await _or_none(lambda: upstream.get("/props")), dict):
+        found["num_slots"] = properties.get("total_slots")
     for _ in range(CONTROL_TRIES):  # on a busy machine the thought may end before the order comes
         if not found.get("control"):
             found |= await _control(upstream, close, found["tokenizer"])

@@ -255,8 +255,8 @@ def test_it_ends_in_order(server, policies):
 
 
 def test_two_hundred_streams_at_once(server, policies, tmp_path):
-    """On eight slots: all complete, each accounted for, token by token as the server counts."""
-    path, texts = tmp_path / "accounts.jsonl", questions(200)
+    """On eight slots: all complete, each accounted for, token by token as the server counts, and none waits there."""
+    path, texts, deferred = tmp_path / "accounts.jsonl", questions(200), []
 
     async def one(client, index):
         body = asked(texts[index], stream=True, stream_options={"include_usage": True}, max_tokens=100)
@@ -271,13 +271,18 @@ def test_two_hundred_streams_at_once(server, policies, tmp_path):
 
     async def all_of_them(url):
         async with httpx.AsyncClient(base_url=url, timeout=300, limits=httpx.Limits(max_connections=None)) as client:
-            return await asyncio.gather(*(one(client, index) for index in range(200)))
+            every = asyncio.gather(*(one(client, index) for index in range(200)))
+            while not every.done():
+                deferred.append(await asyncio.to_thread(counter, server, "requests_deferred"))
+                await asyncio.sleep(0.2)
+            return await every
 
     with proxied(server, {"budget": policies["budget"]}, accounts=path, timeout_seconds=300.0) as proxy:
         before = counter(server, "tokens_predicted_total")
         usages = asyncio.run(all_of_them(proxy.url))
         proxy_tokens, faults = proxy.counts("tokens"), proxy.counts("faults")
         assert proxy.counts("requests") == {"policed": 200}
+    assert len(deferred) > 3 and not any(deferred)
     rows = [json.loads(line) for line in path.read_text().splitlines()]
     assert not faults and len(rows) == 200 and not any(row["failure"] for row in rows)
     paid = sum(usage["completion_tokens"] for usage in usages)
