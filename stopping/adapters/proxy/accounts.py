@@ -24,6 +24,7 @@ class Account:
         treatment: `policed`, `holdout`, `shadow` or `unpoliced`.
         problem: the prompt's tokens; the log holds a hash of them, and no text.
         expected_saved: tokens, where the thought was stopped.
+        by_order: the thought could be closed by order alone.
     """
 
     policy: str | None
@@ -31,6 +32,7 @@ class Account:
     treatment: str
     problem: Sequence[int] = field(default_factory=list)
     expected_saved: float | None = None
+    by_order: bool = False
 
     @property
     def propensity(self) -> float:
@@ -85,8 +87,10 @@ def row(account: Account, run: ThoughtRun, answer_of: Callable[[str], str | None
         "propensity": account.propensity,
         "treatment": account.treatment,
         "stopped": run.stopped,
+        "by_order": account.by_order,
         "probe_tokens": run.probe_tokens,
         "discarded_tokens": run.discarded_tokens,
+        "lag_tokens": run.lag_tokens,
         "expected_tokens_saved": account.expected_saved,
         "failure": run.failure or None,
         "decisions": asked,

@@ -11,6 +11,19 @@ from stopping.adapters.server.thinking import ANSWER, THOUGHT
 from stopping.adapters.server.thought_run import ThoughtRun
 
 
+def account_of(policy: str, run: ThoughtRun, saved: float | None) -> dict[str, Any]:
+    """Return what was done by which policy, as `usage` says it."""
+    return {
+        "policy": policy,
+        "stopped": run.stopped,
+        "would_stop_at": run.would_stop_at,
+        "lag_tokens": run.lag_tokens,
+        "probe_tokens": run.probe_tokens,
+        "discarded_tokens": run.discarded_tokens,
+        "expected_tokens_saved": saved,
+    }
+
+
 class Answer(ABC):
     """The form of one answer.
 
@@ -49,20 +62,12 @@ class Answer(ABC):
     def usage(self, run: ThoughtRun, num_prompt_tokens: int, saved: float | None) -> dict[str, Any]:
         """What it cost: all tokens that were generated for it, and of these the thought's; `stopping` says what was done."""
         paid = run.total_tokens
-        account = {
-            "policy": self.policy,
-            "stopped": run.stopped,
-            "would_stop_at": run.would_stop_at,
-            "probe_tokens": run.probe_tokens,
-            "discarded_tokens": run.discarded_tokens,
-            "expected_tokens_saved": saved,
-        }
         return {
             "prompt_tokens": num_prompt_tokens,
             "completion_tokens": paid,
             "total_tokens": num_prompt_tokens + paid,
             "completion_tokens_details": {"reasoning_tokens": run.thought_tokens},
-            "stopping": account,
+            "stopping": account_of(self.policy, run, saved),
         }
 
     def usage_chunk(self, usage: Mapping[str, Any]) -> dict[str, Any]:

@@ -9,6 +9,7 @@ from contextlib import AbstractAsyncContextManager, asynccontextmanager, nullcon
 from typing import Any
 
 import anyio
+import msgspec
 from starlette.applications import Starlette
 from starlette.middleware import Middleware
 from starlette.requests import Request
@@ -19,6 +20,7 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 from stopping.adapters.proxy.accounts import Account, Accounts
 from stopping.adapters.proxy.answers import ChatAnswer, TextAnswer
 from stopping.adapters.proxy.metrics import Metrics
+from stopping.adapters.proxy.ordered import Ordered
 from stopping.adapters.proxy.passing import Passing, Seen
 from stopping.adapters.proxy.policed import Policed
 from stopping.adapters.proxy.serving import HEADER, Served, Serving, cap_of
@@ -182,7 +184,7 @@ class _Proxy:
         except ValueError as error:
             raise Refused(400, "bad_request", f"the body: {error}") from None
         try:
-            served, reason = self.serving.choose(body, request.headers.get(HEADER))
+            served, reason, by_order = self.serving.choose(body, request.headers.get(HEADER))
         except KeyError as error:
             known = ", ".join(self.serving.policies) or "none"
             raise Refused(400, "bad_request", f"{HEADER}: no policy {error}; there are: {known}") from None
@@ -192,6 +194,11 @@ class _Proxy:
         is_chat = request.url.path.endswith("/chat/completions")
         try:
             cap = cap_of(body, self.serving.cap_tokens)
+            if by_order:
+                self.metrics.requests.labels("policed").inc()
+                account.problem, account.by_order = list(msgspec.json.encode(body["messages"])), True
+                ordered = Ordered(served, self.passing, body, cap, account, self.metrics, self.count)
+                return await ordered.streamed(request)
             prompt = await self._prompt(body, is_chat)
         except ValueError as error:
             raise Refused(400, "bad_request", str(error)) from None

@@ -47,7 +47,7 @@ class Passing:
 
     async def hand_on(self, request: Request, body: bytes) -> Response:
         """Answer with what the server answers, byte for byte."""
-        return self._relayed(response := await self._sent(request, body), response.aiter_raw())
+        return self.relayed(response := await self.send(request, body), response.aiter_raw())
 
     async def observed(
         self, request: Request, body: dict[str, Any], num_top: int, when_done: Callable[[Seen], None]
@@ -56,9 +56,9 @@ class Passing:
         is_chat = request.url.path.endswith("/chat/completions")
         wanted = {"logprobs": True, "top_logprobs": max(num_top, 1)} if is_chat else {"logprobs": max(num_top, 1)}
         asked = msgspec.json.encode({**body, **wanted, "return_token_ids": True})
-        response = await self._sent(request, asked)
+        response = await self.send(request, asked)
         if response.status_code >= 400:
-            return self._relayed(response, response.aiter_raw())
+            return self.relayed(response, response.aiter_raw())
         seen, start = Seen(), time.monotonic()
         if not body.get("stream"):
             try:
@@ -70,16 +70,21 @@ class Passing:
             document = _watched(raw, seen)
             seen.seconds = time.monotonic() - start
             when_done(seen)
-            return Response(document, response.status_code, _headers(response))
+            return Response(document, response.status_code, headers_of(response))
 
         def over() -> None:
             seen.seconds = time.monotonic() - start
             if seen.reason:
                 when_done(seen)
 
-        return self._relayed(response, _watched_lines(response, seen), over)
+        return self.relayed(response, _watched_lines(response, seen), over)
 
-    async def _sent(self, request: Request, body: bytes) -> httpx.Response:
+    async def send(self, request: Request, body: bytes) -> httpx.Response:
+        """Send a request on, with its own headers.
+
+        Raises:
+            UpstreamError: if no answer begins.
+        """
         headers = {name: value for name, value in request.headers.items() if name not in HOP}
         if not self.hand_on_key:
             headers.pop("authorization", None)
@@ -94,7 +99,7 @@ class Passing:
         except httpx.HTTPError as error:
             raise UpstreamError(f"{path}: {type(error).__name__}: {error}") from error
 
-    def _relayed(
+    def relayed(
         self, response: httpx.Response, parts: AsyncIterator[bytes], over: Callable[[], None] = lambda: None
     ) -> Response:
         """Hand the parts on as they come; `over` is called if all did."""
@@ -113,7 +118,7 @@ class Passing:
             if not is_done:
                 self.metrics.faults.labels("client_gone").inc()
 
-        return Streamed(counted(), close, response.status_code, _headers(response))
+        return Streamed(counted(), close, response.status_code, headers_of(response))
 
 
 async def _watched_lines(response: httpx.Response, seen: Seen) -> AsyncGenerator[bytes, None]:
@@ -142,5 +147,6 @@ def _watched(raw: bytes, seen: Seen) -> bytes:
     return msgspec.json.encode(document)
 
 
-def _headers(response: httpx.Response) -> dict[str, str]:
+def headers_of(response: httpx.Response) -> dict[str, str]:
+    """Return the headers of an answer that are its own, not the connection's."""
     return {name: value for name, value in response.headers.items() if name not in HOP}

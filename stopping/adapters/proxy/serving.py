@@ -13,6 +13,7 @@ from stopping.adapters.server.signals import require
 from stopping.adapters.server.thinking import Thinker
 from stopping.adapters.server.thought_run import ThoughtRun
 from stopping.artifacts import Artifact
+from stopping.policies import Kind
 
 # Settings of the sampling, which each piece of a thought is asked for with; `model` too, as the server may have several.
 SETTINGS = {
@@ -33,6 +34,12 @@ UNPOLICED = {
     "modalities": (None, ["text"]), "prediction": (None,), "reasoning_effort": (None,), "reasoning_control": (None, False),
     "thinking_budget_tokens": (None, -1), "enable_thinking": (None, True), "chat_template_kwargs": (None, {}),
 }  # fmt: skip
+# Of these, what a server keeps to by itself while an order closes the thought.
+BY_ORDER = {
+    "tools", "tool_choice", "response_format", "json_schema", "grammar", "stop", "logprobs", "top_logprobs", "frequency_penalty",
+    "presence_penalty",
+}  # fmt: skip
+CALLS = {"tools", "tool_choice"}  # with these llama.cpp streams no log-probabilities
 OTHER = "other"  # a field that is not known here: whatever it asks for, the server may know
 HEADER = "x-stopping-policy"  # a policy by its name, or `none`
 
@@ -66,6 +73,11 @@ class Served:
             return None
         longer = (values := lengths.array())[values > run.thought_tokens]
         return float(longer.mean()) - run.total_tokens if len(longer) else None
+
+    @property
+    def reads_log_probs(self) -> bool:
+        """Whether the policy needs more of the tokens than their number."""
+        return set(self.artifact.policy.signals) > {"elapsed_tokens"}
 
     @property
     def identity(self) -> str:
@@ -138,30 +150,41 @@ class Serving:
         )  # fmt: skip
         self.policies[name] = Served(name, artifact, every, thinker, watch)
 
-    def choose(self, body: Mapping[str, Any], named: str | None) -> tuple[Served | None, str]:
-        """Return the policy of a request, or None and why there is none.
+    def choose(self, body: Mapping[str, Any], named: str | None) -> tuple[Served | None, str, bool]:
+        """Return the policy of a request, or None and why there is none; and whether its thought is closed by order.
 
         Args:
             body: of the request.
             named: the policy that its header names.
 
         Returns:
-            After an alarm of drift there is none: the thought then ends by itself.
+            After an alarm of drift there is none: the thought then ends by itself. By order only what a thought in pieces cannot
+            keep to, streamed, on a server with that hook, by a policy that does not probe; the rest of it is left alone.
 
         Raises:
             KeyError: if there is no policy of that name.
         """
         if named == "none":
-            return None, "asked"
+            return None, "asked", False
         name = named or self.models.get(str(body.get("model")), self.default)
         served = self.policies[name] if name else None
-        if reason := _beyond(body) or ("" if served else "no policy"):
-            return None, reason
-        if served and served.watch and served.watch.alarm:
-            return None, "drift"
+        beyond = _beyond(body)
+        by_order = bool(beyond) and served is not None and self._takes_orders(served, body, beyond)
+        if served is None or (beyond and not by_order):
+            return None, [*beyond, "no policy"][0], False
+        if served.watch and served.watch.alarm:
+            return None, "drift", False
         if not self.shadow and self.lots.random() < self.holdout:
-            return served, "holdout"
-        return served, ""
+            return (None if by_order else served), "holdout", False
+        return served, "", by_order
+
+    def _takes_orders(self, served: Served, body: Mapping[str, Any], beyond: list[str]) -> bool:
+        """Whether the thought of a request that asks for such things can be closed by order."""
+        is_told = not (served.reads_log_probs and CALLS.intersection(beyond))
+        is_followed = (
+            body.get("stream") is True and "messages" in body and Kind.PROBE not in served.artifact.policy.kinds
+        )
+        return self.capabilities.control and not self.shadow and BY_ORDER.issuperset(beyond) and is_told and is_followed
 
 
 def settings_of(body: Mapping[str, Any]) -> dict[str, Any]:
@@ -169,28 +192,24 @@ def settings_of(body: Mapping[str, Any]) -> dict[str, Any]:
     return {name: value for name, value in body.items() if name in SETTINGS and value is not None}
 
 
-def _beyond(body: Mapping[str, Any]) -> str:
-    """What of a request a policed thought cannot keep to; empty for nothing."""
-    for name, nothing in UNPOLICED.items():
-        if name in body and not any(body[name] == value for value in nothing):
-            return name
+def _beyond(body: Mapping[str, Any]) -> list[str]:
+    """What of a request a thought in pieces cannot keep to."""
+    beyond = [
+        name
+        for name, nothing in UNPOLICED.items()
+        if name in body and not any(body[name] == value for value in nothing)
+    ]
     if body.keys() - UNPOLICED.keys() - SETTINGS - FORM:
-        return OTHER
+        beyond.append(OTHER)
     messages = body.get("messages")
-    for message in messages if isinstance(messages, list) else ():
-        content = message.get("content") if isinstance(message, dict) else None
-        if isinstance(content, list) and any(
-            not isinstance(part, dict) or part.get("type") != "text" for part in content
-        ):
-            return "content"  # pictures, sound: more than tokens
-    if (
-        messages
-        and isinstance(messages, list)
-        and isinstance(messages[-1], dict)
-        and messages[-1].get("role") == "assistant"
-    ):
-        return "prefill"
-    return ""
+    messages = messages if isinstance(messages, list) else []
+    contents = [message.get("content") for message in messages if isinstance(message, dict)]
+    parts = [part for content in contents if isinstance(content, list) for part in content]
+    if any(not isinstance(part, dict) or part.get("type") != "text" for part in parts):
+        beyond.append("content")  # pictures, sound: more than tokens
+    if messages and isinstance(messages[-1], dict) and messages[-1].get("role") == "assistant":
+        beyond.append("prefill")
+    return sorted(beyond, key=BY_ORDER.__contains__)  # first what not even an order helps
 
 
 def cap_of(body: Mapping[str, Any], most: int) -> int:

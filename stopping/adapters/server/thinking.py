@@ -11,7 +11,7 @@ import asyncio
 import copy
 import math
 from collections import deque
-from collections.abc import AsyncGenerator, Mapping, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from contextlib import aclosing
 from typing import Any
 
@@ -62,6 +62,20 @@ class Thinker:
         signals = () if policy is None else policy.signals
         self.peeks = "log_close_prob" in signals
         self.num_top = num_top if self.peeks or "mean_entropy" in signals else 0
+
+    def follow(
+        self, tokens: AsyncIterator[Token | End], order: Callable[[], Awaitable[None]], run: ThoughtRun
+    ) -> AsyncGenerator[Part, None]:
+        """Follow a trace that comes as one stream, and have its thought closed from outside when the policy asks for it.
+
+        What comes between the asking and the closing is lag. Answers cannot be forced here: a policy that probes is not for this.
+
+        Args:
+            tokens: of the trace, without tags; an `End` comes last.
+            order: closes the thought.
+            run: is filled in on the way.
+        """
+        return _Followed(self, tokens, order, run).parts()
 
     def capped(self, cap_tokens: int) -> "Thinker":
         """Return the same with another cap."""
@@ -295,9 +309,7 @@ class _Thought:
 
     async def _decide(self) -> list[Token] | None:
         run, position = self.run, len(self.run.ids)
-        self._add_window()
-        observation = self.windows.observe(self._log_close_prob())
-        run.last_seen = row_of(observation, 0)
+        observation = self._seen()
         if run.would_stop_at is not None:
             return None
         kinds, _ = self.rows.ask(observation, [0])
@@ -323,8 +335,8 @@ class _Thought:
         tags = [Token(text, number) for text, number in markup.tags]
         return [*tags, *forced.tokens]
 
-    def _add_window(self) -> None:
-        """Add what came since the last decision point, at once: a proxy has many thoughts under way."""
+    def _seen(self) -> Any:
+        """What there is to see here; tokens are added to their window at once, as a proxy has many thoughts under way."""
         tokens, self.since = self.since, []
         ids = [UNKNOWN if token.id is None else token.id for token in tokens]
         log_probs = [math.nan if token.log_prob is None else token.log_prob for token in tokens]
@@ -332,6 +344,9 @@ class _Thought:
         if "mean_entropy" in self.by.policy.signals:
             entropies = [math.nan if (known := entropy_of(token)) is None else known for token in tokens]
         self.windows.add(ids, log_probs, entropies)
+        observation = self.windows.observe(self._log_close_prob())
+        self.run.last_seen = row_of(observation, 0)
+        return observation
 
     def _log_close_prob(self) -> float | None:
         """Of closing the thought here, by the law from which the next token was drawn; None where that does not tell."""
@@ -374,3 +389,55 @@ class _Recorded(_Thought):
                 break
             yield self.left.popleft()
         self.ending = "" if self.left else self.how
+
+
+class _Followed(_Thought):
+    """A trace that comes as one stream, whose thought is closed by order."""
+
+    def __init__(
+        self,
+        thinker: Thinker,
+        tokens: AsyncIterator[Token | End],
+        order: Callable[[], Awaitable[None]],
+        run: ThoughtRun,
+    ) -> None:
+        super().__init__(thinker, [], {}, run)
+        self.tokens, self.order = tokens, order
+        self.waiting: deque[Token] = deque()
+
+    async def _piece(self) -> AsyncGenerator[Token, None]:
+        while True:
+            if not self.waiting:
+                token = await anext(self.tokens)
+                if isinstance(token, End):
+                    self.ending = token.reason
+                    return
+                self._place(token)
+            token = self.waiting.popleft()
+            if self._waits():
+                if self.by.peeks:
+                    self.ahead.append(token)
+                else:
+                    self.waiting.appendleft(token)
+                return
+            yield token
+
+    def _place(self, token: Token) -> None:
+        """Tell the thought from the answer, and put the tag between them where the server leaves it out."""
+        if not self.run.ids and not self.ahead:
+            self.is_open, self.is_closed = token.reasoning, not token.reasoning
+        elif self.is_open and not self.is_closed and not token.reasoning and token.id not in self.by.markup.close_ids:
+            size = len(self.by.markup.close_ids)
+            self.waiting.extend(Token(text, number, reasoning=True) for text, number in self.by.markup.tags[:size])
+        self.waiting.append(token)
+
+    async def _decide(self) -> list[Token] | None:
+        run, position = self.run, len(self.run.ids)
+        kinds, _ = self.rows.ask(self._seen(), [0])
+        if kinds[0] == Kind.STOP and self._room() < self.by.markup.answer_tokens:
+            self.rows.put_off(0)
+        elif kinds[0] == Kind.STOP:
+            run.would_stop_at = position
+            await self.order()
+            run.stopped = True
+        return None

@@ -50,6 +50,11 @@ class ThoughtRun:
     failure: str = ""
 
     @property
+    def lag_tokens(self) -> int:
+        """Tokens of thought that came after the stop was asked for: none where the model stood still meanwhile."""
+        return self.thought_tokens - self.would_stop_at if self.stopped and self.would_stop_at is not None else 0
+
+    @property
     def total_tokens(self) -> int:
         """All tokens generated for it."""
         return len(self.ids) + self.probe_tokens + self.discarded_tokens

@@ -14,7 +14,7 @@ from prometheus_client.parser import text_string_to_metric_families
 
 import stopping
 from stopping import artifacts
-from stopping.adapters.proxy.serving import Serving
+from stopping.adapters.proxy.serving import BY_ORDER, Serving
 from stopping.policies import CloseTokenThreshold, TokenBudget
 from tests.stopping.adapters.live import NEVER, prompt_of, questions, thinker_of
 from tests.stopping.adapters.proxied import proxied
@@ -201,6 +201,9 @@ HANDED_ON = {
 @pytest.mark.parametrize("reason", HANDED_ON)
 @pytest.mark.parametrize("streamed", [False, True])
 def test_what_a_policy_cannot_keep_to_is_handed_on_and_counted(llama_server, proxy, client, reason, streamed):
+    by_order = streamed and BY_ORDER.issuperset(
+        HANDED_ON[reason]
+    )  # the same answer, as no order comes within these tokens
     before = proxy.counts("unpoliced").get(reason, 0)
     body = asked(QUESTIONS[2], max_tokens=40, stream=streamed, seed=1) | HANDED_ON[reason]
     direct = openai.OpenAI(base_url=f"{llama_server}/v1", api_key="x", max_retries=0)
@@ -215,7 +218,7 @@ def test_what_a_policy_cannot_keep_to_is_handed_on_and_counted(llama_server, pro
         return sorted(map(json.dumps, found)) if reason == "n" else found
 
     assert outcome(client) == outcome(direct)
-    assert proxy.counts("unpoliced")[reason] == before + 1
+    assert proxy.counts("unpoliced").get(reason, 0) == before + (not by_order)
     direct.close()
 
 

@@ -1,0 +1,171 @@
+"""Requests that a thought in pieces cannot keep to, policed by llama.cpp's order to close a thought."""
+
+import asyncio
+import json
+import time
+
+import httpx
+import numpy as np
+import pytest
+
+import stopping.adapters.proxy.ordered as ordered
+from stopping import artifacts
+from stopping.adapters.decisions import Decision
+from stopping.adapters.server.client import Upstream
+from stopping.policies import AnswerAgreement, CloseTokenThreshold, Kind, ThinkingObservation, TokenBudget
+from stopping.policies.decisions import compare_decisions
+from tests.stopping.adapters.live import NEVER, questions, wait_until_idle
+from tests.stopping.adapters.proxied import proxied
+from tests.stopping.adapters.test_proxy import CHAT, TOOL, asked
+
+QUESTIONS = questions(40)
+BUDGET, CAP = 64, 400
+STOP = {"stop": ["never written"]}
+CLOSE = CloseTokenThreshold(-1.0, -12.0, 96)
+
+
+@pytest.fixture(scope="module")
+def policies(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("policies")
+    made = {"budget": TokenBudget(BUDGET), "never": NEVER, "close": CLOSE, "probes": AnswerAgreement(2, 64)}
+    return {name: artifacts.save(policy, folder / name) for name, policy in made.items()}
+
+
+@pytest.fixture(scope="module")
+def accounts(tmp_path_factory):
+    (path := tmp_path_factory.mktemp("accounts") / "log.jsonl").touch()
+    return path
+
+
+@pytest.fixture(scope="module")
+def proxy(llama_server, policies, accounts):
+    with proxied(llama_server, policies, accounts=accounts) as proxy:
+        assert proxy.serving.capabilities.control
+        yield proxy
+
+
+def ask(proxy, text, policy="budget", **more):
+    """Return the chunks of a streamed answer, as the official client reads them."""
+    body = asked(text, max_tokens=CAP, stream=True, stream_options={"include_usage": True}) | more
+    with proxy.client() as client:
+        return list(client.chat.completions.create(**body, extra_headers={"x-stopping-policy": policy}))
+
+
+def told(chunks):
+    """Thought, content, reason, usage."""
+    deltas = [choice.delta for chunk in chunks for choice in chunk.choices]
+    thought = "".join((delta.model_extra or {}).get("reasoning_content") or "" for delta in deltas)
+    content = "".join(delta.content or "" for delta in deltas)
+    reason = [choice.finish_reason for chunk in chunks for choice in chunk.choices if choice.finish_reason]
+    return thought, content, reason, chunks[-1].usage
+
+
+def rows(accounts, number):
+    """So many of the log, which is written after the client has its answer."""
+    for _ in range(200):
+        if len(lines := accounts.read_text().splitlines()) >= number:
+            return [json.loads(line) for line in lines]
+        time.sleep(0.02)
+    raise AssertionError(f"expected {number} rows, got {len(lines)}")
+
+
+@pytest.mark.parametrize(
+    "more", [STOP, {"frequency_penalty": 1e-6}, {"logprobs": True, "top_logprobs": 2}, {"tools": [TOOL]}]
+)
+def test_a_budget_closes_thoughts_by_order(proxy, accounts, more):
+    before = proxy.counts("requests").get("policed", 0)
+    for text in QUESTIONS[:4]:
+        number = len(rows(accounts, 0))
+        chunks = ask(proxy, text, **more)
+        thought, content, reason, usage = told(chunks)
+        done, row = usage.model_extra["stopping"], rows(accounts, number + 1)[-1]
+        assert content and reason == ["stop"] and thought, "an answer is never empty because we stopped"
+        assert done["stopped"] and done["would_stop_at"] == BUDGET and row["by_order"] and row["treatment"] == "policed"
+        assert row["thought_tokens"] == BUDGET + done["lag_tokens"] and row["lag_tokens"] == done["lag_tokens"] >= 0
+        assert abs(usage.completion_tokens - row["length_tokens"]) <= 2  # the end, and what has no text
+        entries = [choice.logprobs for chunk in chunks for choice in chunk.choices if choice.logprobs]
+        assert bool(entries) == ("logprobs" in more)
+        assert all(len(each.top_logprobs) == 2 for entry in entries for each in entry.content)
+    assert proxy.counts("requests")["policed"] == before + 4
+
+
+def test_a_policy_that_never_stops_changes_nothing(llama_server, proxy):
+    def lines(url, **more):
+        body = asked(QUESTIONS[0], max_tokens=200, stream=True) | STOP
+        with httpx.stream("POST", url + CHAT, json=body, timeout=60, **more) as response:
+            found = [line for line in response.iter_lines() if line]
+        assert found.pop() == "data: [DONE]"
+        documents = [json.loads(line[5:]) for line in found]
+        for document in documents:
+            for name in ("id", "created", "timings"):
+                document.pop(name, None)
+        return documents
+
+    assert lines(proxy.url, headers={"x-stopping-policy": "never"}) == lines(llama_server)
+
+
+def test_decisions_are_the_policys_on_what_it_saw(proxy, accounts):
+    """Signals are read off the stream; the log tells what was seen and said."""
+    number = len(rows(accounts, 0))
+    for text in QUESTIONS[:6]:
+        ask(proxy, text, "close", **STOP)
+    found = [row for row in rows(accounts, number + 6) if row["policy_id"].startswith("close")]
+    asked_of = [[_decision(each) for each in row["decisions"]] for row in found]
+    assert len(found) == 6 and any(row["stopped"] for row in found) and all(asked_of)
+    assert compare_decisions(CLOSE, asked_of).num_different == 0
+    saw = [each.observation.log_close_prob for each in asked_of[0]]
+    assert np.isfinite(saw).all() and min(saw) < -1.0
+
+
+@pytest.mark.parametrize(
+    ("policy", "more", "reason"),
+    [
+        ("probes", STOP, "stop"),
+        ("close", {"tools": [TOOL]}, "tools"),  # llama.cpp streams no log-probabilities with tools
+        ("budget", STOP | {"n": 2}, "n"),
+        ("budget", STOP | {"logit_bias": {"9": -100}}, "logit_bias"),
+    ],
+)
+def test_what_no_order_helps_is_left_alone(proxy, policy, more, reason):
+    before = proxy.counts("unpoliced").get(reason, 0)
+    ask(proxy, QUESTIONS[0], policy, **more | {"max_tokens": 20})
+    assert proxy.counts("unpoliced")[reason] == before + 1
+
+
+def test_a_stop_without_room_for_an_answer_is_put_off(proxy, accounts):
+    number = len(rows(accounts, 0))
+    thought, _, _, usage = told(ask(proxy, QUESTIONS[0], **STOP | {"max_tokens": BUDGET + 20}))
+    assert thought and not usage.model_extra["stopping"]["stopped"]
+    assert rows(accounts, number + 1)[-1]["decisions"][-1]["put_off"]
+
+
+def test_an_order_that_is_not_taken_leaves_the_thought_alone(proxy, monkeypatch):
+    monkeypatch.setattr(ordered, "CONTROL", "/nothing")
+    before = proxy.counts("faults").get("policy_failed", 0)
+    thought, _, _, usage = told(ask(proxy, QUESTIONS[0], **STOP))
+    assert thought and not usage.model_extra["stopping"]["stopped"]
+    assert proxy.counts("faults")["policy_failed"] == before + 1
+
+
+def test_a_client_that_goes_frees_the_slot(llama_server, proxy):
+    before = proxy.counts("faults").get("client_gone", 0)
+    body = asked(QUESTIONS[0], stream=True, max_tokens=CAP, ignore_eos=True) | STOP
+    with httpx.stream("POST", proxy.url + CHAT, json=body, headers={"x-stopping-policy": "never"}) as response:
+        next(response.iter_bytes())
+
+    async def idle():
+        async with Upstream(llama_server) as upstream:
+            await wait_until_idle(upstream, 10.0)
+
+    asyncio.run(idle())
+    assert proxy.counts("faults")["client_gone"] == before + 1
+
+
+def test_a_share_is_left_alone(llama_server, policies):
+    with proxied(llama_server, policies, holdout=1.0) as proxy:
+        *_, usage = told(ask(proxy, QUESTIONS[0], **STOP))
+        assert "stopping" not in (usage.model_extra or {}) and proxy.counts("requests") == {"holdout": 1}
+
+
+def _decision(row):
+    return Decision(ThinkingObservation(**row["saw"]), Kind[row["asked"]], 0, row["put_off"])
