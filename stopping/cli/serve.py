@@ -105,7 +105,7 @@ def serve(
     """Stop thoughts in time: a proxy before a server, for clients that notice nothing but the tokens saved.
 
     Without a server, the shipped reasoner runs behind llama.cpp's own server, and without a policy one tuned on its log. Requests
-    that a policy cannot keep to (tools, several choices, ...) are handed on as they are, and counted.
+    that a policy cannot keep to (several choices, ...) are handed on as they are, and counted.
     """
     imports.load()
     logging.basicConfig(handlers=[_json_lines()], level=logging.INFO)
