@@ -15,8 +15,8 @@ from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, 
 from contextlib import aclosing
 from typing import Any
 
-from stopping.adapters.decisions import PolicyRows
 from stopping.adapters.observations import ThoughtWindows, row_of
+from stopping.adapters.policy_rows import PolicyRows
 from stopping.adapters.server.capabilities import tokens_of_text
 from stopping.adapters.server.client import Completion, End, Upstream, UpstreamError
 from stopping.adapters.server.markup import Markup
