@@ -7,9 +7,9 @@ import numpy as np
 import torch
 from transformers import StoppingCriteria
 
-from stopping.adapters.decisions import Decision, PolicyRows, loaded
 from stopping.adapters.huggingface.generation import configured, end_ids, prompts_of
 from stopping.adapters.observations import admit
+from stopping.adapters.policy_rows import Decision, PolicyRows, loaded
 from stopping.policies import NO_ANSWER, Kind, Return, SamplingObservation
 from stopping.policies.namespace import namespace
 from stopping.policies.policy import whole_number

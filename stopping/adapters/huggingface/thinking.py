@@ -12,9 +12,9 @@ import numpy as np
 import torch
 from transformers import LogitsProcessor
 
-from stopping.adapters.decisions import Decision, PolicyRows, loaded, tuple_of
 from stopping.adapters.huggingface.generation import configured, end_ids, find, length_of, prompts_of, token_ids
 from stopping.adapters.observations import ThoughtWindows, admit
+from stopping.adapters.policy_rows import Decision, PolicyRows, loaded, tuple_of
 from stopping.policies import Kind, ThinkingObservation
 from stopping.policies.policy import whole_number
 

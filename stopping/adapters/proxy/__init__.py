@@ -8,12 +8,12 @@ Clients change nothing but the address. What there is besides the protocol:
     `GET /metrics`                       counters for Prometheus, `stopping_*`
     `GET /healthz`                       200, or 503 where the server behind does not answer
 
-A request is policed in pieces unless it asks for what these cannot keep to (tools, several choices, a grammar, ...). If the server
-takes orders to close a thought, some of these requests are policed by order; the others are handed on byte for byte, and counted
-by the reason. So is one of the holdout, and every one in the shadow, where the policy
-is asked afterwards. An error is a document or, amid a stream, an event `{"error": {"message", "type", "code"}}`; its type is a
-kind of `stopping_faults`. A piece that the server refuses or breaks off amid a thought is asked for again from the tokens there
-are; where the policy fails, the thought goes on without it.
+A request is policed in pieces unless it asks for what these cannot keep to (tools, several choices, a grammar). Some of those
+are policed by order, if the server takes orders to close a thought; the others are handed on byte for byte, and counted by the
+reason. So is one of the holdout, and every one in the shadow, where the policy is asked afterwards. An error is a document or,
+amid a stream, an event `{"error": {"message", "type", "code"}}`; its type is a kind of `stopping_faults`. A piece that the server
+refuses or breaks off amid a thought is asked for again from the tokens there are; where the policy fails, the thought goes on
+without it.
 """
 
 from stopping.adapters.proxy.app import build

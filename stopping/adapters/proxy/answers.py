@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from stopping.adapters.server.protocol import Token
-from stopping.adapters.server.thinking import ANSWER, THOUGHT
+from stopping.adapters.server.thought import ANSWER, THOUGHT
 from stopping.adapters.server.thought_run import ThoughtRun
 
 

@@ -13,8 +13,8 @@ from typing import Any
 
 import numpy as np
 
-from stopping.adapters.decisions import Decision, PolicyRows
 from stopping.adapters.observations import admit
+from stopping.adapters.policy_rows import Decision, PolicyRows
 from stopping.adapters.server.client import End, UpstreamError
 from stopping.adapters.server.protocol import Token
 from stopping.policies import NO_ANSWER, Kind, Return, SamplingObservation

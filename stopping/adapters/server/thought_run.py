@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass, field
 
-from stopping.adapters.decisions import Decision
+from stopping.adapters.policy_rows import Decision
 from stopping.policies import ThinkingObservation
 
 

@@ -10,7 +10,7 @@ import pytest
 
 import stopping.adapters.proxy.ordered as ordered
 from stopping import artifacts
-from stopping.adapters.decisions import Decision
+from stopping.adapters.policy_rows import Decision
 from stopping.adapters.server.client import Upstream
 from stopping.policies import AnswerAgreement, CloseTokenThreshold, Kind, ThinkingObservation, TokenBudget
 from stopping.policies.decisions import compare_decisions

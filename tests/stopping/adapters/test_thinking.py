@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from stopping.adapters.server.protocol import Token
-from stopping.adapters.server.thinking import ANSWER, CLOSE, OPEN, THOUGHT, ThoughtRun
+from stopping.adapters.server.thought import ANSWER, CLOSE, OPEN, THOUGHT, ThoughtRun
 from stopping.policies import AnswerAgreement, CloseTokenThreshold, Kind, TokenBudget, bind
 from stopping.reasoner.countdown import vote_key
 from tests.helpers import name_of

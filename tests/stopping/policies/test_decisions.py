@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from stopping.adapters.decisions import PolicyRows
+from stopping.adapters.policy_rows import PolicyRows
 from stopping.policies import AnswerAgreement, CloseTokenThreshold, Kind, ThinkingObservation, TokenBudget, examples
 from stopping.policies.decisions import compare_decisions
 from stopping.policies.signals import dtype_of

@@ -5,8 +5,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from stopping.adapters.decisions import loaded
 from stopping.adapters.observations import MissingSignal, ThoughtWindows, row_of
+from stopping.adapters.policy_rows import loaded
 from stopping.artifacts import save
 from stopping.policies import (
     AnswerAgreement,

@@ -1,0 +1,290 @@
+"""A trace under way on a server: what comes of it, and what a policy is asked about it.
+
+It is generated piece by piece, each continuing from the tokens so far. Nothing is changed by that: the pieces together are a
+sample of what one long request would have given.
+"""
+
+import asyncio
+import math
+from collections import deque
+from collections.abc import AsyncGenerator
+from contextlib import aclosing
+from typing import TYPE_CHECKING, Any
+
+from stopping.adapters.observations import ThoughtWindows, row_of
+from stopping.adapters.policy_rows import PolicyRows
+from stopping.adapters.server.capabilities import tokens_of_text
+from stopping.adapters.server.client import Completion, End, UpstreamError
+from stopping.adapters.server.protocol import Token
+from stopping.adapters.server.retries import is_passing
+from stopping.adapters.server.signals import entropy_of, log_close_prob_of, log_probs_of
+from stopping.adapters.server.thought_run import ThoughtRun
+from stopping.policies import Kind
+
+if TYPE_CHECKING:
+    from stopping.adapters.server.thinking import Thinker
+
+RESUME_SECONDS = (0.25, 1.0)  # waited before a piece that failed is asked for again, from the tokens there are
+CONTEXT_FULL = 400  # the status with which a thought that fills the model's context is not continued
+UNKNOWN = -1  # in the place of a token's id
+OPEN, THOUGHT, CLOSE, ANSWER = "open", "thought", "close", "answer"  # the parts of a trace
+Part = tuple[str, Token]
+
+
+class Thought:
+    """One trace under way.
+
+    A policy that reads how likely the thought is closed next needs the law of the next token: pieces then reach one token past
+    the decision point, and that token waits (`ahead`) until the policy has been asked. Tokens that may begin the closing tag
+    wait as well (`held`), until they are that or are not.
+
+    Args:
+        thinker: whose it is.
+        prompt_ids: up to where the thought begins.
+        settings: of the sampling.
+        run: is filled in on the way.
+    """
+
+    def __init__(self, thinker: "Thinker", prompt_ids: list[int], settings: dict[str, Any], run: ThoughtRun) -> None:
+        self.by, self.prompt_ids, self.settings, self.run = thinker, prompt_ids, settings, run
+        self.is_open, self.is_closed = thinker.markup.opens(prompt_ids), False
+        self.is_observed, self.ending, self.passed_tokens = False, "", 0
+        self.ahead: list[Token] = []
+        self.held: list[Token] = []
+        self.since: list[Token] = []
+        if thinker.policy is not None:
+            self.rows = PolicyRows(thinker.policy, 1)
+            self.windows = ThoughtWindows(thinker.policy.signals, candidate_ids=thinker.markup.candidate_ids)
+            run.decisions = self.rows.decisions[0]
+
+    async def parts(self) -> AsyncGenerator[Part, None]:
+        """Yield the trace's tokens as they come, each with the part it belongs to.
+
+        Raises:
+            UpstreamError: if the server refuses or breaks off.
+        """
+        run = self.run
+        while not run.reason:
+            async with aclosing(self._piece()) as piece:
+                async for token in piece:
+                    for part in self._take(token):
+                        yield part
+            is_due, self.passed_tokens = self._is_due(), len(run.ids)
+            given = await self._decided() if is_due else None
+            for token in self.ahead if given is None else given:
+                for part in self._take(token):
+                    yield part
+            self.ahead = []
+            if given is not None or self.ending or len(run.ids) >= self.by.cap_tokens:
+                run.reason = self.ending or "length"
+        if self.is_open and not self.is_closed:
+            run.thought_tokens = len(run.ids)
+        for token in self.held:
+            yield self._thought(token) if self.is_open else self._answer(token)
+
+    def _is_due(self) -> bool:
+        """Whether the policy is to be asked here: not amid what may be the closing tag, nor where no answer has room."""
+        is_over = (bool(self.ending) and not self.ahead) or bool(self.held)
+        return self._is_asked() and not is_over and len(self.run.ids) == self._due() and self._room() > 0
+
+    def _room(self) -> int:
+        """Tokens that a forced answer may take, within the cap of the trace."""
+        markup = self.by.markup
+        return min(markup.answer_tokens, self.by.cap_tokens - len(self.run.ids) - len(markup.tags))
+
+    def _is_asked(self) -> bool:
+        """Whether there are decisions left to take, or, of a trace that is only looked at, to see."""
+        run = self.run
+        is_thinking = self.is_open and not self.is_closed
+        is_left = self.is_observed or run.would_stop_at is None
+        return self.by.policy is not None and is_thinking and not run.failure and is_left
+
+    def _due(self) -> int:
+        """The decision point that this piece goes up to; where the thought stands, if that is one and was reached now."""
+        return -(-max(len(self.run.ids), self.passed_tokens + 1) // self.by.every_tokens) * self.by.every_tokens
+
+    async def _piece(self) -> AsyncGenerator[Token, None]:
+        """Go on, to the next decision point at most; what is beyond it waits.
+
+        Where one long request would have gone on, this does: a server too busy for the next piece, or that breaks off amid one,
+        is asked again from the tokens there are.
+        """
+        waits = deque(RESUME_SECONDS)
+        while True:
+            try:
+                async with aclosing(self._piece_once()) as piece:
+                    async for token in piece:
+                        yield token
+                return
+            except UpstreamError as error:
+                if self.run.ids and error.status == CONTEXT_FULL:
+                    self.ending = "length"
+                    return
+                if not (self.run.ids and waits and is_passing(error)) or error.timed_out:
+                    raise
+            self.run.num_resumed += 1
+            self._drop_ahead()
+            await asyncio.sleep(waits.popleft())
+
+    async def _piece_once(self) -> AsyncGenerator[Token, None]:
+        run = self.run
+        most = self.by.cap_tokens - len(run.ids)
+        if self._is_asked():
+            most = min(most, self._due() - len(run.ids) + self.by.peeks)
+        asked = dict(self.settings)
+        if isinstance(seed := asked.get("seed"), int) and seed >= 0:  # below 0: any, to llama.cpp
+            asked["seed"] = (seed + len(run.ids)) % 2**31
+        run.num_requests += 1
+        came = 0
+        prompt = [*self.prompt_ids, *run.ids]
+        async with aclosing(self.by.upstream.stream(prompt, most, num_top=self.by.num_top, **asked)) as pieces:
+            async for piece in pieces:
+                if isinstance(piece, End):
+                    self._account(piece)
+                    num_tokens = came if piece.num_tokens is None else piece.num_tokens
+                    is_whole = piece.reason == "length" and num_tokens >= most
+                    self.ending = "" if is_whole else piece.reason
+                    if is_whole and num_tokens > came:
+                        await self._find_lost_tokens()
+                    return
+                for token in [piece] if piece.id is not None else await self._with_ids(piece):
+                    came += 1
+                    if self._waits():
+                        self.ahead.append(token)
+                    else:
+                        yield token
+
+    def _waits(self) -> bool:
+        """Whether the next token lies beyond the decision point."""
+        return self._is_asked() and len(self.run.ids) == self._due()
+
+    async def _with_ids(self, token: Token) -> list[Token]:
+        """The tokens of a piece of text whose ids the server did not send; the text stands at the last."""
+        ids = await tokens_of_text(self.by.upstream, token.text, self.by.tokenizer, start=False) if token.text else []
+        return [token._replace(text=token.text if at == len(ids) - 1 else "", id=each) for at, each in enumerate(ids)]
+
+    async def _find_lost_tokens(self) -> None:
+        """Take the tokens of the text so far, where the server kept some back (llama.cpp: parts of a character)."""
+        self._drop_ahead()
+        self.run.ids = await tokens_of_text(self.by.upstream, self.run.text, self.by.tokenizer, start=False)
+        if self.by.policy is not None:
+            self.windows.elapsed_tokens[0] = len(self.run.ids) - len(self.since)
+
+    def _drop_ahead(self) -> None:
+        self.run.discarded_tokens += len(self.ahead)
+        self.ahead = []
+
+    def _account(self, end: End) -> None:
+        self.run.prompt_tokens += max((end.num_prompt_tokens or 0) - (end.num_cached_tokens or 0), 0)
+
+    def _take(self, token: Token) -> list[Part]:
+        """Add a token to the trace; return those whose part is known now."""
+        run, close_ids = self.run, self.by.markup.close_ids
+        run.ids.append(UNKNOWN if token.id is None else token.id)
+        run.text += token.text
+        if self.is_closed:
+            return [self._answer(token)]
+        tag = close_ids if self.is_open else self.by.markup.open_ids
+        if self.is_open and not self.held and token.id != tag[0]:  # nearly all of them
+            return [self._thought(token)]
+        self.held.append(token)
+        held = tuple(each.id for each in self.held)
+        if held == tag:
+            found, self.held = self.held, []
+            if not self.is_open:
+                self.is_open = True
+                return [(OPEN, each) for each in found]
+            self.is_closed, run.thought_tokens = True, len(run.ids) - len(held)
+            return [(CLOSE, each) for each in found]
+        if not self.is_open and held != tag[: len(held)]:  # no thought at all
+            self.is_closed, found, self.held = True, self.held, []
+            return [self._answer(each) for each in found]
+        known = []
+        while self.held and tuple(each.id for each in self.held) != tag[: len(self.held)]:
+            known.append(self._thought(self.held.pop(0)))
+        return known
+
+    def _thought(self, token: Token) -> Part:
+        self.run.thought += token.text
+        if self._is_asked():
+            self.since.append(token)
+        return THOUGHT, token
+
+    def _answer(self, token: Token) -> Part:
+        self.run.answer += token.text
+        return ANSWER, token
+
+    async def _decided(self) -> list[Token] | None:
+        """Ask the policy; return the tokens that end the trace if it is stopped here.
+
+        If it fails, whatever the reason, the thought goes on without it.
+        """
+        try:
+            return await self._decide()
+        except Exception as error:
+            self.run.failure = f"{type(error).__name__}: {error}"
+            return None
+
+    async def _decide(self) -> list[Token] | None:
+        run, position = self.run, len(self.run.ids)
+        observation = self._seen()
+        if run.would_stop_at is not None:
+            return None
+        kinds, _ = self.rows.ask(observation, [0])
+        forced: Completion | None = None
+        if kinds[0] == Kind.PROBE:
+            forced = await self._force()
+            kinds, _ = self.rows.ask(self.windows.probed(observation, [self._key(forced)], *log_probs_of(forced)), [0])
+        stops = kinds[0] == Kind.STOP
+        if stops:
+            forced = forced or await self._force()
+            if stops := self._key(forced) is not None:
+                run.would_stop_at, run.would_answer = position, self.by.markup.answer_prefix + forced.text
+            else:  # an answer is never empty because we stopped
+                self.rows.put_off(0)
+                run.num_too_long += forced.end.reason == "length" and self._room() == self.by.markup.answer_tokens
+        if not stops or self.is_observed:
+            run.probe_tokens += 0 if forced is None else self._cost(forced)
+            return None
+        assert forced is not None
+        self._drop_ahead()
+        run.stopped, self.ending = True, forced.end.reason
+        markup = self.by.markup
+        tags = [Token(text, number) for text, number in markup.tags]
+        return [*tags, *forced.tokens]
+
+    def _seen(self) -> Any:
+        """What there is to see here; tokens are added to their window at once, as a proxy has many thoughts under way."""
+        tokens, self.since = self.since, []
+        ids = [UNKNOWN if token.id is None else token.id for token in tokens]
+        log_probs = [math.nan if token.log_prob is None else token.log_prob for token in tokens]
+        entropies = None
+        if "mean_entropy" in self.by.policy.signals:
+            entropies = [math.nan if (known := entropy_of(token)) is None else known for token in tokens]
+        self.windows.add(ids, log_probs, entropies)
+        observation = self.windows.observe(self._log_close_prob())
+        self.run.last_seen = row_of(observation, 0)
+        return observation
+
+    def _log_close_prob(self) -> float | None:
+        """Of closing the thought here, by the law from which the next token was drawn; None where that does not tell."""
+        return log_close_prob_of(self.ahead[0], self.by.markup) if self.ahead else None
+
+    async def _force(self) -> Completion:
+        """Close the thought here and let the model answer, greedily."""
+        markup, run = self.by.markup, self.run
+        prompt = [*self.prompt_ids, *run.ids, *markup.close_ids, *markup.answer_ids]
+        run.num_requests += 1
+        kept = {name: value for name, value in self.settings.items() if name != "seed"}
+        found = await self.by.upstream.complete(prompt, self._room(), num_top=0, **kept | {"temperature": 0.0})
+        self._account(found.end)
+        return found
+
+    def _key(self, forced: Completion) -> str | None:
+        """What a forced answer counts as, as the client would read it; None if it did not end, or is nothing but its prefix."""
+        markup, is_answer = self.by.markup, forced.end.reason == "stop" and bool(forced.text.strip())
+        return markup.answer_of(markup.answer_prefix + forced.text) if is_answer else None
+
+    def _cost(self, forced: Completion) -> int:
+        markup = self.by.markup
+        return len(markup.close_ids) + len(markup.answer_ids) + (forced.end.num_tokens or len(forced.tokens))
