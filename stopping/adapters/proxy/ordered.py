@@ -57,7 +57,7 @@ class Ordered:
         asked = {**self.body, "reasoning_control": True}
         if self.served.reads_log_probs:
             asked |= {"logprobs": True, "top_logprobs": max(self.num_top or 0, self.thinker.num_top, 1)}
-        response = await self.passing.send(request, msgspec.json.encode(asked))
+        response = await self.passing.send(request, msgspec.json.encode(asked), is_stream=True)
         if response.status_code >= 400:
             return self.passing.relayed(response, response.aiter_raw())
 

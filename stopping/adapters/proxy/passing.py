@@ -79,8 +79,8 @@ class Passing:
 
         return self.relayed(response, _watched_lines(response, seen), over)
 
-    async def send(self, request: Request, body: bytes) -> httpx.Response:
-        """Send a request on, with its own headers.
+    async def send(self, request: Request, body: bytes, *, is_stream: bool = False) -> httpx.Response:
+        """Send a request on, with its own headers; `is_stream`: the answer is one, so that silence is not waited for.
 
         Raises:
             UpstreamError: if no answer begins.
@@ -92,7 +92,7 @@ class Passing:
         seconds = self.upstream.timeout_seconds
         sent = self.upstream.client.build_request(
             request.method, path, content=body, headers={**headers, "accept-encoding": "identity"},
-            timeout=httpx.Timeout(seconds, read=max(seconds, self.answer_seconds)),
+            timeout=httpx.Timeout(seconds, read=seconds if is_stream else max(seconds, self.answer_seconds)),
         )  # fmt: skip
         try:
             return await self.upstream.send(sent, stream=True)

@@ -189,6 +189,35 @@ def test_what_is_handed_on_breaks_as_the_server_does(faulty, proxy):
         client.chat.completions.create(**asked(QUESTIONS[0]), extra_headers=by("none"))
 
 
+BY_ORDER = {"stop": ["never written"], "stream": True}  # pieces cannot keep to that: the thought is closed by order
+
+
+@pytest.mark.parametrize("kind", ["drop", "{not json", '{"choices":3}'])
+def test_signals_that_stop_to_come_leave_a_thought_alone_that_an_order_could_close(server, faulty, proxy, kind):
+    """What the server says is the client's to see, but for log-probabilities; the policy is not asked any more."""
+    body = asked(QUESTIONS[0]) | BY_ORDER
+    faulty.set(kind, 3)
+    with counting(proxy, **({"policy_failed": 1} if kind == "drop" else {})):
+        response = proxy.http.post(CHAT, json=body, headers=by("close"))
+    lines = [line for line in response.text.splitlines() if line]
+    assert lines[-1] == "data: [DONE]" and (kind == "drop" or f"data: {kind}" in lines)
+    if kind == "drop":
+        assert told(response) == direct(server, body)
+
+
+@pytest.mark.parametrize("kind", ["kill", "slow"])
+def test_a_thought_that_an_order_could_close_breaks_as_the_server_does(faulty, proxy, kind):
+    faulty.set(kind, 3)
+    with counting(proxy, upstream_failed=1), pytest.raises(httpx.RemoteProtocolError):
+        proxy.http.post(CHAT, json=asked(QUESTIONS[0]) | BY_ORDER, headers=by("close"), timeout=20)
+
+
+def test_a_refusal_of_what_an_order_could_close_is_the_servers(faulty, proxy):
+    faulty.set("429", 0)
+    with proxy.client() as client, pytest.raises(openai.RateLimitError, match="on purpose"):
+        client.chat.completions.create(**asked(QUESTIONS[0]) | BY_ORDER, extra_headers=by("close"))
+
+
 LONG = {"max_tokens": CONTEXT_TOKENS - 100, "ignore_eos": True}
 
 
