@@ -80,6 +80,35 @@ class SamplingRun:
         """Of traces that were cancelled, or failed."""
         return sum(trace.num_tokens for trace in self.traces if trace.reason in (CANCELLED, FAILED))
 
+    def rows(self, problem: str) -> list[dict[str, Any]]:
+        """Return the account: a row for each trace that had a token, as `stopping.load` reads them from a line of JSON each.
+
+        What was cancelled, failed or ended at a cap is censored there. The policy's decisions, with what it saw, stand in the
+        first row.
+
+        Args:
+            problem: which the log is to know the prompt by.
+        """
+        asked = [
+            {"saw": each.observation._asdict(), "asked": each.kind.name, "amount": each.amount, "put_off": each.put_off}
+            for each in self.decisions
+        ]
+        begun = [trace for trace in self.traces if trace.num_tokens]
+        return [
+            {
+                "problem": problem,
+                "sample": trace.index,
+                "length_tokens": trace.num_tokens,
+                "answer": trace.key,
+                "censored": trace.reason != "stop",
+                "ended": trace.reason,
+                "started_tokens": trace.started_tokens,
+                "chosen": trace is self.chosen,
+                "decisions": asked if trace is begun[0] else [],
+            }
+            for trace in begun
+        ]
+
 
 class Sampler:
     """A policy on the traces of one prompt at a time.

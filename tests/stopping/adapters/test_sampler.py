@@ -1,12 +1,14 @@
 """Several streams of one prompt and a vote, on the real server: what `Sampling.play` says of the traces that came."""
 
 import asyncio
+import json
 from dataclasses import dataclass
 from typing import ClassVar
 
 import jax.numpy as jnp
 import pytest
 
+import stopping
 from stopping.adapters.observations import MissingSignal
 from stopping.adapters.server.client import End, Upstream, UpstreamError
 from stopping.adapters.server.protocol import Token
@@ -24,6 +26,7 @@ from stopping.policies import (
     UnanimousWindow,
     VoteTable,
 )
+from stopping.policies.decisions import compare_decisions
 from stopping.problems import Sampling
 from stopping.problems.sampling_events import SamplingWorld
 from stopping.reasoner.countdown import vote_key
@@ -277,3 +280,25 @@ def test_only_what_sampling_has():
         Sampler(CandidateStop(1), 2, str)
     with pytest.raises(ValueError, match="ConfidenceExit reads probed"):
         Sampler(ConfidenceExit(-0.1, 32), 2, str)
+
+
+def test_the_account_is_a_log(llama_server, tmp_path):
+    """Every trace a row, what was cut censored; the decisions are the policy's in JAX on what it saw."""
+
+    async def ask(upstream):
+        sampler = Sampler(Margin(2), NUM_TRACES, answer_of)
+        return [await sampler.run(streams(upstream, text)) for text in QUESTIONS]
+
+    runs = told(llama_server, ask)
+    rows = [row for text, run in zip(QUESTIONS, runs, strict=True) for row in run.rows(text)]
+    path = tmp_path / "account.jsonl"
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    log = stopping.load(path)
+    assert log.num_problems == len(QUESTIONS) and log.present.sum() == len(rows)
+    assert len(rows) == sum(trace.num_tokens > 0 for run in runs for trace in run.traces)
+    assert log.length_tokens[log.present].sum() == sum(run.total_tokens for run in runs)
+    cut = [trace for run in runs for trace in run.traces if trace.num_tokens and trace.reason != "stop"]
+    assert log.censored[log.present].sum() == len(cut) > 0
+    assert sum(row["chosen"] for row in rows) == sum(run.chosen is not None for run in runs)
+    found = compare_decisions(Margin(2), [run.decisions for run in runs])
+    assert found.num_decisions == sum(len(row["decisions"]) for row in rows) > 0 and not found.num_different
