@@ -34,9 +34,9 @@ UNPOLICED = {
     "modalities": (None, ["text"]), "prediction": (None,), "reasoning_effort": (None,), "reasoning_control": (None, False),
     "thinking_budget_tokens": (None, -1), "enable_thinking": (None, True), "chat_template_kwargs": (None, {}),
 }  # fmt: skip
-# Of these, what a server keeps to by itself while an order closes the thought.
+# Of these, what a server keeps to by itself while an order closes the thought; a grammar of the client's own may not allow the tag.
 BY_ORDER = {
-    "tools", "tool_choice", "response_format", "json_schema", "grammar", "stop", "logprobs", "top_logprobs", "frequency_penalty",
+    "tools", "tool_choice", "response_format", "json_schema", "stop", "logprobs", "top_logprobs", "frequency_penalty",
     "presence_penalty",
 }  # fmt: skip
 CALLS = {"tools", "tool_choice"}  # with these llama.cpp streams no log-probabilities
@@ -77,7 +77,7 @@ class Served:
     @property
     def reads_log_probs(self) -> bool:
         """Whether the policy needs more of the tokens than their number."""
-        return set(self.artifact.policy.signals) > {"elapsed_tokens"}
+        return not {"elapsed_tokens"}.issuperset(self.artifact.policy.signals)
 
     @property
     def identity(self) -> str:
