@@ -34,7 +34,7 @@ UNPOLICED = {
     "modalities": (None, ["text"]), "prediction": (None,), "reasoning_effort": (None,), "reasoning_control": (None, False),
     "thinking_budget_tokens": (None, -1), "enable_thinking": (None, True), "chat_template_kwargs": (None, {}),
 }  # fmt: skip
-# Of these, what a server keeps to by itself while an order closes the thought; a grammar of the client's own may not allow the tag.
+# Of these, what a server keeps to by itself while an order closes the thought (a client's own grammar may not allow the tag).
 BY_ORDER = {
     "tools", "tool_choice", "response_format", "json_schema", "stop", "logprobs", "top_logprobs", "frequency_penalty",
     "presence_penalty",
