@@ -92,6 +92,6 @@ def row(account: Account, run: ThoughtRun, answer_of: Callable[[str], str | None
         "discarded_tokens": run.discarded_tokens,
         "lag_tokens": run.lag_tokens,
         "expected_tokens_saved": account.expected_saved,
-        "failure": run.failure or None,
+        "failure": run.failure or run.order_failure or None,
         "decisions": asked,
     }

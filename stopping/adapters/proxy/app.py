@@ -188,19 +188,22 @@ class _Proxy:
         except KeyError as error:
             known = ", ".join(self.serving.policies) or "none"
             raise Refused(400, "bad_request", f"{HEADER}: no policy {error}; there are: {known}") from None
-        account = Account(served.identity if served else None, self.serving.holdout, reason or "policed")
-        if reason or served is None or self.serving.shadow:
+        treatment = reason or ("shadow" if self.serving.shadow else "policed")
+        account = Account(served.identity if served else None, self.serving.holdout, treatment, by_order=by_order)
+        if served is None or (treatment != "policed" and not by_order):
             return await self._unpoliced(request, raw, body, served, reason, account)
         is_chat = request.url.path.endswith("/chat/completions")
         try:
             cap = cap_of(body, self.serving.cap_tokens)
             if by_order:
-                self.metrics.requests.labels("policed").inc()
-                account.problem, account.by_order = list(msgspec.json.encode(body["messages"])), True
+                account.problem = msgspec.json.encode(body["messages"])
                 ordered = Ordered(served, self.passing, body, cap, account, self.metrics, self.count)
+                self.metrics.requests.labels(treatment).inc()
                 return await ordered.streamed(request)
             prompt = await self._prompt(body, is_chat)
         except ValueError as error:
+            if treatment != "policed":
+                return await self.passing.hand_on(request, raw)  # the server's to refuse
             raise Refused(400, "bad_request", str(error)) from None
         except UpstreamError as error:
             if error.status is None:
@@ -291,6 +294,9 @@ class _Proxy:
         if run.failure:
             metrics.faults.labels("policy_failed").inc()
             log.warning("policy %s failed: %s", served.identity, run.failure)
+        if run.order_failure:
+            metrics.faults.labels("order_failed").inc()
+            log.warning("a thought was not closed by order: %s", run.order_failure)
         if run.reason:
             metrics.positions.labels(treatment).observe(run.thought_tokens)
             metrics.seconds.labels(treatment).observe(seconds)

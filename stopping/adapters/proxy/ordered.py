@@ -1,7 +1,9 @@
 """One request whose thought is closed by order: for what a thought in pieces cannot keep to, on a server that takes orders.
 
 The request is handed on as it is, its answer as it comes; only log-probabilities are asked for where the policy reads them, and
-taken out again where the client did not ask. From the order to the closing the thought goes on: that is its lag.
+taken out again where the client did not ask. From the order to the closing the thought goes on: that is its lag. In the holdout
+and the shadow the policy is asked all the same, and no order is given; drift is not told from these, as their answers are of
+another form than those of the log.
 """
 
 import logging
@@ -10,6 +12,7 @@ from collections.abc import AsyncGenerator, AsyncIterator, Callable
 from contextlib import aclosing
 from typing import Any
 
+import anyio
 import httpx
 import msgspec
 from starlette.requests import Request
@@ -27,6 +30,8 @@ from stopping.adapters.server.thought_run import ThoughtRun
 
 log = logging.getLogger("stopping.proxy")
 CONTROL = "/v1/chat/completions/control"
+ORDER_SECONDS = 5.0  # waited for the reply to an order, and the client with it
+TOP_BY_DEFAULT = 20  # likeliest tokens that llama.cpp sends with log-probabilities where the client does not say
 Count = Callable[[Served, ThoughtRun, Account, float], None]
 
 
@@ -38,7 +43,7 @@ class Ordered:
         passing: hands the request on.
         body: of the request.
         cap: the most tokens of the trace.
-        account: of the request.
+        account: of the request; where its treatment is not `policed`, the policy is asked and nothing is closed.
         metrics: counts what goes wrong.
         count: takes the run when it is over.
     """
@@ -49,14 +54,20 @@ class Ordered:
         self.served, self.passing, self.body, self.account = served, passing, body, account
         self.metrics, self.count, self.run, self.started = metrics, count, ThoughtRun(), time.monotonic()
         self.thinker, self.id = served.thinker.capped(cap), ""
-        self.num_top = int(body.get("top_logprobs") or 0) if body.get("logprobs") else None  # as the client wants them
+        said = body.get("top_logprobs")
+        self.num_top = 0  # likeliest tokens as the client gets them; with none it gets no log-probabilities, either
+        if body.get("logprobs"):
+            self.num_top = said if isinstance(said, int) else TOP_BY_DEFAULT
+        self.is_policed = account.treatment == "policed"
         self.lines: list[bytes] = []
 
     async def streamed(self, request: Request) -> Response:
         """The server's answer as it comes."""
-        asked = {**self.body, "reasoning_control": True}
+        asked = {**self.body, **({"reasoning_control": True} if self.is_policed else {})}
         if self.served.reads_log_probs:
-            asked |= {"logprobs": True, "top_logprobs": max(self.num_top or 0, self.thinker.num_top, 1)}
+            # by llama.cpp's own name for them: by the protocol's it refuses them with tools
+            name = "top_logprobs" if self.body.get("logprobs") else "n_probs"
+            asked[name] = max(self.num_top, self.thinker.num_top, 1)
         response = await self.passing.send(request, msgspec.json.encode(asked), is_stream=True)
         if response.status_code >= 400:
             return self.passing.relayed(response, response.aiter_raw())
@@ -73,12 +84,14 @@ class Ordered:
     async def _events(self, response: httpx.Response) -> AsyncGenerator[bytes, None]:
         tokens = self._tokens(lines_of(response.aiter_bytes()))
         try:
-            async with aclosing(self.thinker.follow(tokens, self._order, self.run)) as parts:
+            order = self._order if self.is_policed else None
+            async with aclosing(self.thinker.follow(tokens, order, self.run)) as parts:
                 async for _ in parts:
                     if self.lines:
                         yield self._taken()
-                async for _ in tokens:  # none any more, but what the server says at the end
-                    pass
+                async for _ in tokens:  # beyond the end, or the cap: nobody is asked any more
+                    if self.lines:
+                        yield self._taken()
             yield self._taken()
         except httpx.HTTPError:
             self.metrics.faults.labels("upstream_failed").inc()
@@ -93,36 +106,36 @@ class Ordered:
 
     async def _tokens(self, lines: AsyncIterator[bytes]) -> AsyncGenerator[Token | End, None]:
         """The trace's tokens, and its end; lines for the client are laid aside."""
-        reason = "length"  # of a stream that ends without saying why: it was cut there
         async for line in lines:
-            tokens: list[Token] = []
+            tokens: list[Token | End] = []
             if line.startswith(b"data: {"):
                 try:
-                    line, tokens, reason = self._read(line[5:], reason)
+                    line, tokens = self._read(line[5:])
                 except (ValueError, AttributeError, TypeError):
                     pass  # what cannot be read is the client's to see
             self.lines.append(line + b"\n")
             for token in tokens:
                 yield token
-        yield End(reason)
+        yield End("length")  # of a stream that ends without saying why: it was cut there
 
-    def _read(self, data: bytes, reason: str) -> tuple[bytes, list[Token], str]:
-        """Return a chunk as the client gets it, its tokens, and why the trace has ended by now."""
-        document, tokens = msgspec.json.decode(data), []
+    def _read(self, data: bytes) -> tuple[bytes, list[Token | End]]:
+        """Return a chunk as the client gets it, and its tokens; what it says of usage is known after the end."""
+        tokens: list[Token | End] = []
+        document = msgspec.json.decode(data)
         self.id = document.get("id") or self.id
         for choice in document.get("choices") or ():
             read = msgspec.convert(choice, Choice)
             tokens += tokens_of(read)
-            reason = read.finish_reason or reason
+            tokens += [End(read.finish_reason)] if read.finish_reason else []
             self._trim(choice)
-        if document.get("usage"):
+        if document.get("usage") and self.is_policed:
             saved = self.served.expected_saving(self.run)
             document["usage"]["stopping"] = account_of(self.served.identity, self.run, saved)
-        return b"data: " + msgspec.json.encode(document), tokens, reason
+        return b"data: " + msgspec.json.encode(document), tokens
 
     def _trim(self, choice: dict[str, Any]) -> None:
         """Leave of log-probabilities what the client asked for."""
-        if self.num_top is None:
+        if not self.num_top:
             choice.pop("logprobs", None)
             return
         for entry in (choice.get("logprobs") or {}).get("content") or ():
@@ -133,7 +146,9 @@ class Ordered:
 
         Raises:
             UpstreamError: if the server says that it did not; the thought then goes on.
+            TimeoutError: if it does not say so in time.
         """
-        found = await self.passing.upstream.post(CONTROL, {"id": self.id, "action": "reasoning_end"})
+        with anyio.fail_after(ORDER_SECONDS):
+            found = await self.passing.upstream.post(CONTROL, {"id": self.id, "action": "reasoning_end"})
         if not found.get("success"):
             raise UpstreamError(f"{CONTROL}: {found}")

@@ -39,7 +39,6 @@ BY_ORDER = {
     "tools", "tool_choice", "response_format", "json_schema", "stop", "logprobs", "top_logprobs", "frequency_penalty",
     "presence_penalty",
 }  # fmt: skip
-CALLS = {"tools", "tool_choice"}  # with these llama.cpp streams no log-probabilities
 OTHER = "other"  # a field that is not known here: whatever it asks for, the server may know
 HEADER = "x-stopping-policy"  # a policy by its name, or `none`
 
@@ -175,16 +174,15 @@ class Serving:
         if served.watch and served.watch.alarm:
             return None, "drift", False
         if not self.shadow and self.lots.random() < self.holdout:
-            return (None if by_order else served), "holdout", False
+            return served, "holdout", by_order
         return served, "", by_order
 
     def _takes_orders(self, served: Served, body: Mapping[str, Any], beyond: list[str]) -> bool:
         """Whether the thought of a request that asks for such things can be closed by order."""
-        is_told = not (served.reads_log_probs and CALLS.intersection(beyond))
         is_followed = (
             body.get("stream") is True and "messages" in body and Kind.PROBE not in served.artifact.policy.kinds
         )
-        return self.capabilities.control and not self.shadow and BY_ORDER.issuperset(beyond) and is_told and is_followed
+        return self.capabilities.control and BY_ORDER.issuperset(beyond) and is_followed
 
 
 def settings_of(body: Mapping[str, Any]) -> dict[str, Any]:

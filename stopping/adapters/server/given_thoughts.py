@@ -4,7 +4,7 @@ from collections import deque
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Sequence
 from typing import TYPE_CHECKING
 
-from stopping.adapters.server.client import End
+from stopping.adapters.server.client import End, UpstreamError
 from stopping.adapters.server.protocol import Token
 from stopping.adapters.server.thought import Thought
 from stopping.adapters.server.thought_run import ThoughtRun
@@ -34,17 +34,17 @@ class RecordedThought(Thought):
 
 
 class FollowedThought(Thought):
-    """A trace that comes as one stream, whose thought is closed by order."""
+    """A trace that comes as one stream, whose thought is closed by order, or, without one, only looked at."""
 
     def __init__(
         self,
         thinker: "Thinker",
         tokens: AsyncIterator[Token | End],
-        order: Callable[[], Awaitable[None]],
+        order: Callable[[], Awaitable[None]] | None,
         run: ThoughtRun,
     ) -> None:
         super().__init__(thinker, [], {}, run)
-        self.tokens, self.order = tokens, order
+        self.tokens, self.order, self.is_observed = tokens, order, order is None
         self.waiting: deque[Token] = deque()
 
     async def _piece(self) -> AsyncGenerator[Token, None]:
@@ -52,7 +52,7 @@ class FollowedThought(Thought):
             if not self.waiting:
                 token = await anext(self.tokens)
                 if isinstance(token, End):
-                    self.ending = token.reason
+                    self._end(token.reason)
                     return
                 self._place(token)
             token = self.waiting.popleft()
@@ -63,6 +63,11 @@ class FollowedThought(Thought):
                     self.waiting.appendleft(token)
                 return
             yield token
+
+    def _end(self, reason: str) -> None:
+        self.ending = reason
+        if self.run.stopped and not self.is_closed and reason != "tool_calls":  # a call, too, is an answer
+            self.run.stopped, self.run.order_failure = False, "no answer came after the order"
 
     def _place(self, token: Token) -> None:
         """Tell the thought from the answer, and put the tag between them where the server leaves it out."""
@@ -75,11 +80,20 @@ class FollowedThought(Thought):
 
     async def _decide(self) -> list[Token] | None:
         run, position = self.run, len(self.run.ids)
-        kinds, _ = self.rows.ask(self._seen(), [0])
-        if kinds[0] == Kind.STOP and self._room() < self.by.markup.answer_tokens:
+        observation = self._seen()
+        if run.would_stop_at is not None:
+            return None
+        kinds, _ = self.rows.ask(observation, [0])
+        if kinds[0] != Kind.STOP:
+            return None
+        if self._room() < self.by.markup.answer_tokens:
             self.rows.put_off(0)
-        elif kinds[0] == Kind.STOP:
-            run.would_stop_at = position
-            await self.order()
-            run.stopped = True
+            return None
+        run.would_stop_at = position
+        if self.order is not None:
+            try:
+                await self.order()
+                run.stopped = True
+            except (UpstreamError, TimeoutError) as error:
+                run.order_failure = f"{type(error).__name__}: {error}"
         return None

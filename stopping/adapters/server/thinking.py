@@ -49,7 +49,7 @@ class Thinker:
         self.num_top = num_top if self.peeks or "mean_entropy" in signals else 0
 
     def follow(
-        self, tokens: AsyncIterator[Token | End], order: Callable[[], Awaitable[None]], run: ThoughtRun
+        self, tokens: AsyncIterator[Token | End], order: Callable[[], Awaitable[None]] | None, run: ThoughtRun
     ) -> AsyncGenerator[Part, None]:
         """Follow a trace that comes as one stream, and have its thought closed from outside when the policy asks for it.
 
@@ -57,7 +57,7 @@ class Thinker:
 
         Args:
             tokens: of the trace, without tags; an `End` comes last.
-            order: closes the thought.
+            order: closes the thought; None to ask the policy and close nothing.
             run: is filled in on the way.
         """
         return FollowedThought(self, tokens, order, run).parts()

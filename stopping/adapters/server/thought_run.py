@@ -28,6 +28,7 @@ class ThoughtRun:
         num_resumed: times that the server failed amid the trace, which went on from the tokens there were.
         decisions: of the policy, in order.
         failure: why the policy was not asked any more, where it failed; the thought went on without it.
+        order_failure: why an order did not close the thought, which then ended by itself.
     """
 
     ids: list[int] = field(default_factory=list)
@@ -48,6 +49,7 @@ class ThoughtRun:
     num_resumed: int = 0
     decisions: list[Decision] = field(default_factory=list)
     failure: str = ""
+    order_failure: str = ""
 
     @property
     def lag_tokens(self) -> int:

@@ -139,8 +139,8 @@ def test_a_policy_that_never_stops_changes_nothing(server, proxy):
 def test_decisions_are_the_policys_on_what_it_saw(proxy, accounts):
     """Signals are read off the stream; the log tells what was seen and said."""
     number = len(rows(accounts, 0))
-    for text in QUESTIONS[:6]:
-        ask(proxy, text, "close", **STOP | {"max_tokens": 400})
+    for text, more in zip(QUESTIONS[:6], [STOP, {"tools": [TOOL]}] * 3, strict=True):
+        ask(proxy, text, "close", **more | {"max_tokens": 400})
     found = [row for row in rows(accounts, number + 6) if row["policy_id"].startswith("close")]
     asked_of = [[_decision(each) for each in row["decisions"]] for row in found]
     assert len(found) == 6 and any(row["stopped"] for row in found) and all(asked_of)
@@ -153,7 +153,6 @@ def test_decisions_are_the_policys_on_what_it_saw(proxy, accounts):
     ("policy", "more", "reason"),
     [
         ("probes", STOP, "stop"),
-        ("close", {"tools": [TOOL]}, "tools"),  # llama.cpp streams no log-probabilities with tools
         ("budget", STOP | {"n": 2}, "n"),
         ("budget", STOP | {"logit_bias": {"9": -100}}, "logit_bias"),
     ],
@@ -173,10 +172,10 @@ def test_a_stop_without_room_for_an_answer_is_put_off(proxy, accounts):
 
 def test_an_order_that_is_not_taken_leaves_the_thought_alone(proxy, monkeypatch):
     monkeypatch.setattr(ordered, "CONTROL", "/nothing")
-    before = proxy.counts("faults").get("policy_failed", 0)
+    before = proxy.counts("faults").get("order_failed", 0)
     thought, _, _, usage = told(ask(proxy, QUESTIONS[0], **STOP))
     assert thought and not usage.model_extra["stopping"]["stopped"]
-    assert eventually(lambda: proxy.counts("faults").get("policy_failed", 0) == before + 1)
+    assert eventually(lambda: proxy.counts("faults").get("order_failed", 0) == before + 1)
 
 
 def test_a_client_that_goes_frees_the_slot(server, proxy):
@@ -201,3 +200,14 @@ def test_a_share_is_left_alone(server, policies):
 
 def _decision(row):
     return Decision(ThinkingObservation(**row["saw"]), Kind[row["asked"]], 0, row["put_off"])
+
+
+def test_the_shadow_asks_and_closes_nothing(server, policies, tmp_path):
+    """The policy is asked as the tokens come; what the client gets is the server's own answer."""
+    with proxied(server, policies, shadow=True, accounts=(path := tmp_path / "log.jsonl")) as proxy:
+        path.touch()
+        thought, _, _, usage = told(ask(proxy, QUESTIONS[0], **STOP | {"max_tokens": 300}))
+        (row,) = rows(path, 1)
+        assert "stopping" not in (usage.model_extra or {}) and proxy.counts("requests") == {"shadow": 1}
+    assert thought and row["by_order"] and row["treatment"] == "shadow" and not row["stopped"]
+    assert row["would_stop_at"] == BUDGET and row["thought_tokens"] > BUDGET and not row["lag_tokens"]
