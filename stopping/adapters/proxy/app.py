@@ -197,7 +197,7 @@ class _Proxy:
             cap = cap_of(body, self.serving.cap_tokens)
             if by_order:
                 account.problem = msgspec.json.encode(body["messages"])
-                ordered = Ordered(served, self.passing, body, cap, account, self.metrics, self.count)
+                ordered = Ordered(served, self.passing, body, cap, account, self.count)
                 self.metrics.requests.labels(treatment).inc()
                 return await ordered.streamed(request)
             prompt = await self._prompt(body, is_chat)

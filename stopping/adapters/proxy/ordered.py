@@ -6,9 +6,8 @@ and the shadow the policy is asked all the same, and no order is given; drift is
 another form than those of the log.
 """
 
-import logging
 import time
-from collections.abc import AsyncGenerator, AsyncIterator, Callable
+from collections.abc import AsyncGenerator, AsyncIterator
 from contextlib import aclosing
 from typing import Any
 
@@ -20,19 +19,16 @@ from starlette.responses import Response
 
 from stopping.adapters.proxy.accounts import Account
 from stopping.adapters.proxy.answers import account_of
-from stopping.adapters.proxy.metrics import Metrics
-from stopping.adapters.proxy.passing import Passing, headers_of
+from stopping.adapters.proxy.passing import Passing
+from stopping.adapters.proxy.policed import Count
 from stopping.adapters.proxy.serving import Served
-from stopping.adapters.proxy.streams import Streamed
 from stopping.adapters.server.client import End, UpstreamError, lines_of
 from stopping.adapters.server.protocol import Choice, Token, tokens_of
 from stopping.adapters.server.thought_run import ThoughtRun
 
-log = logging.getLogger("stopping.proxy")
 CONTROL = "/v1/chat/completions/control"
 ORDER_SECONDS = 5.0  # waited for the reply to an order, and the client with it
 TOP_BY_DEFAULT = 20  # likeliest tokens that llama.cpp sends with log-probabilities where the client does not say
-Count = Callable[[Served, ThoughtRun, Account, float], None]
 
 
 class Ordered:
@@ -44,15 +40,14 @@ class Ordered:
         body: of the request.
         cap: the most tokens of the trace.
         account: of the request; where its treatment is not `policed`, the policy is asked and nothing is closed.
-        metrics: counts what goes wrong.
         count: takes the run when it is over.
     """
 
     def __init__(
-        self, served: Served, passing: Passing, body: dict[str, Any], cap: int, account: Account, metrics: Metrics, count: Count
+        self, served: Served, passing: Passing, body: dict[str, Any], cap: int, account: Account, count: Count
     ) -> None:  # fmt: skip
         self.served, self.passing, self.body, self.account = served, passing, body, account
-        self.metrics, self.count, self.run, self.started = metrics, count, ThoughtRun(), time.monotonic()
+        self.count, self.run, self.started = count, ThoughtRun(), time.monotonic()
         self.thinker, self.id = served.thinker.capped(cap), ""
         said = body.get("top_logprobs")
         self.num_top = 0  # likeliest tokens as the client gets them; with none it gets no log-probabilities, either
@@ -72,32 +67,26 @@ class Ordered:
         if response.status_code >= 400:
             return self.passing.relayed(response, response.aiter_raw())
 
-        async def close(is_done: bool) -> None:
-            await response.aclose()
-            if not is_done:
-                self.metrics.faults.labels("client_gone").inc()
-            self.account.expected_saved = self.served.expected_saving(self.run)
-            self.count(self.served, self.run, self.account, time.monotonic() - self.started)
+        return self.passing.relayed(response, self._lines(response), self._count)
 
-        return Streamed(self._events(response), close, response.status_code, headers_of(response))
+    def _count(self) -> None:
+        self.account.expected_saved = self.served.expected_saving(self.run)
+        self.count(self.served, self.run, self.account, time.monotonic() - self.started)
 
-    async def _events(self, response: httpx.Response) -> AsyncGenerator[bytes, None]:
-        tokens = self._tokens(lines_of(response.aiter_bytes()))
-        try:
-            order = self._order if self.is_policed else None
-            async with aclosing(self.thinker.follow(tokens, order, self.run)) as parts:
-                async for _ in parts:
-                    if self.lines:
-                        yield self._taken()
-                async for _ in tokens:  # beyond the end, or the cap: nobody is asked any more
-                    if self.lines:
-                        yield self._taken()
-            yield self._taken()
-        except httpx.HTTPError:
-            self.metrics.faults.labels("upstream_failed").inc()
-            raise  # breaks the connection off, as the server did
-        finally:
-            await tokens.aclose()
+    async def _lines(self, response: httpx.Response) -> AsyncGenerator[bytes, None]:
+        """The server's lines as they come, while the policy looks on."""
+        order = self._order if self.is_policed else None
+        async with (
+            aclosing(self._tokens(lines_of(response.aiter_bytes()))) as tokens,
+            aclosing(self.thinker.follow(tokens, order, self.run)) as parts,
+        ):
+            async for _ in parts:
+                if self.lines:
+                    yield self._taken()
+            async for _ in tokens:  # beyond the end, or the cap: nobody is asked any more
+                if self.lines:
+                    yield self._taken()
+        yield self._taken()
 
     def _taken(self) -> bytes:
         together = b"".join(self.lines)
@@ -125,7 +114,8 @@ class Ordered:
         self.id = document.get("id") or self.id
         for choice in document.get("choices") or ():
             read = msgspec.convert(choice, Choice)
-            tokens += tokens_of(read)
+            called = (choice.get("delta") or {}).get("tool_calls")
+            tokens += tokens_of(read) or ([Token("")] if called else [])  # a call, too, is an answer
             tokens += [End(read.finish_reason)] if read.finish_reason else []
             self._trim(choice)
         if document.get("usage") and self.is_policed:

@@ -72,12 +72,12 @@ class Passing:
             when_done(seen)
             return Response(document, response.status_code, headers_of(response))
 
-        def over() -> None:
+        def closed() -> None:
             seen.seconds = time.monotonic() - start
             if seen.reason:
                 when_done(seen)
 
-        return self.relayed(response, _watched_lines(response, seen), over)
+        return self.relayed(response, _watched_lines(response, seen), closed)
 
     async def send(self, request: Request, body: bytes, *, is_stream: bool = False) -> httpx.Response:
         """Send a request on, with its own headers; `is_stream`: the answer is one, so that silence is not waited for.
@@ -100,9 +100,9 @@ class Passing:
             raise UpstreamError(f"{path}: {type(error).__name__}: {error}") from error
 
     def relayed(
-        self, response: httpx.Response, parts: AsyncIterator[bytes], over: Callable[[], None] = lambda: None
+        self, response: httpx.Response, parts: AsyncIterator[bytes], closed: Callable[[], None] = lambda: None
     ) -> Response:
-        """Hand the parts on as they come; `over` is called if all did."""
+        """Hand the parts on as they come; `closed` is called at the end, whether all did or not."""
 
         async def counted() -> AsyncGenerator[bytes, None]:
             try:
@@ -111,12 +111,12 @@ class Passing:
             except httpx.HTTPError:
                 self.metrics.faults.labels("upstream_failed").inc()
                 raise  # breaks the connection off, as the server did
-            over()
 
         async def close(is_done: bool) -> None:
             await response.aclose()
             if not is_done:
                 self.metrics.faults.labels("client_gone").inc()
+            closed()
 
         return Streamed(counted(), close, response.status_code, headers_of(response))
 

@@ -23,7 +23,7 @@ SETTINGS = {
 # What says nothing about the sampling.
 FORM = {
     "messages", "prompt", "stream", "stream_options", "max_tokens", "max_completion_tokens", "user", "metadata", "store",
-    "service_tier", "safety_identifier", "prompt_cache_key",
+    "service_tier", "safety_identifier", "prompt_cache_key", "parallel_tool_calls",
 }  # fmt: skip
 # What a policed thought cannot keep to, with the values that ask for nothing.
 UNPOLICED = {

@@ -2,7 +2,7 @@
 
 from collections import deque
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from stopping.adapters.server.client import End, UpstreamError
 from stopping.adapters.server.protocol import Token
@@ -14,7 +14,25 @@ if TYPE_CHECKING:
     from stopping.adapters.server.thinking import Thinker
 
 
-class RecordedThought(Thought):
+class GivenThought(Thought):
+    """A trace whose tokens come from elsewhere; those that are there and not taken yet are `left`."""
+
+    left: deque[Token]
+
+    async def _more(self) -> bool:
+        """See to it that tokens are left; False, and why it ended, where there are none any more."""
+        raise NotImplementedError
+
+    async def _piece(self) -> AsyncGenerator[Token, None]:
+        while self.left or await self._more():
+            if self._waits():
+                if self.by.peeks:
+                    self.ahead.append(self.left.popleft())
+                return
+            yield self.left.popleft()
+
+
+class RecordedThought(GivenThought):
     """A trace that is there already."""
 
     def __init__(
@@ -23,17 +41,12 @@ class RecordedThought(Thought):
         super().__init__(thinker, prompt_ids, {}, run)
         self.is_observed, self.left, self.how = True, deque(tokens), reason
 
-    async def _piece(self) -> AsyncGenerator[Token, None]:
-        while self.left:
-            if self._waits():
-                if self.by.peeks:
-                    self.ahead.append(self.left.popleft())
-                break
-            yield self.left.popleft()
-        self.ending = "" if self.left else self.how
+    async def _more(self) -> bool:
+        self.ending = self.how
+        return False
 
 
-class FollowedThought(Thought):
+class FollowedThought(GivenThought):
     """A trace that comes as one stream, whose thought is closed by order, or, without one, only looked at."""
 
     def __init__(
@@ -45,28 +58,19 @@ class FollowedThought(Thought):
     ) -> None:
         super().__init__(thinker, [], {}, run)
         self.tokens, self.order, self.is_observed = tokens, order, order is None
-        self.waiting: deque[Token] = deque()
+        self.left = deque()
 
-    async def _piece(self) -> AsyncGenerator[Token, None]:
-        while True:
-            if not self.waiting:
-                token = await anext(self.tokens)
-                if isinstance(token, End):
-                    self._end(token.reason)
-                    return
-                self._place(token)
-            token = self.waiting.popleft()
-            if self._waits():
-                if self.by.peeks:
-                    self.ahead.append(token)
-                else:
-                    self.waiting.appendleft(token)
-                return
-            yield token
+    async def _more(self) -> bool:
+        token = await anext(self.tokens)
+        if isinstance(token, End):
+            self._end(token.reason)
+            return False
+        self._place(token)
+        return True
 
     def _end(self, reason: str) -> None:
         self.ending = reason
-        if self.run.stopped and not self.is_closed and reason != "tool_calls":  # a call, too, is an answer
+        if self.run.stopped and not self.is_closed:
             self.run.stopped, self.run.order_failure = False, "no answer came after the order"
 
     def _place(self, token: Token) -> None:
@@ -75,25 +79,20 @@ class FollowedThought(Thought):
             self.is_open, self.is_closed = token.reasoning, not token.reasoning
         elif self.is_open and not self.is_closed and not token.reasoning and token.id not in self.by.markup.close_ids:
             size = len(self.by.markup.close_ids)
-            self.waiting.extend(Token(text, number, reasoning=True) for text, number in self.by.markup.tags[:size])
-        self.waiting.append(token)
+            self.left.extend(Token(text, number, reasoning=True) for text, number in self.by.markup.tags[:size])
+        self.left.append(token)
 
-    async def _decide(self) -> list[Token] | None:
-        run, position = self.run, len(self.run.ids)
-        observation = self._seen()
-        if run.would_stop_at is not None:
-            return None
-        kinds, _ = self.rows.ask(observation, [0])
-        if kinds[0] != Kind.STOP:
+    async def _decide(self, observation: Any) -> list[Token] | None:
+        if self._asks(observation) != Kind.STOP:
             return None
         if self._room() < self.by.markup.answer_tokens:
             self.rows.put_off(0)
             return None
-        run.would_stop_at = position
+        self.run.would_stop_at = len(self.run.ids)
         if self.order is not None:
             try:
                 await self.order()
-                run.stopped = True
+                self.run.stopped = True
             except (UpstreamError, TimeoutError) as error:
-                run.order_failure = f"{type(error).__name__}: {error}"
+                self.run.order_failure = f"{type(error).__name__}: {error}"
         return None

@@ -220,22 +220,24 @@ class Thought:
         If it fails, whatever the reason, the thought goes on without it.
         """
         try:
-            return await self._decide()
+            observation = self._seen()
+            return None if self.run.would_stop_at is not None else await self._decide(observation)
         except Exception as error:
             self.run.failure = f"{type(error).__name__}: {error}"
             return None
 
-    async def _decide(self) -> list[Token] | None:
-        run, position = self.run, len(self.run.ids)
-        observation = self._seen()
-        if run.would_stop_at is not None:
-            return None
+    def _asks(self, observation: Any) -> int:
+        """The kind of action that the policy asks for."""
         kinds, _ = self.rows.ask(observation, [0])
-        forced: Completion | None = None
-        if kinds[0] == Kind.PROBE:
+        return int(kinds[0])
+
+    async def _decide(self, observation: Any) -> list[Token] | None:
+        run, position = self.run, len(self.run.ids)
+        kind, forced = self._asks(observation), None
+        if kind == Kind.PROBE:
             forced = await self._force()
-            kinds, _ = self.rows.ask(self.windows.probed(observation, [self._key(forced)], *log_probs_of(forced)), [0])
-        stops = kinds[0] == Kind.STOP
+            kind = self._asks(self.windows.probed(observation, [self._key(forced)], *log_probs_of(forced)))
+        stops = kind == Kind.STOP
         if stops:
             forced = forced or await self._force()
             if stops := self._key(forced) is not None:
