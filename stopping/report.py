@@ -19,11 +19,11 @@ from sims.estimates import FEW
 from stopping import __version__, plots
 from stopping.calibration import Grade, Measured, Tested, Tuning
 from stopping.calibration.forced_answers import Group, by_confidence, by_position, overconfidence
-from stopping.calibration.tuning import REACHABLE
+from stopping.calibration.tuning import REACHABLE, WHAT_CAN_BE
 from stopping.cli.rules import name_of
 from stopping.policies import parameters
 from stopping.traces import TraceLog
-from stopping.traces.reports import plus_minus
+from stopping.traces.reports import in_points, plus_minus
 
 UNITS = {  # of a parameter, by how its name ends
     "price_per_token": "of a right answer",
@@ -166,10 +166,11 @@ def _rules(found: Tuning) -> str:
     rows += [_tested_row(found, rule) for rule in found.tested]
     few = f" With fewer than {FEW} problems, errors are by bootstrap." if test_part < FEW else ""
     reference = f"<code>{_text(name_of(found.reference))}</code>"
+    orders = f" and averaged over {found.num_orders} orders of its samples" if found.num_orders > 1 else ""
     about = (
-        f"Changes and savings are against {reference}, paired by problem; ± is one standard error. Latency is in tokens, for 50 "
-        f"and 95 % of the runs. Tokens count probes and all that is cancelled. What can be: the saving of one who knows all "
-        f"answers beforehand.{f' {REACHABLE}' if reachable else ''}{few}"
+        f"Changes and savings are against {reference}, paired by problem{orders}; ± is one standard error, in brackets are 95 % "
+        "intervals. Latency is in tokens, for 50 and 95 % of the runs. Tokens count probes and all that is cancelled. "
+        f"{WHAT_CAN_BE}{f' {REACHABLE}' if reachable else ''}{few}"
     )
     table = (
         f"<table>\n<caption>Rules in the order of testing, on the test part</caption>\n<thead><tr>{cells}</tr></thead>\n"
@@ -178,7 +179,7 @@ def _rules(found: Tuning) -> str:
     parts = (
         ("to choose on", f"{fit_part:,} problems; {found.num_tried:,} rules were tried"),
         ("to certify on", f"{certify_part:,} problems; the {len(found.tested):,} best rules, in an order fixed before"),
-        ("to measure on", f"{test_part:,} problems, which had no say in anything"),
+        ("to measure on", f"{test_part:,} problems, used for nothing else"),
     )
     sizes = "".join(f"<dt>{what}</dt><dd>{how}</dd>" for what, how in parts)
     best = found.chosen or found.best_fixed
@@ -186,12 +187,12 @@ def _rules(found: Tuning) -> str:
     if best is not None:
         label += (
             f" {name_of(best.policy)} saves {plus_minus(best.measured.saving_share, 0.01)} % and changes accuracy by "
-            f"{plus_minus(best.measured.accuracy_change, 0.01, signed=True)} points."
+            f"{in_points(best.measured.accuracy_change.mean, best.measured.accuracy_interval)} points."
         )
     caption = (
         "What the rules save and cost on the test part, against the rule in use now, which is at 0. Filled: certified; hollow: "
         f"not. Dashed: the limit, a loss of {100 * found.tested[0].certificate.max_drop:g} points. The grey line joins the rules "
-        "that no other beats in both."
+        "that are Pareto-optimal."
     )
     return (
         f"<p>The log was split by problem:</p>\n<dl>{sizes}</dl>\n<p>{about}</p>\n{_scrolled('Rules tested, a table', table)}\n"
@@ -203,7 +204,7 @@ def _tested_row(found: Tuning, rule: Tested) -> str:
     marks = [name for name, one in (("chosen", found.chosen), ("best fixed", found.best_fixed)) if rule is one]
     one = rule.measured
     against = (
-        plus_minus(one.accuracy_change, 0.01, signed=True),
+        in_points(one.accuracy_change.mean, one.accuracy_interval),
         plus_minus(one.saving_share, 0.01, signed=True),
         [f"{100 * share:.0f}" for share in (one.reachable_share, one.clairvoyant_share) if share is not None],
         GRADES[rule.certificate.grade],

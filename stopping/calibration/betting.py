@@ -27,10 +27,13 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Int
 
+from sims import Estimate
+
 STAKES = np.array([1.0, 0.85, 0.6, 0.3, 0.1])
 SHARES = np.array([0.6, 0.18, 0.12, 0.06, 0.04])  # of the capital
 TOGETHER = 32  # losses between two logarithms: products of factors are numbers unless 1 - m < 1e-9
-NUM_HALVINGS = 14  # until a bound is known to 2^-14
+NUM_HALVINGS = 15  # until a bound is known to 2^-14
+FEW_NONZERO = 10  # with fewer values other than 0, a mean is not taken for normal
 
 
 class Bets(NamedTuple):
@@ -138,7 +141,7 @@ def problems_used(
 
 
 def upper_bounds(losses: Float[np.ndarray, "*members problems"], confidence: float) -> Float[np.ndarray, "*members"]:
-    """With this confidence the mean loss is at most so much, for each member; 1 where nothing can be said.
+    """Return the upper confidence bound on each member's mean loss, in (-1, 1]; 1 where nothing can be said.
 
     It is the least limit that the p-value rules out: with every stake the capital only grows with the limit, so bisection
     finds it, to 2^-14 and rounded up.
@@ -162,7 +165,30 @@ def _bounds(losses: Float[Array, "members problems"], num_problems: Any, log_goa
         return jnp.where(excluded, low, middle), jnp.where(excluded, middle, high)
 
     none = jnp.zeros(losses.shape[0])
-    return jax.lax.fori_loop(0, NUM_HALVINGS, halve, (none, none + 1))[1]
+    return jax.lax.fori_loop(0, NUM_HALVINGS, halve, (none - 1, none + 1))[1]
+
+
+def mean_interval(values: Float[np.ndarray, " problems"], confidence: float = 0.95) -> tuple[float, float]:
+    """Return a confidence interval for the mean of independent values in [-1, 1], most of which may be 0.
+
+    The normal interval (Student's t with few values) needs some values other than 0 to know the variance by. With fewer
+    than `FEW_NONZERO` it is too narrow, and without any it has no width, so there the interval is that of betting, valid for
+    any number of values.
+
+    Args:
+        values: one a problem: differences of accuracy, say.
+        confidence: of the interval, two-sided.
+
+    Raises:
+        ValueError: for no values, one outside [-1, 1], or a confidence outside (0, 1).
+    """
+    values, risk = _checked(values), risk_of(confidence)
+    estimate = Estimate.of(values)
+    if np.count_nonzero(values) >= FEW_NONZERO:
+        low, high = estimate.interval(confidence)
+        return max(low, -1.0), min(high, 1.0)
+    above, below = upper_bounds(np.stack([values, -values]), 1 - risk / 2)
+    return min(-float(below), estimate.mean), max(float(above), estimate.mean)
 
 
 def problems_floor(max_drop: float, confidence: float) -> int:

@@ -57,11 +57,11 @@ class Certificate:
         max_drop: the limit.
         confidence: of the certificate, for all rules certified together.
         mean_loss: over the problems of the log, paired.
-        loss_bound: the mean loss is no larger, at this confidence, for this rule alone.
+        loss_bound: upper confidence bound on the mean loss, for this rule alone.
         p_value: of "the loss is the limit or more"; None for a proof, which needs no test.
         num_problems: that were tested on.
-        num_needed: problems to certify a rule with such losses, where it failed; None where no number would do, as its
-            losses are not below the limit, and where nothing failed.
+        num_needed: problems to certify on that a rule with such losses needs, where it failed; None where no number would do,
+            as its losses are not below the limit, and where nothing failed.
         reached: whether its turn came: all rules before it were certified.
         assumptions: in words.
     """
@@ -95,9 +95,9 @@ class Certificate:
         if not self.reached:
             return f"not certified to lose less than {limit}: a rule before it failed"
         needed = (
-            f"about {self.num_needed:,} problems like these are needed, there are {self.num_problems:,}"
+            f"about {self.num_needed:,} problems to certify on are needed, and there were {self.num_problems:,}"
             if self.num_needed
-            else "no number of problems like these would do, its loss is not clearly below"
+            else "no number of problems like these would do, as its loss is not clearly below the limit"
         )
         return f"not certified to lose less than {limit}: {needed} (it lost {self.mean_loss})"
 
@@ -194,7 +194,7 @@ def certify(
         raise ValueError("policies: expected at least one, got none")
     risk = _risk(log)
     losses = losses_on(log, rules, problem, reference, num_orders=num_orders, seed=seed)
-    proven = np.array([_is_proven(problem, policy, reference) for policy in rules])
+    proven = np.array([is_proven(problem, policy, reference) for policy in rules])
     p_value, bound = p_values(losses, max_accuracy_drop), upper_bounds(losses, confidence)
     needed = _needed(losses, max_accuracy_drop, confidence)
     passed = np.cumprod(proven | (p_value <= risk_of(confidence))).astype(bool)
@@ -242,7 +242,7 @@ def order_by_risk(
     reference = problem.reference_rule(log) if reference is None else reference
     _refuse_informative(log)
     losses = losses_on(log, policies, problem, reference, num_orders=num_orders, seed=seed)
-    proven = [_is_proven(problem, policy, reference) for policy in policies]
+    proven = [is_proven(problem, policy, reference) for policy in policies]
     return _sorted(policies, proven, upper_bounds(losses, confidence), losses.mean(axis=1))
 
 
@@ -290,6 +290,11 @@ def losses_on(
     return np.take(losses_of(policies, problem, reference, worlds, risk), order, axis=1)
 
 
+def orders_averaged(problem: Any, log: TraceLog, num_orders: int) -> int:
+    """Return over how many orders of a problem's samples a loss is averaged: 1 where their order plays no part."""
+    return num_orders if log.num_samples > 1 and getattr(problem, "has_orders", False) else 1
+
+
 def _risk(log: TraceLog) -> Risk:
     return "accuracy" if log.correct_known[log.present].all() else "disagreement"
 
@@ -306,7 +311,7 @@ def _in_order(policies: Sequence[Any] | Mapping[str, Member], problem: Any, refe
     drawn = sims.draw(jax.random.key(0), problem, NUM_WORLDS)
     worlds = jax.tree.map(lambda leaf: np.asarray(leaf)[:, None], drawn)
     loss = losses_of(rules, problem, reference, worlds, "accuracy").mean(axis=1)
-    return _sorted(rules, [_is_proven(problem, policy, reference) for policy in rules], loss, loss)
+    return _sorted(rules, [is_proven(problem, policy, reference) for policy in rules], loss, loss)
 
 
 def _sorted(policies: Sequence[Any], proven: Sequence[bool], bound: np.ndarray, loss: np.ndarray) -> tuple[Any, ...]:
@@ -314,7 +319,8 @@ def _sorted(policies: Sequence[Any], proven: Sequence[bool], bound: np.ndarray, 
     return tuple(policies[index] for index in order)
 
 
-def _is_proven(problem: Any, policy: Any, reference: Any) -> bool:
+def is_proven(problem: Any, policy: Any, reference: Any) -> bool:
+    """Return whether a rule gives the reference's answer in every world, which needs no data."""
     same_answers = getattr(problem, "same_answers", None)
     return bool(policy == reference or (same_answers is not None and same_answers(policy, reference)))
 

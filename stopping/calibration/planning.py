@@ -6,6 +6,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from stopping.calibration.betting import problems_floor, problems_used
+from stopping.traces.splits import FRACTIONS
 
 POWER = 0.9
 NUM_RUNS = 1000  # of a certification: the power has a standard error of .01
@@ -17,11 +18,13 @@ MOST_PROBLEMS = 2**15  # looked at
 class Plan:
     """What certification takes.
 
+    Problems are those of a whole log, of which `stopping.tune` certifies on a part (`FRACTIONS`).
+
     Attributes:
         max_accuracy_drop, confidence: what is to be certified.
-        floor: the fewest problems that certify a rule that changes nothing on them.
-        num_problems: with which a rule with these losses is certified with chance `POWER`; None without losses, or if
-            `MOST_PROBLEMS` do not do.
+        floor: the fewest problems of a log that certifies a rule that changes nothing on them.
+        num_problems: of a log with which a rule with these losses is certified with chance `POWER`; None without losses, or
+            if `MOST_PROBLEMS` to certify on do not do.
         tokens_a_problem: generated to record one, probes included.
         tokens: for `num_problems`, or the floor where there is none.
         cost: of those tokens, in the price's unit.
@@ -51,7 +54,7 @@ def plan(
     requests_per_day: float | None = None,
     payback_days: float = 30.0,
 ) -> Plan:
-    """Say how many problems certification takes, what recording them costs, and the saving below which it does not pay.
+    """Return how many problems certification takes, what recording them costs, and the saving below which it does not pay.
 
     Args:
         max_accuracy_drop: the limit on the loss, between 0 and 1.
@@ -68,7 +71,7 @@ def plan(
     Raises:
         ValueError: naming the argument, for a number that cannot be.
     """
-    floor = problems_floor(max_accuracy_drop, confidence)
+    floor = problems_of_log(problems_floor(max_accuracy_drop, confidence))
     at_least_zero = {"mean_tokens": mean_tokens, "probe_tokens": probe_tokens, "price_per_token": price_per_token}
     for name, number in at_least_zero.items():
         if not (math.isfinite(number) and number >= 0):
@@ -80,6 +83,8 @@ def plan(
     num_problems = (
         None if discordance is None else problems_needed(max_accuracy_drop, confidence, discordance, mean_loss)
     )
+    if num_problems is not None:
+        num_problems = problems_of_log(num_problems)
     tokens_a_problem = num_samples * (mean_tokens + probe_tokens)
     tokens = (num_problems or floor) * tokens_a_problem
     return Plan(
@@ -94,8 +99,13 @@ def plan(
     )
 
 
+def problems_of_log(num_certifying: int) -> int:
+    """Return how many problems a log must have for `stopping.tune` to certify on so many."""
+    return math.ceil(num_certifying / FRACTIONS[1])
+
+
 def problems_needed(max_drop: float, confidence: float, discordance: float, mean_loss: float = 0.0) -> int | None:
-    """With how many problems a rule is certified with chance `POWER`; None if `MOST_PROBLEMS` do not do.
+    """Return on how many problems a rule is certified with chance `POWER`; None if `MOST_PROBLEMS` do not do.
 
     A problem's loss is 1, -1 or 0, with chances (discordance ± mean_loss) / 2 of the first two. A certification, once
     reached, is not lost with more problems: the number is the `POWER` quantile of the problems used in `NUM_RUNS` drawn

@@ -1,4 +1,4 @@
-"""What rules save and what they lose against the one in use: on a part of a log, and over runs to come."""
+"""What rules save and lose against the rule in use: on a part of a log, and over runs to come."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -6,10 +6,12 @@ from typing import Any, NamedTuple
 
 import jax
 import numpy as np
+from scipy.stats import norm
 
 import sims
 from sims import Estimate
 from sims.engine import evaluate
+from stopping.calibration.betting import FEW_NONZERO, mean_interval
 
 COMPONENTS = ("correct", "total_tokens", "latency_tokens", "utility")
 
@@ -21,10 +23,12 @@ class Measured:
     Attributes:
         accuracy, total_tokens: means over the problems.
         accuracy_change, saving_tokens: paired with the reference rule; a saving is what the rule takes less.
+        accuracy_interval: of the accuracy change, at 95 %; it has a width even if no problem's answer changed.
         saving_share: of the reference's tokens.
         saving_cost: of what tokens and seconds cost, in units of a right answer.
         latency_median_tokens, latency_95th_tokens: over all runs.
-        clairvoyant_share: of what one who knows all answers beforehand would save, losing nothing; no rule does better.
+        clairvoyant_share: of an upper bound: what one who knows all answers beforehand would save, being right wherever the
+            rule is. At most 1.
         reachable_share: of what the best rules fitted to the signals save where they may lose as much as the limit, measured
             on other parts. An estimate from below of what a rule that sees these signals can save: more than 1 is possible, by
             a rule that loses more or by luck. None where no rule could be fitted, or none saves anything for certain.
@@ -33,6 +37,7 @@ class Measured:
     accuracy: Estimate
     total_tokens: Estimate
     accuracy_change: Estimate
+    accuracy_interval: tuple[float, float]
     saving_tokens: Estimate
     saving_share: Estimate
     saving_cost: Estimate
@@ -41,35 +46,45 @@ class Measured:
     clairvoyant_share: float
     reachable_share: float | None
 
+    @property
+    def saving(self) -> Estimate:
+        """Of cost where tokens or seconds have a price, of tokens where nothing has."""
+        is_priced = self.saving_cost.mean or self.saving_cost.standard_error
+        return self.saving_cost if is_priced else self.saving_tokens
+
 
 def measure(
     problem: Any, reference: Any, policies: Sequence[Any], worlds: Any, reachable_tokens: float | None = None
 ) -> list[Measured]:
-    """What each policy comes to in worlds with leading axes `[problems, orders]`, against the reference.
+    """Measure each policy in worlds with leading axes `[problems, orders]`, against the reference.
 
     `reachable_tokens` are what the best fitted rule saves in them, if it is known.
     """
     played = sims.play_rules(problem, [reference, *policies], worlds, COMPONENTS)
     means = {name: values.mean(axis=2, dtype=np.float64) for name, values in played.items()}
     cost = means["correct"] - means["utility"]
-    least = _clairvoyant_tokens(problem, worlds)
     tokens = means["total_tokens"]
-    possible = float(tokens[0].mean() - least)
+    least = _clairvoyant_tokens(problem, worlds, played["correct"][1:], int(played["total_tokens"].max()))
     found = []
     for index in range(1, len(policies) + 1):
         saved = tokens[0] - tokens[index]
+        change = means["correct"][index] - means["correct"][0]
+        possible = float(tokens[0].mean() - least[index - 1])
         median, late = np.quantile(played["latency_tokens"][index], (0.5, 0.95))
         found.append(
             Measured(
                 accuracy=Estimate.of(means["correct"][index]),
                 total_tokens=Estimate.of(tokens[index]),
-                accuracy_change=Estimate.of(means["correct"][index] - means["correct"][0]),
+                accuracy_change=Estimate.of(change),
+                accuracy_interval=mean_interval(change),
                 saving_tokens=Estimate.of(saved),
                 saving_share=Estimate.ratio(saved, tokens[0]),
                 saving_cost=Estimate.of(cost[0] - cost[index]),
                 latency_median_tokens=float(median),
                 latency_95th_tokens=float(late),
-                clairvoyant_share=float(saved.mean()) / possible if possible > 0 else 0.0,
+                clairvoyant_share=min(float(saved.mean()) / possible, 1.0)
+                if possible > 0
+                else 0.0,  # 1 but for rounding
                 reachable_share=float(saved.mean()) / reachable_tokens if reachable_tokens else None,
             )
         )
@@ -77,7 +92,7 @@ def measure(
 
 
 class Prediction(NamedTuple):
-    """What so many new runs should come to: a mean, and an interval that holds calibration's error and their own noise."""
+    """A prediction for new runs: a mean, and an interval that covers the error of the log and the noise of the runs."""
 
     mean: float
     low: float
@@ -104,9 +119,10 @@ def predict(
         problem: in which rules are played.
         reference: what is in use now.
         policy: the rule.
-        worlds: with leading axes `[problems, orders]`, of problems that have had no say in the rule: the test part's.
+        worlds: with leading axes `[problems, orders]`, of problems that were not used to find the rule: the test part's.
         num_runs: problems to come, one run each of the rule and of the reference.
-        confidence: of the intervals, normal.
+        confidence: of the intervals. That of the accuracy change is normal where enough problems' answers change, and
+            otherwise the one of a bounded mean (`betting.mean_interval`).
         coupled: both runs of a problem have the same noise; False for an engine that draws anew.
 
     Raises:
@@ -132,11 +148,26 @@ def predicted(
     }
     found = {}
     for name, values in runs.items():
-        estimate = Estimate.of(values.mean(axis=1))
-        error = np.hypot(estimate.standard_error, values.std() / np.sqrt(num_runs))
-        low, high = Estimate(estimate.mean, float(error), estimate.num_independent).interval(confidence)
+        means, noise = values.mean(axis=1), values.std() / np.sqrt(num_runs)
+        if name == "accuracy_change" and np.count_nonzero(means) < FEW_NONZERO:
+            found[name] = _rarely_changed(means, float(values.var()), num_runs, confidence)
+            continue
+        estimate = Estimate.of(means)
+        error = float(np.hypot(estimate.standard_error, noise))
+        low, high = Estimate(estimate.mean, error, estimate.num_independent).interval(confidence)
         found[name] = Prediction(estimate.mean, low, high)
     return found
+
+
+def _rarely_changed(changes: np.ndarray, variance: float, num_runs: int, confidence: float) -> Prediction:
+    """Predict an accuracy change from problems `[problems]` of which nearly all have none.
+
+    The variance of single runs is at most the share of runs whose answer changes. Where none did, the ends of the interval
+    bound that share too; elsewhere the larger of the two is taken.
+    """
+    mean, (low, high) = float(changes.mean()), mean_interval(changes, confidence)
+    noise = float(norm.ppf((1 + confidence) / 2)) * np.sqrt(max(variance, -low, high) / num_runs)
+    return Prediction(mean, mean - float(np.hypot(mean - low, noise)), mean + float(np.hypot(high - mean, noise)))
 
 
 def realised(
@@ -198,7 +229,19 @@ def savings_of(problem: Any, reference: Any, policies: Sequence[Any], worlds: An
     return means["correct"][0] - means["correct"][1:], paid[0] - paid[1:]
 
 
-def _clairvoyant_tokens(problem: Any, worlds: Any) -> float:
-    """Mean tokens of one who gives the right answer wherever there is one, as cheaply as it can be had."""
+def _clairvoyant_tokens(problem: Any, worlds: Any, correct: np.ndarray, most_tokens: int) -> np.ndarray:
+    """Return the fewest tokens, on average, with which one who knows all answers is right wherever a rule is: `[rules]`.
+
+    Args:
+        problem: what is played.
+        worlds: with leading axes `[problems, orders]`.
+        correct: of the rules, bool `[rules, problems, orders]`.
+        most_tokens: of a rule in any world: prices are set by it, for utilities have single precision.
+    """
     flat = jax.tree.map(lambda leaf: np.asarray(leaf).reshape(-1, *leaf.shape[2:]), worlds)
-    return float(np.mean(evaluate(problem.priced(price_per_token=1e-9), "hindsight", flat).total_tokens))
+    prices = 0.5 / max(most_tokens, 1), 1e3  # at which a right answer is worth more than any tokens, and less than one
+    right, cheapest = (evaluate(problem.priced(price_per_token=price), "hindsight", flat) for price in prices)
+    least = np.asarray(cheapest.total_tokens, np.float64)
+    least_right = np.where(right.correct, right.total_tokens, least)
+    rows = correct.reshape(len(correct), -1)
+    return np.array([np.where(row, least_right, least).mean() for row in rows])

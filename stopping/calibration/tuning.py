@@ -1,12 +1,12 @@
 """From a log to a rule that a careful person would deploy, or to the advice not to bother.
 
-The log is split by problem. On the first part every member of every family of rules is played; those that no other beats in
-both loss and saving (and that seem to lose less than the limit) are put in the order of their risk, and the order is frozen.
-On the second part they are certified in that order, and the saving is told from chance. On the third, which has had no say
-in anything, the rule chosen is measured.
+The log is split by problem. On the first part every member of every family of rules is played. Rules that lose nothing by proof
+are tested in any case; of the others, those that are Pareto-optimal in loss and saving (and seem to lose less than the limit).
+They are sorted by risk, and the order is frozen. On the second part they are certified in that order, and their savings are
+tested for significance. On the third, which was used for nothing else, the rules are measured.
 
-A rule is chosen only if it is certified and saves something for certain, probes and all that is cancelled paid; an adaptive one
-only if it also saves more than the best fixed rule that is certified, and more than fixed rules that lose as much, by two
+A rule is chosen only if it is certified and its saving is significant, net of probes and of all that is cancelled; an adaptive
+one only if it also saves more than the best fixed rule that is certified, and more than fixed rules that lose as much, by two
 standard errors of their paired differences on the second part, where neither was picked.
 
 Reference: Laufer-Goldshtein, Fisch, Barzilay and Jaakkola, "Efficiently Controlling Multiple Risks with Pareto Testing" (ICLR
@@ -22,18 +22,29 @@ import numpy as np
 
 import sims
 from sims import Estimate
-from stopping.calibration.certification import Certificate, Certification, Grade, certify, order_by_risk
+from stopping.calibration.certification import (
+    Certificate,
+    Certification,
+    Grade,
+    certify,
+    is_proven,
+    order_by_risk,
+    orders_averaged,
+)
+from stopping.calibration.planning import problems_of_log
 from stopping.calibration.savings import Measured, measure, savings_of
 from stopping.solvers.families import families_of, fitted_families
 from stopping.traces import TraceLog, split
-from stopping.traces.reports import plus_minus
+from stopping.traces.reports import in_points, plus_minus
+from stopping.traces.splits import FRACTIONS
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-FRACTIONS = (0.3, 0.5, 0.2)  # to choose on, to certify on, to measure on
+NUM_ORDERS = 16  # of a problem's samples that losses and savings are averaged over
 MOST_TESTED = 24  # rules of the frontier, spread evenly over their savings
 ERRORS = 2.0  # standard errors that a saving must exceed
+WHAT_CAN_BE = "What can be: the saving of one who knows all answers beforehand, and is right wherever the rule is."
 REACHABLE = (
     "Reachable: the saving of the best rules fitted to the signals of all other problems, which may lose as much as the limit; "
     "from below, an estimate of what these signals allow."
@@ -62,7 +73,8 @@ class Tuning:
         chosen: the rule to use; None: keep the reference.
         num_problems: of the three parts.
         num_tried: members of all families.
-        advice: in one sentence.
+        num_orders: of each problem's samples that its figures are averaged over.
+        advice: what to do, in a sentence or two.
     """
 
     problem: Any
@@ -73,6 +85,7 @@ class Tuning:
     chosen: Tested | None
     num_problems: tuple[int, int, int]
     num_tried: int
+    num_orders: int
     advice: str
 
     @property
@@ -99,6 +112,7 @@ def tune(
     reference: Any = None,
     rules: Sequence[Any] = (),
     families: Mapping[str, Sequence[Any]] | None = None,
+    num_orders: int = NUM_ORDERS,
     seed: int = 0,
 ) -> Tuning:
     """Find the rule that saves most while its loss is certified to stay below a limit.
@@ -111,7 +125,9 @@ def tune(
         reference: the rule in use now; by default the log's own.
         rules: the user's own, which are tested in any case.
         families: what is tried instead of the library's families.
-        seed: of the split and of the order of testing.
+        num_orders: random orders of a problem's samples over which its loss and its saving are averaged; not used where each
+            problem has one sample, or what is played is a single trace.
+        seed: of the split, of those orders and of the order of testing.
 
     Raises:
         LogError: for a log too short to be split.
@@ -121,7 +137,9 @@ def tune(
     parts = split(log, FRACTIONS, seed=seed)
     fit_part, certify_part, test_part = parts
     reference = problem.reference_rule(log) if reference is None else reference
-    choosing = problem.worlds(fit_part)
+    num_orders = orders_averaged(problem, log, num_orders)
+    orders = {"num_orders": num_orders, "seed": seed}
+    choosing = problem.worlds(fit_part, **orders)
     known = families_of(problem, choosing) if families is None else families
     tried = [(name, policy) for name, members in known.items() for policy in members if policy != reference]
     tried += [(type(policy).__name__, policy) for policy in rules]
@@ -131,24 +149,25 @@ def tune(
             rows = [index for index, (_, policy) in enumerate(tried) if any(policy is one for one in known[name])]
             losses[rows], savings[rows] = crossed
     fixed_family = type(problem.fixed_rules(choosing)[0]).__name__
-    frontier = _frontier(tried, losses, savings, max_accuracy_drop, fixed_family)
+    proven = [is_proven(problem, policy, reference) for _, policy in tried]
+    frontier = _frontier(tried, proven, losses, savings, max_accuracy_drop, fixed_family)
     own = [(type(policy).__name__, policy) for policy in rules]
     frontier += [rule for rule in own if rule not in frontier]  # the user wants to know
-    order = order_by_risk([policy for _, policy in frontier], fit_part, problem, reference=reference, seed=seed)
+    order = order_by_risk([policy for _, policy in frontier], fit_part, problem, reference=reference, **orders)
     certification = certify(
         order, certify_part, problem,
-        max_accuracy_drop=max_accuracy_drop, confidence=confidence, reference=reference, seed=seed,
+        max_accuracy_drop=max_accuracy_drop, confidence=confidence, reference=reference, **orders,
     )  # fmt: skip
     family_of = {policy: name for name, policy in frontier}
-    test_worlds = problem.worlds(test_part)
+    test_worlds = problem.worlds(test_part, **orders)
     others = log.take(np.flatnonzero(~np.isin(log.problem_ids, test_part.problem_ids)))
-    reachable = _reachable_tokens(problem, reference, problem.worlds(others), test_worlds, max_accuracy_drop)
+    reachable = _reachable_tokens(problem, reference, problem.worlds(others, **orders), test_worlds, max_accuracy_drop)
     measured = measure(problem, reference, [reference, *order], test_worlds, reachable)
     tested = tuple(
         Tested(one.policy, family_of[one.policy], one, figures)
         for one, figures in zip(certification.certificates, measured[1:], strict=True)
     )
-    best_fixed, chosen = _choose(problem, reference, tested, problem.worlds(certify_part), fixed_family)
+    best_fixed, chosen = _choose(problem, reference, tested, problem.worlds(certify_part, **orders), fixed_family)
     return Tuning(
         problem=problem,
         reference=reference,
@@ -158,6 +177,7 @@ def tune(
         chosen=chosen,
         num_problems=(fit_part.num_problems, certify_part.num_problems, test_part.num_problems),
         num_tried=len(tried),
+        num_orders=num_orders,
         advice=_advice(reference, tested, best_fixed, chosen),
     )
 
@@ -209,11 +229,18 @@ def _crossed(problem: Any, reference: Any, worlds: Any) -> dict[str, np.ndarray]
 
 
 def _frontier(
-    tried: list[tuple[str, Any]], losses: np.ndarray, savings: np.ndarray, limit: float, fixed_family: str
+    tried: list[tuple[str, Any]],
+    proven: Sequence[bool],
+    losses: np.ndarray,
+    savings: np.ndarray,
+    limit: float,
+    fixed_family: str,
 ) -> list[tuple[str, Any]]:
-    """The rules that no other beats in both, seem to lose less than the limit and save something; at most `MOST_TESTED`.
+    """Return the rules to test: Pareto-optimal, losing less than the limit and saving something on the part to choose on.
 
-    Where there is none, the rule that loses least, so that there is something to show.
+    At most `MOST_TESTED` of them. Besides, of each family's rules that lose nothing by proof, the one that saves most, whatever
+    the others seem to lose: it needs no test. Where there is no rule at all, the one that loses least, so that there is
+    something to show.
     """
     loss = losses.mean(axis=1) + losses.std(axis=1) / np.sqrt(losses.shape[1])
     saving = savings.mean(axis=1)
@@ -227,31 +254,41 @@ def _frontier(
         kept = sorted({min(kept, key=lambda index: abs(saving[index] - level)) for level in levels})
     fixed = [int(index) for index in hopeful if tried[index][0] == fixed_family]
     kept += [index for index in fixed[:1] if index not in kept]  # the one that saves most: there should be one to beat
+    best_proven = {
+        tried[index][0]: int(index)
+        for index in np.argsort(saving, kind="stable")
+        if proven[index] and saving[index] > 0
+    }
+    kept += [index for index in best_proven.values() if index not in kept]
     return [tried[index] for index in kept or [int(np.argmin(losses.mean(axis=1)))]]
 
 
 def _choose(
     problem: Any, reference: Any, tested: Sequence[Tested], worlds: Any, fixed_family: str
 ) -> tuple[Tested | None, Tested | None]:
+    """Return the fixed rule that saves most of those certified, and the rule to use; None where there is none."""
     certified = [rule for rule in tested if rule.certificate.grade is not Grade.NONE]
     if not certified:
         return None, None
     losses, savings = savings_of(problem, reference, [rule.policy for rule in certified], worlds)
-    mean = savings.mean(axis=1)
-    fixed = [index for index, rule in enumerate(certified) if rule.family == fixed_family]
-    best_fixed = max(fixed, key=lambda index: mean[index]) if fixed else None
-    best = int(np.argmax(mean))
-    chosen = best
-    if best_fixed is not None and best != best_fixed:
-        plain = [reference, *(rule.policy for rule in tested if rule.family == fixed_family)]
-        beaten = _exceeds(savings[best] - savings[best_fixed]) and _is_above(
-            losses[best], savings[best], *savings_of(problem, reference, plain, worlds)
-        )
-        chosen = best if beaten else best_fixed
-    return (
-        None if best_fixed is None else certified[best_fixed],
-        certified[chosen] if _exceeds(savings[chosen]) else None,
-    )
+    plain = [reference, *(rule.policy for rule in tested if rule.family == fixed_family)]
+    plain_losses, plain_savings = savings_of(problem, reference, plain, worlds)
+    by_saving = np.argsort(-savings.mean(axis=1), kind="stable")
+    best_fixed = next((index for index in by_saving if certified[index].family == fixed_family), None)
+
+    def is_worth_it(index: int) -> bool:
+        rule = certified[index]
+        if not (_exceeds(savings[index]) and rule.measured.saving.mean > 0):
+            return False
+        if rule.family == fixed_family or best_fixed is None:
+            return True
+        if not _exceeds(savings[index] - savings[best_fixed]):
+            return False
+        is_proven = rule.certificate.grade is Grade.PROOF  # what fixed rules only seem to lose is no match for a proof
+        return is_proven or _is_above(losses[index], savings[index], plain_losses, plain_savings)
+
+    chosen = next((index for index in by_saving if is_worth_it(index)), None)
+    return tuple(None if index is None else certified[index] for index in (best_fixed, chosen))  # type: ignore[return-value]
 
 
 def _is_above(loss: np.ndarray, saving: np.ndarray, losses: np.ndarray, savings: np.ndarray) -> bool:
@@ -275,17 +312,34 @@ def _exceeds(values: np.ndarray) -> bool:
 
 def _advice(reference: Any, tested: Sequence[Tested], best_fixed: Tested | None, chosen: Tested | None) -> str:
     if chosen is None:
-        failed = next((rule.certificate for rule in tested if rule.certificate.num_needed), None)
         if any(rule.certificate.grade is not Grade.NONE for rule in tested):
-            return f"Do not bother: no rule that is certified saves anything for certain; keep {reference}."
-        more = f" About {failed.num_needed:,} problems to certify on might do." if failed else ""
-        return f"Do not bother: no rule could be certified; keep {reference}.{more}"
-    figures = chosen.measured
-    saved = figures.saving_share
-    what = (
-        f"on the test part it saves {plus_minus(saved, 0.01)} % of the tokens and changes accuracy by "
-        f"{plus_minus(figures.accuracy_change, 0.01, signed=True)} points"
-    )
+            return f"Do not bother: no rule that is certified has a significant saving; keep {reference}."
+        return f"Do not bother: no rule could be certified; keep {reference}.{_what_more_would_do(tested, 0.0)}"
     if chosen is best_fixed:
-        return f"Do not bother with an adaptive rule: use the fixed {chosen.policy}: {what}."
-    return f"Use {chosen.policy}: {what}."
+        return f"Do not bother with an adaptive rule: use the fixed {chosen.policy}: {_what_it_does(chosen)}."
+    if chosen.certificate.grade is not Grade.PROOF:
+        return f"Use {chosen.policy}: {_what_it_does(chosen)}."
+    by_proof = f"it gives the answer of {reference} in every case, by proof, and {_what_it_does(chosen)}"
+    return f"Use {chosen.policy}: {by_proof}.{_what_more_would_do(tested, chosen.measured.saving_share.mean)}"
+
+
+def _what_it_does(rule: Tested) -> str:
+    """Say what a rule saves on the test part and, where that is not known by proof, how it changes accuracy."""
+    figures = rule.measured
+    saved = f"saves {plus_minus(figures.saving_share, 0.01)} % of the tokens"
+    if figures.saving_share.mean <= 0:  # seconds have a price, too
+        more = plus_minus(figures.saving_share, -0.01)
+        saved = f"costs {plus_minus(figures.saving_cost)} of a right answer less, with {more} % more tokens"
+    if rule.certificate.grade is Grade.PROOF:
+        return f"{saved} on the test part"
+    change = in_points(figures.accuracy_change.mean, figures.accuracy_interval)
+    return f"on the test part it {saved} and changes accuracy by {change} points"
+
+
+def _what_more_would_do(tested: Sequence[Tested], share: float) -> str:
+    """Say how large a log might certify the first rule that failed and saves more than this share; empty if none would do."""
+    for rule in tested:
+        if (number := rule.certificate.num_needed) and rule.measured.saving_share.mean > share:
+            saved = f"which saved {plus_minus(rule.measured.saving_share, 0.01)} % of the tokens on the test part"
+            return f" A log of about {problems_of_log(number):,} problems might certify {rule.policy}, {saved}."
+    return ""

@@ -330,7 +330,7 @@ class Recording(Record):
 
 
 class PlanOutput(Output):
-    """`stopping plan`: the fewest problems that certify a rule that changes nothing, and those for a rule with these losses.
+    """`stopping plan`: how large a log must be to certify a rule that changes nothing, and one for a rule with these losses.
 
     `num_problems` is null where no losses are known, and where no number looked at would do (`possible` is then false).
     """
@@ -350,12 +350,15 @@ class PlanOutput(Output):
 class MeasuredRule(Record):
     """A rule on the test part: paired changes against the reference, tokens of latency, and its share of the two bounds.
 
+    `accuracy_interval` is of the accuracy change, at 95 %.
+
     `reachable_share` is of what the best rule fitted to the signals saves; null where none is.
     """
 
     accuracy: Figure
     total_tokens: Figure
     accuracy_change: Figure
+    accuracy_interval: tuple[float, float]
     saving_tokens: Figure
     saving_share: Figure
     saving_cost: Figure
@@ -385,6 +388,7 @@ class TuneOutput(Output):
     decision: Literal["sampling", "thinking"]
     split: tuple[Count, Count, Count]
     num_tried: Count
+    num_orders: Count
     reference: str
     reference_measured: MeasuredRule
     rules: list[TunedRule]

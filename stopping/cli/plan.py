@@ -136,25 +136,30 @@ def plan(
 
 
 def _print(console: "Console", record: "PlanOutput", options: RecordingOptions) -> None:
-    from stopping.calibration.planning import MOST_PROBLEMS
+    from stopping.calibration.planning import MOST_PROBLEMS, problems_of_log
 
     def say(words: str) -> None:
         console.print(words, markup=False)
 
+    from stopping.traces.splits import FRACTIONS
+
     limit, confidence = f"{100 * record.max_accuracy_drop:.3g} %", f"{100 * record.confidence:.4g} %"
     say(f"To rule out a loss of {limit} with confidence {confidence}:")
-    say(f"  at least {record.floor:,} problems, if the rule changes nothing on them;")
+    say(f"  a log of at least {record.floor:,} problems, if the rule changes nothing on those that certify;")
     if record.losses is not None:
         losses = record.losses
         whose = f"{losses.rule} against {losses.reference}" if losses.rule else "a rule"
         what = f"{whose} that changes {losses.discordance:.2%} of outcomes and loses {losses.mean_loss:.2%}"
         chance = f"in {record.power:.0%} of cases"
         if record.possible:
-            say(f"  {record.num_problems:,} for {what}, to pass {chance}.")
+            say(f"  a log of {record.num_problems:,} for {what}, to pass {chance}.")
         elif losses.mean_loss >= record.max_accuracy_drop:
             say(f"  no number for {what}: that is not below the limit.")
         else:
-            say(f"  more than {MOST_PROBLEMS:,} for {what}, to pass {chance}.")
+            say(f"  more than {problems_of_log(MOST_PROBLEMS):,} for {what}, to pass {chance}.")
+    say(
+        f"  (tune certifies on {FRACTIONS[1]:.0%} of a log's problems, chooses on {FRACTIONS[0]:.0%}, measures on the rest.)"
+    )
     recording = record.recording
     if recording.tokens:
         say(

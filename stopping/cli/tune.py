@@ -37,6 +37,9 @@ class TuningOptions:
     rule: Annotated[
         list[str], typer.Option(metavar="RULE", help="A rule of yours beside the library's: module:Class(args).")
     ] = field(default_factory=list)
+    num_orders: Annotated[
+        int, typer.Option(metavar="N", min=1, help="Random orders of a problem's samples to average over.")
+    ] = 16
     seed: Seed = 0
 
     def run(
@@ -54,20 +57,19 @@ class TuningOptions:
         data = log_options.load(path)
 
         import stopping
-        from stopping.calibration import problems_floor
-        from stopping.calibration.tuning import FRACTIONS
+        from stopping.calibration.planning import plan
 
         problem, data = problem_options.decided(self.decision, data, console)
         limits = {"max_accuracy_drop": self.max_accuracy_drop, "confidence": self.confidence}
+        floor = plan(self.max_accuracy_drop, self.confidence).floor
         console.print(
-            f"{path.name}: {data.num_problems:,} problems, of which {FRACTIONS[1]:.0%} certify. A drop of "
-            f"{self.max_accuracy_drop:g} is ruled out at {self.confidence:.0%} by "
-            f"{problems_floor(self.max_accuracy_drop, self.confidence):,} problems without a loss, by fewer only where a rule "
-            "also mends answers.",
+            f"{path.name}: {data.num_problems:,} problems. To rule out a drop of {self.max_accuracy_drop:g} at "
+            f"{self.confidence:.0%} by data takes a log of at least {floor:,}; fewer will do only for a rule that "
+            "also corrects answers, and none are needed for one that loses nothing by proof.",
             markup=False,
         )
         with busy(console, "tuning"):
-            found = stopping.tune(data, problem, **limits, rules=rules, seed=self.seed)
+            found = stopping.tune(data, problem, **limits, rules=rules, num_orders=self.num_orders, seed=self.seed)
         return data, found
 
 
@@ -140,7 +142,12 @@ def save_tuned(found: "Tuning", directory: Path, source: str, log: "TraceLog", s
         calibrated_on={"num_problems": sum(found.num_problems), "description": source},
         traffic=traffic(found.problem, chosen.policy, found.reference, stopping.split(log, FRACTIONS, seed=seed)[2]),
         promised={
-            "accuracy_change": figures.accuracy_change.as_dict(),
+            "accuracy_change": {
+                "mean": figures.accuracy_change.mean,
+                "interval": list(figures.accuracy_interval),
+                "confidence": 0.95,
+                "num_independent": figures.accuracy_change.num_independent,
+            },
             "net_saving_tokens": figures.saving_tokens.as_dict(),
             "net_saving_share": figures.saving_share.as_dict(),
         },
@@ -172,6 +179,7 @@ def record_of(name: str, log: "TraceLog", found: "Tuning", out: Path | None) -> 
         decision="thinking" if is_thinking(found.problem) else "sampling",
         split=found.num_problems,
         num_tried=found.num_tried,
+        num_orders=found.num_orders,
         reference=name_of(found.reference),
         reference_measured=measured(found.reference_measured),
         rules=[
@@ -196,9 +204,9 @@ def record_of(name: str, log: "TraceLog", found: "Tuning", out: Path | None) -> 
 
 def print_tuning(console: "Console", record: "TuneOutput") -> None:
     """Print the table of rules, the reference first, and the advice."""
-    from stopping.calibration.tuning import REACHABLE
+    from stopping.calibration.tuning import REACHABLE, WHAT_CAN_BE
     from stopping.cli.tables import NARROW, folded, new_table, note_few
-    from stopping.traces.reports import plus_minus
+    from stopping.traces.reports import in_points, plus_minus
 
     wide = console.width >= NARROW + 20  # else accuracy and tokens, of which the changes are shown, are left to --json
     own = ["accuracy, %", "tokens"] if wide else []
@@ -217,22 +225,24 @@ def print_tuning(console: "Console", record: "TuneOutput") -> None:
     row(record.reference, record.reference_measured, "reference", "", [""] * len(bounds), "", None)
     for rule in record.rules:
         one = rule.measured
-        change, saved = (plus_minus(each, 0.01, signed=True) for each in (one.accuracy_change, one.saving_share))
+        change = in_points(one.accuracy_change.mean, one.accuracy_interval)
+        saved = plus_minus(one.saving_share, 0.01, signed=True)
         style = "bold" if rule.rule == record.chosen else None
         shares = [f"{100 * share:.0f}" for share in (one.reachable_share, one.clairvoyant_share) if share is not None]
         row(rule.rule, one, change, saved, shares[: len(bounds)], rule.grade, style)
     fit_part, certify_part, test_part = record.split
     console.print(
-        f"{record.num_tried:,} rules were tried on {fit_part:,} problems; the best {len(record.rules)} were certified on "
-        f"{certify_part:,}, in this order, and measured on {test_part:,}:",
+        f"{record.num_tried:,} rules were tried on {fit_part:,} problems; the best {len(record.rules)} were tested in this order "
+        f"on {certify_part:,}, and measured on {test_part:,}:",
         markup=False,
     )
     console.print(table)
     console.print(
-        f"Changes and savings are against {record.reference}, paired by problem; ± is one standard error. Tokens count probes "
-        "and all that is cancelled."
+        f"Changes and savings are against {record.reference}, paired by problem"
+        + (f" and averaged over {record.num_orders} orders of its samples" if record.num_orders > 1 else "")
+        + "; ± is one standard error, in brackets are 95 % intervals. Tokens count probes and all that is cancelled."
         + (f" {REACHABLE}" if reachable else "")
-        + (" What can be: the saving of one who knows all answers beforehand." if wide or not reachable else ""),
+        + (f" {WHAT_CAN_BE}" if wide or not reachable else ""),
         markup=False,
     )
     note_few(console, test_part)

@@ -90,6 +90,7 @@ class Sampling(eqx.Module):
 
     observation: ClassVar[type] = SamplingObservation
     kinds: ClassVar[tuple[Kind, ...]] = (Kind.CONTINUE, Kind.STOP, Kind.LAUNCH)
+    has_orders: ClassVar[bool] = True  # what comes of a problem's samples depends on their order
 
     def __init__(
         self,

@@ -7,8 +7,10 @@ from typing import Any
 import numpy as np
 
 from stopping.traces.answers import NOT_LOGGED
+from stopping.traces.splits import FRACTIONS, sizes_of
 from stopping.traces.trace_log import TraceLog
 
+CONFIDENCE = 0.95
 _CHANCE_DUPLICATES = 0.05  # short answers of similar length coincide; a source listed twice gives about half
 
 
@@ -77,6 +79,12 @@ def plus_minus(figure: Any, unit: float = 1.0, *, signed: bool = False) -> str:
     return f"{mean:{plus},.{digits}f} ± {error:,.{digits}f}"
 
 
+def in_points(mean: float, interval: tuple[float, float]) -> str:
+    """Write a difference of shares in points, with its interval: `-0.9 (-2.9 to +1.1)`."""
+    low, high = (f"{100 * end:+.1f}" for end in interval)
+    return f"{100 * mean:+.1f} ({low} to {high})"
+
+
 def check(log: TraceLog) -> Report:
     """Say what the log holds, what that is enough for, and which column is missing for the rest."""
     there = log.present
@@ -141,7 +149,21 @@ def _labels(log: TraceLog, counts: dict[str, Any]) -> Use:
     if unknown:
         return Use(False, f"the 'correct' column is empty for {unknown} of {counts['traces']} traces")
     return Use(
-        True, f"every trace is judged, on {counts['problems']} problems; the reference rule is '{log.reference}'"
+        True,
+        f"every trace is judged, on {counts['problems']} problems, {_enough_for(log.num_problems)}; the reference rule is "
+        f"'{log.reference}'",
+    )
+
+
+def _enough_for(num_problems: int) -> str:
+    """Say which losses `stopping.tune` can rule out with so many problems, if none of them changes its outcome."""
+    certify_on = sizes_of(num_problems, FRACTIONS)[1]
+    if not certify_on:
+        return "too few to certify anything by data"
+    least = 1 - (1 - CONFIDENCE) ** (1 / certify_on)
+    return (
+        f"of which tune certifies on {certify_on}: enough to rule out a loss of {100 * least:.2g} % or more at "
+        f"{CONFIDENCE:.0%}, if a rule changes no outcome on them"
     )
 
 

@@ -10,6 +10,8 @@ import numpy as np
 from stopping.traces.errors import LogError, shown
 from stopping.traces.trace_log import TraceLog
 
+FRACTIONS = (0.3, 0.5, 0.2)  # of the problems that `stopping.tune` chooses on, certifies on and measures on
+
 
 def split(
     log: TraceLog, fractions: Sequence[float], seed: int = 0, *, together: Sequence[Hashable] | None = None
@@ -41,7 +43,7 @@ def split(
     if len(keys) != log.num_problems:
         raise LogError(f"together: expected one key for each of {log.num_problems} problems, got {len(keys)}")
     units = sorted(set(keys), key=lambda key: (hashlib.sha256(f"{int(seed)}:{key}".encode()).digest(), str(key)))
-    sizes = _largest_remainder(len(units), fractions)
+    sizes = sizes_of(len(units), fractions)
     if 0 in sizes:
         raise LogError(
             f"fractions: {len(units)} problems in parts of {tuple(fractions)} leave a part empty: sizes {tuple(sizes)}"
@@ -51,8 +53,8 @@ def split(
     return tuple(log.take(part == index) for index in range(len(sizes)))
 
 
-def _largest_remainder(total: int, fractions: Sequence[float]) -> list[int]:
-    """Whole sizes adding up to `total`: shares rounded down, then one more where most was cut (first on a tie)."""
+def sizes_of(total: int, fractions: Sequence[float]) -> list[int]:
+    """Return whole sizes adding up to `total`: shares rounded down, then one more where most was cut (first on a tie)."""
     shares = [Fraction(str(float(fraction))) * total for fraction in fractions]
     sizes = [math.floor(share) for share in shares]
     by_remainder = sorted(range(len(shares)), key=lambda index: sizes[index] - shares[index])

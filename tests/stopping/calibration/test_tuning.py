@@ -8,8 +8,10 @@ import pytest
 
 import sims
 import stopping
+from sims import Estimate
 from stopping.calibration import Grade, placebo
 from stopping.calibration.savings import measure
+from stopping.calibration.tuning import _advice, _choose
 from stopping.models import AnswerChain, LengthCorrectness
 from stopping.policies import (
     CandidateStop,
@@ -17,6 +19,7 @@ from stopping.policies import (
     ExitValue,
     FirstFinish,
     FixedSamples,
+    Margin,
     TokenBudget,
     VoteTable,
 )
@@ -102,7 +105,9 @@ def test_thinking_that_mends_until_the_end_is_left_alone():
 def test_too_few_problems_certify_nothing_and_say_how_many_might():
     found = stopping.tune(drawn(TELLING, 200), Thinking(), max_accuracy_drop=0.02)
     assert found.chosen is None and not found.certification.certified
-    assert "problems to certify on might do" in found.advice
+    needed = next(rule for rule in found.tested if rule.certificate.num_needed)
+    whole = 2 * needed.certificate.num_needed  # half of a log certifies
+    assert f"A log of about {whole:,} problems might certify {needed.policy}, which saved" in found.advice
 
 
 def test_sampling_with_short_traces_right_and_a_rule_of_one_s_own():
@@ -115,6 +120,119 @@ def test_sampling_with_short_traces_right_and_a_rule_of_one_s_own():
     assert found.chosen.measured.saving_share.mean > 0.2
     prices = stopping.tune(log, Sampling(None, 8, price_per_second=1e-3), max_accuracy_drop=0.03)
     assert prices.chosen.measured.saving_cost.mean > 0
+
+
+@pytest.fixture(scope="module", params=[None, 1], ids=["parallel", "sequence"])
+def few(request):
+    """Sixty problems: no data could certify a drop of .02, whatever a rule does."""
+    problem = Sampling(LengthCorrectness([3.0], [1.0], shift=0.2), 8)
+    log = problem.log(sims.draw(jax.random.key(5), problem, 60))
+    return log, stopping.tune(log, Sampling(None, 8, wave_size=request.param), max_accuracy_drop=0.02)
+
+
+def test_rules_by_proof_are_always_tested_first_and_chosen_where_nothing_bolder_is_certified(few):
+    _, found = few
+    grades = [rule.certificate.grade for rule in found.tested]
+    assert grades == sorted(grades, key=lambda grade: grade is not Grade.PROOF) and Grade.DATA not in grades
+    proven = [rule for rule in found.tested if rule.certificate.grade is Grade.PROOF]
+    assert {rule.family for rule in proven} >= {"Margin", "VoteTable"}
+    assert found.chosen in proven and found.chosen.measured.saving_share.mean > 0.01
+    assert found.chosen.measured.saving_share.mean == max(rule.measured.saving_share.mean for rule in proven)
+    told = f"Use {found.chosen.policy}: it gives the answer of FixedSamples(8) in every case, by proof, and saves "
+    assert found.advice.startswith(told)
+
+
+def test_losses_and_savings_are_means_over_orders_of_the_samples(few):
+    log, found = few
+    assert found.num_orders == 16
+    test_part = split(log, (0.3, 0.5, 0.2), seed=0)[2]
+    rule = found.tested[-1]
+    result = sims.replay(found.problem, rule.policy, test_part, num_orders=16, seed=0)
+    assert rule.measured.accuracy.mean == pytest.approx(result.correct.mean, abs=1e-12)
+    assert rule.measured.total_tokens.mean == pytest.approx(result.total_tokens.mean, rel=1e-6)
+    assert "the traces of a problem in 16 random orders, averaged" in rule.certificate.assumptions
+    one = stopping.tune(log, found.problem, max_accuracy_drop=0.02, num_orders=1)
+    assert (
+        one.num_orders == 1 and "the traces of a problem in the order logged" in one.tested[-1].certificate.assumptions
+    )
+
+
+def test_more_orders_certify_more():
+    """One log in sequence has one stopping time a problem; its mean over sixteen orders varies less."""
+    problem, rule = Sampling(LengthCorrectness([3.0, 1.5], [1.0, 1.5]), 8, wave_size=1), Margin(2)
+    certified = np.zeros(2, int)
+    for key in range(24):
+        log = problem.log(sims.draw(jax.random.key(100 + key), problem, 128))
+        for column, num_orders in enumerate((1, 16)):
+            found = stopping.certify(
+                [rule], log, Sampling(None, 8, wave_size=1), max_accuracy_drop=0.08, num_orders=num_orders
+            )
+            certified[column] += len(found.certified)
+    assert certified[1] > certified[0] + 6
+
+
+def test_a_single_sample_has_one_order(telling):
+    assert telling.num_orders == 1
+
+
+def test_no_interval_of_the_accuracy_change_is_without_width(few, telling):
+    for found in (few[1], telling):
+        for rule in found.tested:
+            low, high = rule.measured.accuracy_interval
+            assert low < rule.measured.accuracy_change.mean < high
+    unchanged = [rule for rule in few[1].tested if rule.measured.accuracy_change.standard_error == 0]
+    assert unchanged and all(rule.measured.accuracy_interval[0] < -0.2 for rule in unchanged)  # of 12 problems
+
+
+def test_no_rule_saves_more_than_can_be():
+    """Cheap rules that are often wrong: they save more than one who is right wherever that is possible."""
+    problem = Sampling(LengthCorrectness([1.0], [1.0], shift=-0.5), 8)
+    log = problem.log(sims.draw(jax.random.key(2), problem, 300))
+    worlds = problem.worlds(log, num_orders=4)
+    rules = [FixedSamples(1), FirstFinish(1), Margin(2), TokenBudget(1), FixedSamples(8)]
+    for priced in (problem, Sampling(None, 8, price_per_token=1e-4), Sampling(None, 8, price_per_second=1e-2)):
+        shares = [one.clairvoyant_share for one in measure(priced, FixedSamples(8), rules, worlds)]
+        assert all(0.5 < share <= 1 for share in shares[:2]) and 0 <= min(shares) and shares[-1] == 0
+
+
+def test_the_upper_bound_is_that_of_plain_python():
+    problem = Sampling(LengthCorrectness([1.0], [1.0]), 4)
+    log = problem.log(sims.draw(jax.random.key(3), problem, 50))
+    worlds = problem.worlds(log)
+    rule, reference = FixedSamples(1), FixedSamples(4)
+    (found,) = measure(problem, reference, [rule], worlds)
+    saved, possible = [], []
+    for lengths, rights in zip(log.length_tokens.tolist(), log.correct.tolist(), strict=True):
+        least = min(lengths)
+        if rights[0]:  # the rule's answer: the clairvoyant must be right here
+            least = min(length for length, right in zip(lengths, rights, strict=True) if right)
+        saved.append(sum(lengths) - lengths[0])
+        possible.append(sum(lengths) - least)
+    assert found.clairvoyant_share == pytest.approx(sum(saved) / sum(possible), rel=1e-6)
+
+
+def test_a_rule_that_saves_nothing_on_the_test_part_is_not_advised(telling):
+    loses = dataclasses.replace(
+        telling.chosen.measured, saving_tokens=Estimate(-1.0, 1.0, 240), saving_share=Estimate(-0.01, 0.01, 240)
+    )
+    tested = [dataclasses.replace(telling.chosen, measured=loses)]
+    worlds = Thinking().worlds(split(drawn(TELLING, 1200), (0.3, 0.5, 0.2), seed=0)[1])
+    assert _choose(Thinking(), telling.reference, [telling.chosen], worlds, "TokenBudget")[1] is telling.chosen
+    assert _choose(Thinking(), telling.reference, tested, worlds, "TokenBudget") == (None, None)
+    assert _advice(telling.reference, tested, None, None).startswith(
+        "Do not bother: no rule that is certified has a sig"
+    )
+
+
+def test_a_rule_that_saves_time_for_tokens_is_advised_for_what_it_saves(telling):
+    """Where seconds have a price and tokens none: all traces at once instead of one after another."""
+    figures = dataclasses.replace(
+        telling.chosen.measured, saving_cost=Estimate(0.02, 0.01, 240), saving_share=Estimate(-0.05, 0.01, 240)
+    )
+    chosen = dataclasses.replace(telling.chosen, measured=figures)
+    assert "costs 0.020 ± 0.010 of a right answer less, with 5.0 ± 1.0 % more tokens" in _advice(
+        FixedSamples(1), [chosen], None, chosen
+    )
 
 
 def test_what_cannot_be_tuned_is_refused(telling):
