@@ -33,7 +33,7 @@ STAKES = np.array([1.0, 0.85, 0.6, 0.3, 0.1])
 SHARES = np.array([0.6, 0.18, 0.12, 0.06, 0.04])  # of the capital
 TOGETHER = 32  # losses between two logarithms: products of factors are numbers unless 1 - m < 1e-9
 NUM_HALVINGS = 15  # until a bound is known to 2^-14
-FEW_NONZERO = 10  # with fewer values other than 0, a mean is not taken for normal
+FEW_NONZERO = 15  # with fewer values other than 0, a mean is not taken for normal
 
 
 class Bets(NamedTuple):

@@ -9,10 +9,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.stats import binom
 
+from sims import Estimate
 from stopping.calibration.betting import (
     SHARES,
     STAKES,
     bet,
+    mean_interval,
     p_values,
     problems_floor,
     problems_used,
@@ -156,3 +158,45 @@ def test_what_cannot_be_is_refused():
             problems_floor(limit, 0.95)
     with pytest.raises(ValueError, match="confidence: expected"):
         upper_bounds(np.zeros(3), 1.0)
+
+
+def test_an_interval_has_a_width_where_nothing_changed():
+    """Near the exact one of no event in n: with chance 1 - m, m = 1 - .025^(1/n), n problems have none."""
+    for num_problems in (12, 20, 60, 200):
+        low, high = mean_interval(np.zeros(num_problems))
+        exact = 1 - 0.025 ** (1 / num_problems)
+        assert low == -high and exact < high < 1.3 * exact
+
+
+@settings(max_examples=50, deadline=None)
+@given(st.lists(st.sampled_from([-1.0, -0.25, 0.0, 0.0, 0.0, 0.5, 1.0]), min_size=1, max_size=60))
+def test_an_interval_holds_its_mean_and_mirrors(values):
+    values = np.array(values)
+    low, high = mean_interval(values)
+    assert -1 <= low <= values.mean() <= high <= 1 and low < high
+    assert mean_interval(-values) == pytest.approx((-high, -low), abs=1e-12)
+
+
+@pytest.mark.parametrize("num_problems", [20, 60, 100, 200])
+@pytest.mark.parametrize("discordance", [0.005, 0.02, 0.05, 0.1])
+def test_intervals_cover_rare_losses(num_problems, discordance):
+    """All changes are losses, the law that tries an interval hardest: exact coverage, from the binomial distribution.
+
+    Normal intervals hold the mean in 10 % of cases at 20 problems and .005: they have no width where there is no loss.
+    """
+    counts = np.arange(num_problems + 1)
+    chances = binom.pmf(counts, num_problems, discordance)
+    random = np.random.default_rng(0)
+    covered = 0.0
+    for count in counts[chances > 1e-4]:
+        losses = random.permutation(np.where(np.arange(num_problems) < count, -1.0, 0.0))
+        low, high = mean_interval(losses)
+        covered += chances[count] * (low <= -discordance <= high)
+    assert covered >= 0.93
+
+
+def test_an_interval_of_many_changes_is_normal():
+    values = np.where(np.arange(400) % 4 == 0, 1.0, np.where(np.arange(400) % 4 == 1, -1.0, 0.0))
+    assert mean_interval(values) == Estimate.of(values).interval(0.95)
+    with pytest.raises(ValueError, match=r"losses: expected numbers in \[-1, 1\]"):
+        mean_interval(np.array([1.5]))

@@ -8,7 +8,8 @@ from scipy.stats import binom
 
 from stopping.calibration import plan
 from stopping.calibration.betting import p_values
-from stopping.calibration.planning import POWER, drawn_losses, problems_needed
+from stopping.calibration.planning import POWER, drawn_losses, problems_needed, problems_of_log
+from stopping.traces.splits import FRACTIONS, sizes_of
 
 
 def test_losses_are_drawn_as_told():
@@ -33,16 +34,22 @@ def test_rules_without_losses_need_little_and_hopeless_ones_no_number_helps():
     assert binom.pmf(0, 163, 0.01) > 0.15 and problems_needed(0.02, 0.95, 0.01, 0.01) > 1000
 
 
+@pytest.mark.parametrize("num_certifying", range(1, 400, 7))
+def test_a_log_is_as_large_as_its_split_takes(num_certifying):
+    number = problems_of_log(num_certifying)
+    assert sizes_of(number, FRACTIONS)[1] >= num_certifying > sizes_of(number - 2, FRACTIONS)[1]
+
+
 def test_what_recording_costs():
     found = plan(
         0.02, 0.95, num_samples=4, mean_tokens=300, probe_tokens=50, price_per_token=2e-6,
         requests_per_day=1000, payback_days=10,
     )  # fmt: skip
-    assert (found.floor, found.num_problems, found.tokens_a_problem) == (149, None, 1400)
-    assert found.tokens == 149 * 1400 and found.cost == pytest.approx(149 * 1400 * 2e-6)
-    assert found.least_saving_tokens == pytest.approx(149 * 1400 / 10_000)
+    assert (found.floor, found.num_problems, found.tokens_a_problem) == (298, None, 1400)
+    assert found.tokens == 298 * 1400 and found.cost == pytest.approx(298 * 1400 * 2e-6)
+    assert found.least_saving_tokens == pytest.approx(298 * 1400 / 10_000)
     more = plan(0.02, 0.95, discordance=0.0, num_samples=4, mean_tokens=350)
-    assert (more.num_problems, more.tokens, more.least_saving_tokens) == (163, 163 * 1400, None)
+    assert (more.num_problems, more.tokens, more.least_saving_tokens) == (326, 326 * 1400, None)
 
 
 @pytest.mark.parametrize(

@@ -21,10 +21,14 @@ def log(tmp_path_factory):
 
 def test_without_anything_it_prints_the_floor(tmp_path):
     words = run("plan", "--json", tmp_path / "out.json").stdout
-    assert "at least 149 problems" in words and "Recording" not in words
+    assert (
+        "a log of at least 298 problems" in words
+        and "tune certifies on 50% of a log's problems" in words
+        and "Recording" not in words
+    )
     content = written("plan", tmp_path / "out.json")
-    assert (content["floor"], content["num_problems"], content["losses"], content["log"]) == (149, None, None, None)
-    assert "at least 299 problems" in run("plan", "--max-accuracy-drop", 0.01).stdout
+    assert (content["floor"], content["num_problems"], content["losses"], content["log"]) == (298, None, None, None)
+    assert "a log of at least 598 problems" in run("plan", "--max-accuracy-drop", 0.01).stdout
 
 
 def test_numbers_given_are_counted_up(tmp_path):
@@ -32,9 +36,9 @@ def test_numbers_given_are_counted_up(tmp_path):
     money = ["--price-per-million", 2, "--requests-per-day", 100, "--payback-days", 10]
     words = run("plan", *options, *money, "--json", tmp_path / "out.json").stdout
     content = written("plan", tmp_path / "out.json")
-    assert content["num_problems"] == 163 and content["recording"]["tokens"] == 163 * 1400
-    assert "Recording 163 problems, 1,400 tokens each: 228,200 tokens, 0.46 in money." in words
-    assert "if a request saves less than 228.2 tokens" in words
+    assert content["num_problems"] == 326 and content["recording"]["tokens"] == 326 * 1400
+    assert "Recording 326 problems, 1,400 tokens each: 456,400 tokens, 0.91 in money." in words
+    assert "if a request saves less than 456.4 tokens" in words
 
 
 def test_a_log_gives_tokens_and_a_rules_losses(log, tmp_path):
