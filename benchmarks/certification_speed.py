@@ -12,12 +12,12 @@ import numpy as np
 
 import sims
 import stopping
-from stopping.calibration.betting import NUM_HALVINGS, SHARES, STAKES, p_values, upper_bounds
-from stopping.calibration.certification import losses_on
 from stopping.models import LengthCorrectness
 from stopping.policies import FixedSamples, TokenBudget
 from stopping.problems import Sampling
 from stopping.traces import TraceLog
+from stopping.tuning.betting import NUM_HALVINGS, SHARES, STAKES, p_values, upper_bounds
+from stopping.tuning.certification import losses_on
 
 NUM_RULES, NUM_PROBLEMS, NUM_TRACES = 1000, 1000, 8
 SUBSET = 50  # every so many rules in plain Python; scaled

@@ -34,7 +34,7 @@ def run() -> Report:
             THINKING, stopping.policies.TokenBudget(64), orders
         ),
         "fit of a log": lambda: stopping.fit(stopping.models.LengthCorrectness(), log),
-        "solve, all families of sampling": lambda: solve(SAMPLING, num_worlds=1024),
+        "solve, all families of sampling": lambda: solve(SAMPLING, FamilySearch(1024)),
     }
     rows, seconds = [], {}
     for name, program in programs.items():

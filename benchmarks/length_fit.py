@@ -15,7 +15,7 @@ from scipy.special import expit, log_ndtr
 import sims
 from stopping.calibration.length_likelihood import PRIOR_MEAN, PRIOR_SCALE, Shared, objective, share_wrong
 from stopping.calibration.lengths import _start, fit_lengths
-from stopping.calibration.statistics import Statistics, stack, statistics
+from stopping.calibration.sufficient_statistics import Statistics, stack, statistics
 from stopping.models import LengthCorrectness
 from stopping.problems import Sampling
 from stopping.traces import TraceLog

@@ -7,9 +7,8 @@ from typing import Any
 import numpy as np
 
 from benchmarks.harness import Report, rows_of, time_together
-from stopping.policies import SamplingObservation, bind, observation_of, parameters
+from stopping.policies import SAMPLING, Decision, bind, decision_of, parameters
 from stopping.policies.examples import EXAMPLES
-from stopping.policies.signals import dtype_of
 
 POLICIES = tuple({type(policy): policy for policy in EXAMPLES}.values())  # one of each, the last
 NUM_STEPS = 64
@@ -21,7 +20,7 @@ def run() -> Report:
     contenders, decisions = {}, {}
     for policy in POLICIES:
         name = type(policy).__name__
-        given = {rows: _stream(observation_of(policy), rows) for rows in (None, 1, 64, 256)}
+        given = {rows: _stream(decision_of(policy), rows) for rows in (None, 1, 64, 256)}
         streams = {"python": given[None]} | {f"NumPy, {rows} rows": given[rows] for rows in (1, 64, 256)}
         if "torch" in backends:
             streams |= {f"torch, {rows} rows": _as_torch(given[rows]) for rows in (64, 256)}
@@ -62,7 +61,7 @@ def run() -> Report:
     )
 
 
-def _stream(observation: type, rows: int | None) -> list[Any]:
+def _stream(decision: Decision, rows: int | None) -> list[Any]:
     """The observations of eight traces that end, or of one that thinks, over and over; every row sees the same."""
     random, steps = np.random.default_rng(0), []
     for step in range(NUM_STEPS):
@@ -71,10 +70,10 @@ def _stream(observation: type, rows: int | None) -> list[Any]:
         sampling = (8 * (ended > 0), (8 - ended) * (ended > 0), ended, answer, leader, ended - leader)
         log_probs = [-4 / (1 + ended)] * 4
         thinking = (700 * ended, *log_probs[:3], ended // 3, step % 2 > 0, answer, *log_probs[2:])
-        fields = (*sampling, 700 * ended, 5000 * ended) if observation is SamplingObservation else thinking
-        values = zip(observation._fields, fields, strict=True)
-        row = (value if rows is None else np.full(rows, value, dtype_of(name)) for name, value in values)
-        steps.append(observation(*row))
+        fields = (*sampling, 700 * ended, 5000 * ended) if decision is SAMPLING else thinking
+        values = zip(decision.signals, fields, strict=True)
+        row = (value if rows is None else np.full(rows, value, decision.dtype_of(name)) for name, value in values)
+        steps.append(decision.observation(*row))
     return steps
 
 

@@ -11,7 +11,7 @@ import numpy as np
 from scipy.optimize import minimize
 
 from stopping.calibration.length_correctness import estimate
-from stopping.calibration.statistics import Statistics, stack, statistics
+from stopping.calibration.sufficient_statistics import Statistics, stack, statistics
 
 NUM_RESAMPLES, NUM_PROBLEMS = 1000, 100
 SUBSET = 50  # every so many resamples by L-BFGS; scaled

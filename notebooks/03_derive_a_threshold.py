@@ -51,7 +51,7 @@ print(f"the log     {sims.replay(problem, FirstFinish(1), log.take(range(300))).
 # two standard errors.
 
 # %%
-solution = stopping.solve(problem, num_worlds=2048)
+solution = stopping.solve(problem, stopping.solvers.FamilySearch(2048))
 solution
 
 # %%

@@ -23,8 +23,8 @@
 # %%
 # %matplotlib inline
 import stopping
-from stopping.calibration import problems_floor
 from stopping.reasoner import load_log
+from stopping.tuning import problems_floor
 
 for limit in (0.05, 0.02, 0.01):
     print(f"to certify a loss below {limit:g} at 95 % takes at least {problems_floor(limit, 0.95)} problems")

@@ -12,20 +12,20 @@ which flatters them, if anything.
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from sims.estimates import Estimate
 from sims.replay import play_rules, replay_worlds
 from sims.results import Result, difference
+from stopping.policies import Policy
+from stopping.problems import Replayable
+from stopping.problems.problem import costs_of, worth_of
 from stopping.traces import TraceLog
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
-
-Cost = Literal["total_tokens", "latency_tokens"]
-COSTS: tuple[Cost, ...] = ("total_tokens", "latency_tokens")
 
 
 @dataclass(frozen=True)
@@ -37,9 +37,8 @@ class Row:
         result: its outcomes.
         against_reference: each component less the reference rule's, paired by problem. With unsupported problems it is, as
             is the result, at least so much in `correct` and costs.
-        at_equal: accuracy less that of the best mixture of fixed rules with the same mean `total_tokens`, or
-            `latency_tokens`, paired by problem. No entry where no fixed rule is so cheap, where the rule has unsupported
-            problems, or where the problem has no such cost or no fixed rules.
+        at_equal: by cost, what the rule is worth less the worth of the best mixture of fixed rules with the same mean cost,
+            paired by problem. No entry where no fixed rule is so cheap, or where the rule has unsupported problems.
     """
 
     policy: Any
@@ -50,12 +49,13 @@ class Row:
 
 @dataclass(frozen=True, repr=False)
 class Comparison:
-    """Rules on one log: `rows` in the order given, the reference rule first."""
+    """Rules on one log: `rows` in the order given, the reference rule first; played in `problem`."""
 
     rows: tuple[Row, ...]
+    problem: Replayable
 
-    def plot(self, against: Cost = "total_tokens") -> "Figure":
-        """Draw accuracy against a cost; see `stopping.plots.frontier`."""
+    def plot(self, against: str | None = None) -> "Figure":
+        """Draw worth against a cost, the first of the problem if not named; see `stopping.plots.frontier`."""
         from stopping.plots import frontier
 
         return frontier(self, against=against)
@@ -63,26 +63,29 @@ class Comparison:
     def __repr__(self) -> str:
         names = [str(row.policy) for row in self.rows]
         width = max(map(len, names))
+        shown = (worth_of(self.problem), *costs_of(self.problem))
         lines = [
-            f"  {name:{width}}  " + ", ".join(f"{part} {row.result.estimates[part]}" for part in _shown(row.result))
+            f"  {name:{width}}  " + ", ".join(f"{part} {row.result.estimates[part]}" for part in shown)
             for name, row in zip(names, self.rows, strict=True)
         ]
         return "\n".join([f"Comparison of {len(lines)} rules, the first is the reference:", *lines])
 
 
-def _shown(result: Result) -> list[str]:
-    return [name for name in ("correct", *COSTS) if name in result.estimates]
-
-
 def compare(
-    problem: Any, log: TraceLog, policies: Sequence[Any], *, reference: Any = None, num_orders: int = 1, seed: int = 0
+    problem: Replayable,
+    policies: Sequence[Policy],
+    log: TraceLog,
+    *,
+    reference: Policy | None = None,
+    num_orders: int = 1,
+    seed: int = 0,
 ) -> Comparison:
     """Replay rules, published or the user's own, on one log: the same worlds for all.
 
     Args:
         problem: its model is not used.
-        log: with known correctness.
         policies: the rules.
+        log: with known correctness.
         reference: what they are compared with; by default the log's own (`problem.reference_rule(log)`).
         num_orders: as in `replay`.
         seed: as in `replay`.
@@ -106,26 +109,26 @@ def compare(
     fixed = _fixed_rules(problem, worlds)
     return Comparison(
         tuple(
-            Row(policy, result, difference(result, base), _at_equal(result, fixed))
+            Row(policy, result, difference(result, base), _at_equal(problem, result, fixed))
             for policy, result in zip(rules, results, strict=True)
-        )
+        ),
+        problem,
     )
 
 
-def _fixed_rules(problem: Any, worlds: Any) -> dict[str, np.ndarray]:
-    """Accuracy and costs of each fixed rule on each problem, `[rules, problems]`, of those that the log holds."""
-    if not hasattr(problem, "fixed_rules"):
-        return {}
-    played = play_rules(problem, problem.fixed_rules(worlds), worlds, ("correct", *COSTS, "unsupported"))
+def _fixed_rules(problem: Replayable, worlds: Any) -> dict[str, np.ndarray]:
+    """Return worth and costs of each fixed rule on each problem, `[rules, problems]`, of those that the log holds."""
+    names = (worth_of(problem), *costs_of(problem), "unsupported")
+    played = play_rules(problem, problem.fixed_rules(worlds), worlds, names)
     held = ~played.pop("unsupported").any(axis=(1, 2))
     return {name: values[held].mean(axis=2, dtype=np.float64) for name, values in played.items()}
 
 
-def _at_equal(result: Result, fixed: dict[str, np.ndarray]) -> dict[str, Estimate]:
-    if not fixed or result.num_unsupported:
+def _at_equal(problem: Replayable, result: Result, fixed: dict[str, np.ndarray]) -> dict[str, Estimate]:
+    if result.num_unsupported or not len(fixed[worth := worth_of(problem)]):
         return {}
     own = result.values
-    found = {name: at_equal_cost(own["correct"], own[name], fixed["correct"], fixed[name]) for name in COSTS}
+    found = {name: at_equal_cost(own[worth], own[name], fixed[worth], fixed[name]) for name in costs_of(problem)}
     return {name: estimate for name, estimate in found.items() if estimate is not None}
 
 

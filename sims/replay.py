@@ -9,12 +9,13 @@ import numpy as np
 
 from sims.engine import FAMILY_BLOCK, blocks_of, digest_blocks, digest_text, one_device, play_blocks, play_family
 from sims.results import Result
-from stopping.policies import parameters
-from stopping.problems import admit, as_pytree, stack
+from stopping.policies import Policy, parameters
+from stopping.problems import Problem, Replayable, admit, as_pytree, stack
+from stopping.problems.problem import names_of
 from stopping.traces import TraceLog
 
 
-def replay(problem: Any, policy: Any, log: TraceLog, *, num_orders: int = 1, seed: int = 0) -> Result:
+def replay(problem: Replayable, policy: Policy, log: TraceLog, *, num_orders: int = 1, seed: int = 0) -> Result:
     """Estimate every component of a policy's outcome on a log. The unit is the log's problem.
 
     Args:
@@ -31,7 +32,7 @@ def replay(problem: Any, policy: Any, log: TraceLog, *, num_orders: int = 1, see
     return replay_worlds(problem, policy, problem.worlds(log, num_orders=num_orders, seed=seed))
 
 
-def replay_worlds(problem: Any, policy: Any, worlds: Any) -> Result:
+def replay_worlds(problem: Problem, policy: Policy, worlds: Any) -> Result:
     """Play a policy through worlds with leading axes `[units, orders]`; average over the orders.
 
     Raises:
@@ -45,13 +46,15 @@ def replay_worlds(problem: Any, policy: Any, worlds: Any) -> Result:
         worlds = jax.tree.map(lambda leaf: leaf[None], block)
         digests.append(np.asarray(digest_blocks(worlds, np.int32(first), np.int32(first + count), mesh))[0])
         outcome = play_blocks(problem, pytree, worlds, mesh)
-        parts.append({name: np.asarray(values[0], np.float64)[:count] for name, values in outcome._asdict().items()})
+        parts.append({name: np.asarray(getattr(outcome, name)[0], np.float64)[:count] for name in names_of(problem)})
     shape = (num_units, num_orders)
     values = {name: np.concatenate([part[name] for part in parts]).reshape(shape).mean(axis=1) for name in parts[0]}
     return Result(values, digest_text(np.stack(digests)), f"replay of {policy}")
 
 
-def play_rules(problem: Any, policies: Sequence[Any], worlds: Any, components: Sequence[str]) -> dict[str, np.ndarray]:
+def play_rules(
+    problem: Problem, policies: Sequence[Policy], worlds: Any, components: Sequence[str]
+) -> dict[str, np.ndarray]:
     """Components of what each of many policies makes of each world, `[policies, units, orders]`.
 
     Policies of one class are played together.

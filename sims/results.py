@@ -13,8 +13,6 @@ from sims.moments import Moments
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-LABELS = ("answer",)  # components that name something, and have no mean
-
 
 @dataclass(frozen=True, eq=False, repr=False)
 class Result:
@@ -51,8 +49,8 @@ class Result:
 
     @cached_property
     def estimates(self) -> dict[str, Estimate]:
-        """The mean of each component that is a quantity."""
-        names = [name for name in self.values if name not in LABELS]
+        """The mean of each component."""
+        names = list(self.values)
         if self.moments is not None and self.moments.count > self.num_kept:
             return {name: self.moments.estimate(name) for name in names}
         return {name: Estimate.of(self.values[name]) for name in names}

@@ -25,17 +25,19 @@ from sims.engine import (
 )
 from sims.moments import Moments
 from sims.precision import BLOCK, Goal
-from sims.results import LABELS, Result
+from sims.results import Result
+from stopping.policies import Policy
 from stopping.policies.policy import whole_number
-from stopping.problems import admit, as_pytree
+from stopping.problems import Problem, admit, as_pytree
+from stopping.problems.problem import names_of
 
 KEPT = 2**20  # worlds whose outcomes are kept one by one; of all others the sums are
 
 
 def simulate(
     key: Key[Array, ""],
-    problem: Any,
-    policy: Any,
+    problem: Problem,
+    policy: Policy,
     *,
     num_replicas: int | None = None,
     standard_error: float | None = None,
@@ -109,7 +111,7 @@ def simulate(
     )
 
 
-def draw(key: Key[Array, ""], problem: Any, num_replicas: int) -> Any:
+def draw(key: Key[Array, ""], problem: Problem, num_replicas: int) -> Any:
     """Return the very worlds that `simulate` plays, stacked; `[replicas]`.
 
     Raises:
@@ -161,6 +163,7 @@ class _Run:
         self, key: Any, problem: Any, policy: Any, goal: Goal, devices: Sequence[jax.Device] | None, in_flight: int
     ) -> None:
         self._key, self._problem, self._policy, self._in_flight = key, problem, policy, in_flight
+        self._names = names_of(problem)
         self._total, self._num_blocks = goal.most, -(-goal.most // BLOCK)
         chosen = default_devices(goal.most) if devices is None else list(devices)
         self._mesh = mesh_of(chosen if jax.process_count() > 1 else chosen[: self._num_blocks])
@@ -188,18 +191,18 @@ class _Run:
 
     def _centre(self, outcome: Any) -> np.ndarray:
         """Near the means of the components: those of the first block."""
-        first = {name: gather(getattr(outcome, name))[0, : self._total] for name in _quantities(outcome)}
+        first = {name: gather(getattr(outcome, name))[0, : self._total] for name in self._names}
         return np.array([values.mean(dtype=np.float64) for values in first.values()], np.float32)
 
     def _summed(self, index: int, outcome: Any, worlds: Any, centre: np.ndarray) -> tuple:
-        names, where = _quantities(outcome), (np.int32(index * BLOCK), np.int32(self._total), self._mesh)
+        names, where = self._names, (np.int32(index * BLOCK), np.int32(self._total), self._mesh)
         sums = sum_blocks(tuple(getattr(outcome, name) for name in names), centre, *where)
         return names, outcome if index * BLOCK < KEPT else None, sums, digest_blocks(worlds, *where)
 
     def _collected(self, index: int, end: int, centre: np.ndarray, computed: tuple) -> Iterator[_Block]:
         names, outcome, *summed = computed
         sums, digests = gather(summed)
-        values = None if outcome is None else gather(outcome)._asdict()
+        values = None if outcome is None else gather({name: getattr(outcome, name) for name in names})
         for row, block in enumerate(range(index, min(index + self._mesh.size, end))):
             count = min(BLOCK, self._total - block * BLOCK)
             own = None
@@ -207,7 +210,3 @@ class _Run:
                 own = {name: each[row, :count].astype(np.float64) for name, each in values.items()}
             added, products, fourth = (each[row] for each in sums)
             yield _Block(block, own, names, count, centre, added, products, fourth, digests[row])
-
-
-def _quantities(outcome: Any) -> tuple[str, ...]:
-    return tuple(name for name in outcome._fields if name not in LABELS)

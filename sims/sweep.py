@@ -13,10 +13,10 @@ from sims.bands import Band, critical_value
 from sims.engine import default_devices, digest_blocks, draw_blocks, gather, mesh_of, one_device, play_blocks
 from sims.estimates import Estimate
 from sims.precision import BLOCK
+from stopping.policies import Policy
 from stopping.policies.policy import whole_number
-from stopping.problems import admit, as_pytree
-
-COMPONENTS = ("utility", "correct", "total_tokens", "latency_tokens")
+from stopping.problems import Problem, admit, as_pytree
+from stopping.problems.problem import UTILITY
 
 
 @dataclass(frozen=True, eq=False)
@@ -56,8 +56,8 @@ class Sweep:
 
 def sweep(
     key: Key[Array, ""],
-    problem: Any,
-    policies: Sequence[Any],
+    problem: Problem | Sequence[Problem],
+    policies: Sequence[Policy],
     *,
     num_replicas: int,
     baseline: int = 0,
@@ -116,8 +116,8 @@ class Search:
 
 def search(
     key: Key[Array, ""],
-    problem: Any,
-    policies: Sequence[Any],
+    problem: Problem | Sequence[Problem],
+    policies: Sequence[Policy],
     *,
     num_replicas: int,
     baseline: int = 0,
@@ -168,11 +168,13 @@ class _Sums:
     """Moments of all figures of the grid: the components', then the difference of utility.
 
     Attributes:
+        names: of the components, `utility` first.
         count: worlds.
         mean, square: means, and sums of squares about them; `[components + 1, prices, policies]`, float64.
         sample: differences of utility in the first block, `[worlds, prices, policies]`.
     """
 
+    names: tuple[str, ...]
     count: int
     mean: np.ndarray
     square: np.ndarray
@@ -189,17 +191,19 @@ class _Sums:
         step = other.mean - self.mean
         between = step**2 * (self.count * other.count / count)
         mean = self.mean + step * (other.count / count)
-        return _Sums(count, mean, self.square + other.square + between, self.sample)
+        return _Sums(self.names, count, mean, self.square + other.square + between, self.sample)
 
     def take(self, policies: np.ndarray) -> "_Sums":
         """Of some of the policies."""
-        return _Sums(self.count, self.mean[..., policies], self.square[..., policies], self.sample[..., policies])
+        return _Sums(
+            self.names, self.count, self.mean[..., policies], self.square[..., policies], self.sample[..., policies]
+        )
 
     def sweep(self, policies: Sequence[Any], baseline: int, confidence: float) -> Sweep:
         """The figures, with their errors."""
         critical = critical_value(self.sample.reshape(len(self.sample), -1), confidence)
         bands = [Band.around(*pair, critical, confidence) for pair in zip(self.mean[-1], self.error[-1], strict=True)]
-        mean, errors = (dict(zip(COMPONENTS, figures, strict=False)) for figures in (self.mean, self.error))
+        mean, errors = (dict(zip(self.names, figures, strict=False)) for figures in (self.mean, self.error))
         return Sweep(tuple(policies), baseline, self.count, mean, errors, tuple(bands))
 
 
@@ -207,12 +211,19 @@ class _Grid:
     """Policies at prices: each is played by the program of its class."""
 
     def __init__(
-        self, key: Any, problem: Any, policies: Sequence[Any], baseline: int, devices: Sequence[jax.Device] | None
+        self,
+        key: Any,
+        problem: Problem | Sequence[Problem],
+        policies: Sequence[Any],
+        baseline: int,
+        devices: Sequence[jax.Device] | None,
     ) -> None:
         self.policies, self._key = tuple(policies), key
-        self._problems = list(problem) if isinstance(problem, Sequence) else [problem]
+        self._problems = [problem] if isinstance(problem, Problem) else list(problem)
         if not self.policies or not self._problems:
             raise ValueError("policies: expected at least one, at one price, got none")
+        others = [each.name for each in self._problems[0].components if each.name != UTILITY.name]
+        self._names = (UTILITY.name, *others)
         for policy in self.policies:
             admit(self._problems[0], policy)
         self._baseline = whole_number("baseline", baseline, 0, len(self.policies) - 1)
@@ -232,7 +243,7 @@ class _Grid:
             mean, square, difference = (np.stack(parts, axis=-2) for parts in zip(*rows, strict=True))
             for row in np.flatnonzero(counts):
                 sample = difference[row, : counts[row] if total is None else 0]
-                block = _Sums(int(counts[row]), mean[row], square[row], sample)
+                block = _Sums(self._names, int(counts[row]), mean[row], square[row], sample)
                 total = block if total is None else total.merge(block)
         assert total is not None
         return total
@@ -240,7 +251,7 @@ class _Grid:
     def _play_policies(self, problem: Any, worlds: Any, counts: np.ndarray, mesh: Any) -> list[np.ndarray]:
         """Means and squares, `[devices, figures, policies]`, and differences, `[devices, worlds, policies]`."""
         outcomes = [play_blocks(problem, as_pytree(policy), worlds, mesh) for policy in self.policies]
-        figures = [tuple(getattr(outcome, name) for name in COMPONENTS) for outcome in outcomes]
+        figures = [tuple(getattr(outcome, name) for name in self._names) for outcome in outcomes]
         reduced = [_reduce(each, figures[self._baseline][0], counts) for each in figures]
         means, squares, differences = (np.stack(parts, axis=-1) for parts in zip(*gather(reduced), strict=True))
         return [means.astype(np.float64), squares.astype(np.float64), differences]

@@ -17,7 +17,7 @@ import importlib
 from typing import Any
 
 _PUBLIC = {
-    "certify": "stopping.calibration",
+    "certify": "stopping.tuning",
     "compare": "sims",
     "check": "stopping.traces",
     "fit": "stopping.calibration",
@@ -30,7 +30,7 @@ _PUBLIC = {
     "solve": "stopping.solvers",
     "split": "stopping.traces",
     "Thinking": "stopping.problems",
-    "tune": "stopping.calibration",
+    "tune": "stopping.tuning",
 }
 _STAGES = (
     "artifacts",
@@ -44,6 +44,7 @@ _STAGES = (
     "report",
     "solvers",
     "traces",
+    "tuning",
 )
 TUNE_LIBRARIES = {"equinox", "jax", "jaxlib", "jaxtyping", "matplotlib", "optax", "scipy"}
 

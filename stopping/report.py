@@ -17,13 +17,13 @@ from matplotlib.figure import Figure
 from sims import Estimate
 from sims.estimates import FEW
 from stopping import __version__, plots
-from stopping.calibration import Grade, Measured, Tested, Tuning
 from stopping.calibration.forced_answers import Group, by_confidence, by_position, overconfidence
-from stopping.calibration.tuning import REACHABLE, WHAT_CAN_BE
 from stopping.cli.rules import name_of
 from stopping.policies import parameters
 from stopping.traces import TraceLog
 from stopping.traces.reports import in_points, plus_minus
+from stopping.tuning import Grade, Measured, Tested, Tuning
+from stopping.tuning.tuning import REACHABLE, WHAT_CAN_BE
 
 UNITS = {  # of a parameter, by how its name ends
     "price_per_token": "of a right answer",

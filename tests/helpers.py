@@ -7,9 +7,9 @@ import numpy as np
 import pytest
 from hypothesis import strategies as st
 
-from stopping.policies import SamplingObservation, ThinkingObservation, VoteTable, observation_of
+from stopping.policies import SamplingObservation, ThinkingObservation, VoteTable
+from stopping.policies.decisions import THINKING, decision_of
 from stopping.policies.policy import INT32_MAX
-from stopping.policies.signals import dtype_of
 from tests.stopping.policies.own_policies import RunningAgreement, WeightedVotes
 
 # A user's own, defined outside the package: a float score with a memory, and a float table.
@@ -36,9 +36,9 @@ def needs(backend: str) -> None:
 
 def observation_batches(policy: Any, num_rows: int, max_steps: int = 10) -> st.SearchStrategy[list[Any]]:
     """Streams of what a policy reads: for each step, fields of their types `[rows]`."""
-    return {SamplingObservation: sampling_batches, ThinkingObservation: thinking_batches}[observation_of(policy)](
-        num_rows, max_steps
-    )
+    return {SamplingObservation: sampling_batches, ThinkingObservation: thinking_batches}[
+        decision_of(policy).observation
+    ](num_rows, max_steps)
 
 
 @st.composite
@@ -75,7 +75,7 @@ def thinking_batches(draw: st.DrawFn, num_rows: int, max_steps: int = 10) -> lis
     return [
         ThinkingObservation(
             *(
-                np.array([draw(strategies[name]) for _ in range(num_rows)], dtype_of(name))
+                np.array([draw(strategies[name]) for _ in range(num_rows)], THINKING.dtype_of(name))
                 for name in ThinkingObservation._fields
             )
         )
@@ -85,6 +85,6 @@ def thinking_batches(draw: st.DrawFn, num_rows: int, max_steps: int = 10) -> lis
 
 def one_observation(policy: Any, value: int = 1, shape: tuple[int, ...] = ()) -> Any:
     """Every field of what a policy reads, set to a number, in its type; plain numbers for no shape."""
-    observation = observation_of(policy)
-    fields = (np.full(shape, value, dtype_of(name)) for name in observation._fields)
-    return observation(*(field if shape else field.item() for field in fields))
+    decision = decision_of(policy)
+    fields = (np.full(shape, value, decision.dtype_of(name)) for name in decision.signals)
+    return decision.observation(*(field if shape else field.item() for field in fields))

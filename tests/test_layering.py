@@ -19,6 +19,7 @@ MAY_IMPORT = {
     "solvers": {"problems", "policies", "sims", "makespan"},
     "reasoner": {"policies", "traces"},
     "calibration": {"traces", "models", "sims", "solvers"},
+    "tuning": {"calibration", "policies", "problems", "sims", "solvers", "traces"},
 }
 ANYTHING = {"cli", "plots", "report"}  # and sims/studies, and stopping/__init__.py, the lazy table of contents
 

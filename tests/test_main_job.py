@@ -24,7 +24,7 @@ def test_from_a_real_log_to_a_policy_on_disk(tmp_path):
     problem = stopping.Sampling(
         fit.model, num_traces=8, price_per_token=1e-6, price_per_second=1e-4, seconds_per_token=0.02
     )
-    solution = stopping.solve(problem, num_worlds=4096)
+    solution = stopping.solve(problem, stopping.solvers.FamilySearch(4096))
     simulated = sims.simulate(jax.random.key(0), problem, solution.policy, standard_error=5e-3)
     assert simulated.utility.standard_error <= 5e-3
     replayed = sims.replay(problem, solution.policy, test_part)

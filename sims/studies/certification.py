@@ -14,14 +14,14 @@ from scipy.stats import beta
 
 from sims.estimates import Estimate
 from sims.studies import Part
-from stopping.calibration.betting import p_values, problems_used
-from stopping.calibration.certification import losses_on
-from stopping.calibration.planning import drawn_losses
 from stopping.cli.rules import name_of
 from stopping.plots import COLOURS, MARKERS
 from stopping.policies import FirstFinish, FixedSamples, Margin, UnanimousWindow, VoteTable
 from stopping.problems import Sampling
 from stopping.traces import TraceLog
+from stopping.tuning.betting import p_values, problems_used
+from stopping.tuning.certification import losses_on
+from stopping.tuning.planning import drawn_losses
 
 NUM_RUNS = 1000
 NUM_PROBLEMS = 400

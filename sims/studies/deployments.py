@@ -21,13 +21,13 @@ from matplotlib.figure import Figure
 import stopping
 from sims.estimates import Estimate
 from sims.studies import Part
-from stopping.calibration.savings import Prediction, predict, realised
-from stopping.calibration.tuning import FRACTIONS
 from stopping.plots import COLOURS, MARKERS
 from stopping.reasoner import Plan, load_model, run_live
 from stopping.reasoner.countdown import Difficulty
 from stopping.reasoner.recording import draw_distinct, record
 from stopping.traces import split
+from stopping.tuning.measurement import Prediction, predict, realised
+from stopping.tuning.tuning import FRACTIONS
 
 SEEDS = (1, 2)
 TEMPERATURES = (0.7, 1.0, 1.3)

@@ -25,7 +25,6 @@ import sims
 from sims.estimates import Estimate
 from sims.studies import Part
 from stopping.adapters.drift import DIRECTIONS, capital, coarse, rank, staked
-from stopping.calibration.traffic import laws
 from stopping.plots import COLOURS, MARKERS
 from stopping.policies import ExitValue, ProbedExitValue
 from stopping.problems import Thinking
@@ -33,6 +32,7 @@ from stopping.reasoner import Llama, Plan, load_model
 from stopping.reasoner.recording import record
 from stopping.solvers import fitted_value
 from stopping.traces import TraceLog, split
+from stopping.tuning.traffic import laws
 
 NUM_RUNS, NUM_UNCHANGED = 250, 750  # with a change, and without one
 REFERENCE, BEFORE, AFTER = 200, 300, 1200  # requests held out: in the reference sample, before the change and after

@@ -29,17 +29,17 @@ import sims
 import stopping
 from sims.estimates import Estimate
 from sims.studies import Part, exact
-from stopping.calibration import Prediction, Tuning
-from stopping.calibration.savings import misses_by_chance, predicted, realised
-from stopping.calibration.tuning import FRACTIONS
 from stopping.plots import COLOURS, MARKERS
-from stopping.policies.decisions import TIE, compare_decisions
+from stopping.policies.recorded_decisions import TIE, compare_decisions
 from stopping.reasoner import Llama, load_model
 from stopping.reasoner.countdown import Problem, is_right, vote_key
 from stopping.reasoner.names import folder_of
 from stopping.reasoner.recording import own_answer, prompt_tokens
 from stopping.reasoner.vocabulary import CLOSE_THINK, PAD, TOKENS, YES
 from stopping.traces import TraceLog, split
+from stopping.tuning import Prediction, Tuning
+from stopping.tuning.measurement import misses_by_chance, predicted, realised
+from stopping.tuning.tuning import FRACTIONS
 
 NUM_PROBLEMS = 1000  # run on each engine, once left alone and once under each rule
 MAX_ACCURACY_DROP = 0.02

@@ -33,7 +33,7 @@ from stopping.calibration import Fit, fit
 from stopping.cli.rules import name_of
 from stopping.models import Answers, LengthCorrectness
 from stopping.problems import Sampling, SamplingWorld
-from stopping.solvers import sampling_families, solve
+from stopping.solvers import FamilySearch, sampling_families, solve
 
 SEED = 0
 NUM_TRACES = 8
@@ -180,7 +180,7 @@ def _played(law: Law, sizes: Sequence[int], num_draws: int, num_problems: int) -
         for draw in range(num_draws):
             logged = true_worlds(law, size, SEED + 2 + draw)
             own = problem(fitted(logged).population)
-            found = solve(own, jr.key(SEED + draw), num_worlds=NUM_WORLDS)
+            found = solve(own, FamilySearch(NUM_WORLDS), key=jr.key(SEED + draw))
             told.append(found.value.mean)
             by_model.append(_utility(own, found.policy, scoring))
             families = sampling_families(own, logged)

@@ -32,7 +32,6 @@ from stopping.models import LengthCorrectness
 from stopping.policies import NO_ANSWER
 from stopping.problems import Sampling
 from stopping.solvers import sampling_families
-from stopping.solvers.families import FIXED
 from stopping.traces import TraceLog, split
 
 HELD_OUT = 0.4  # of the problems
@@ -167,7 +166,7 @@ class Candidates(NamedTuple):
     def best_drawn(self, models: Sequence[LengthCorrectness]) -> np.ndarray:
         """The rules that `solve` would return, for each model; `[models, costs]`."""
         most = max(model.num_problems for model in models)
-        fixed = np.array([name == FIXED for name, _ in self.places])
+        fixed = np.array([name == "FixedSamples" for name, _ in self.places])
         chosen = []
         for index, model in enumerate(models):
             key = jr.fold_in(jr.key(0), index)

@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 
 from stopping.policies import NO_ANSWER, Kind, ThinkingObservation
-from stopping.policies.signals import PROBED_SIGNALS
+from stopping.policies.decisions import PROBED_SIGNALS
 
 _LARGEST = float(np.finfo(np.float16).max)
 

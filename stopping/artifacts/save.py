@@ -31,15 +31,14 @@ from stopping.artifacts.files import (
 from stopping.artifacts.load import load
 from stopping.artifacts.parameters import encode
 from stopping.artifacts.schema import SCHEMA_VERSION, Document, GoldenLine, Record, parse
-from stopping.artifacts.streams import streams_of
-from stopping.policies import observation_of
+from stopping.policies import Decision, decision_of
 
 
 def save(
     policy: Any,
     directory: str | Path,
     *,
-    observation: type | None = None,
+    decision: Decision | None = None,
     golden_observations: Iterable[Iterable[Any]] | None = None,
     problem: Any = None,
     evidence: Iterable[Any] = (),
@@ -62,14 +61,14 @@ def save(
     Args:
         policy: a policy; its parameters are numbers and arrays.
         directory: where; it must not exist, or be empty, or (with `overwrite`) be an artifact.
-        observation: the named tuple the policy reads; by default the problem's, or the first of ours that has its signals.
+        decision: what the policy sees; by default the problem's, or the first registered that has its signals.
         golden_observations: streams of observations (objects or mappings with the policy's signals) for the golden
-            lines; needed where `observation` is none of ours.
+            lines; needed where the decision makes none of its own.
         problem: what it was derived for: its `lag_tokens` and `decision_interval_tokens` are written down, unless given.
         evidence: results with `summary() -> {"title": ..., "figures": {name: {"mean": ..., "standard_error": ...}}}`,
             or such mappings.
-        decision_points: when the policy is asked: `{"on": "trace_end", "interval_tokens": 256}`; at trace ends only if
-            not given.
+        decision_points: when the policy is asked: `{"on": "trace_end", "interval_tokens": 256}`; as the decision says if not
+            given.
         reference_rule: `single`, `logged`, `majority@n` or `budget=B`: the rule that losses are measured against.
         calibrated_on: `{"digest", "num_problems", "num_traces", "description"}`, each optional.
         traffic: by law (`length_tokens`, ...), an array of at most 2,000 values of the log, one a problem: the reference sample
@@ -91,14 +90,14 @@ def save(
     """
     target = Path(directory)
     _check_target(target, overwrite)
-    observation = observation or getattr(problem, "observation", None) or _observation_of(policy)
+    decision = decision or getattr(problem, "decision", None) or _decision_of(policy)
     contents = _contents(
         policy,
-        observation,
+        decision,
         golden_observations,
         {
             "decision_points": decision_points
-            or {"interval_tokens": getattr(problem, "decision_interval_tokens", None)},
+            or {"on": decision.asked, "interval_tokens": getattr(problem, "decision_interval_tokens", None)},
             "lag_tokens": int(getattr(problem, "lag_tokens", 0) if lag_tokens is None else lag_tokens),
             "fallback": fallback or {},
             "reference_rule": reference_rule,
@@ -115,8 +114,8 @@ def save(
     return target
 
 
-def _contents(policy: Any, observation: type, golden_observations: Any, given: dict[str, Any]) -> dict[str, bytes]:
-    streams = _streams(policy, observation, golden_observations)
+def _contents(policy: Any, decision: Decision, golden_observations: Any, given: dict[str, Any]) -> dict[str, bytes]:
+    streams = _streams(policy, decision, golden_observations)
     values, tensors = encode(policy)
     lines = golden.lines(policy, streams)
     contents = {GOLDEN: golden.write(lines)}
@@ -129,7 +128,7 @@ def _contents(policy: Any, observation: type, golden_observations: Any, given: d
         "module": type(policy).__module__,
         "parameters": values,
         "plain_python": _runs_plainly(policy, lines),
-        "observation": observation.__name__,
+        "observation": decision.observation.__name__,
         "signals": list(policy.signals),
         "actions": [kind.name for kind in policy.kinds],
         "files": {name: digest(content) for name, content in contents.items()},
@@ -144,20 +143,20 @@ def _contents(policy: Any, observation: type, golden_observations: Any, given: d
     return contents
 
 
-def _streams(policy: Any, observation: type, golden_observations: Any) -> Any:
-    known = getattr(observation, "_fields", ())
-    if missing := [signal for signal in policy.signals if signal not in known]:
-        raise ArtifactError(POLICY, "signals", f"{observation.__name__} has no field {', '.join(missing)}")
+def _streams(policy: Any, decision: Decision, golden_observations: Any) -> Any:
+    name = decision.observation.__name__
+    if missing := [signal for signal in policy.signals if signal not in decision.signals]:
+        raise ArtifactError(POLICY, "signals", f"{name} has no field {', '.join(missing)}")
     if golden_observations is not None:
         return golden_observations
-    if (streams := streams_of(policy, observation)) is None:
-        raise ArtifactError(GOLDEN, "", f"no streams are known for {observation.__name__}: give golden_observations")
+    if not (streams := decision.streams(policy)):
+        raise ArtifactError(GOLDEN, "", f"no streams are known for {name}: give golden_observations")
     return streams
 
 
-def _observation_of(policy: Any) -> type:
+def _decision_of(policy: Any) -> Decision:
     try:
-        return observation_of(policy)
+        return decision_of(policy)
     except TypeError as error:
         raise ArtifactError(POLICY, "signals", str(error)) from None
 

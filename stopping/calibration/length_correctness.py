@@ -10,13 +10,13 @@ import numpy as np
 from jaxtyping import Array
 from scipy.special import expit
 
-from stopping.calibration.agreement import AnswersFit, fit_answers
+from stopping.calibration.answer_distribution import AnswersFit, fit_answers
 from stopping.calibration.diagnostics import diagnose
 from stopping.calibration.fit import Fit, fit_all, require_judged
 from stopping.calibration.length_likelihood import share_wrong
 from stopping.calibration.lengths import LengthFit, fit_lengths
-from stopping.calibration.statistics import Statistics, cap_of, stack, statistics
 from stopping.calibration.success import SuccessFit, fit_success
+from stopping.calibration.sufficient_statistics import Statistics, cap_of, stack, statistics
 from stopping.models import LengthCorrectness
 from stopping.traces import TraceLog
 

@@ -26,7 +26,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 
-from stopping.calibration.statistics import Statistics
+from stopping.calibration.sufficient_statistics import Statistics
 from stopping.models.normal_tails import UpperTail, upper_tail
 
 

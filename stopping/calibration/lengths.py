@@ -12,7 +12,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float
 
 from stopping.calibration.length_likelihood import Derivatives, Shared, curvature, derivatives, objective
-from stopping.calibration.statistics import Statistics
+from stopping.calibration.sufficient_statistics import Statistics
 
 MAX_STEPS = 60
 EFFECT_STEP, SHARED_STEP = 1.0, 1.0  # largest moves in one step, in log tokens and in logs of scales

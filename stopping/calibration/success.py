@@ -8,7 +8,7 @@ import numpy as np
 from jaxtyping import Array, Bool, Float
 
 from stopping.calibration.ascent import ascend
-from stopping.calibration.statistics import Statistics
+from stopping.calibration.sufficient_statistics import Statistics
 
 
 class SuccessFit(NamedTuple):

@@ -99,7 +99,9 @@ class _Road:
         why = "" if self.options.price_per_token is not None else ", so that the vote of all costs a tenth of one"
         price = f"One token costs {float(problem.price_per_token):.2g} of a right answer{why}."
         self._say("4", "Derive", f"{price} Every family of rules is tried on the same drawn problems.")
-        solution = stopping.solve(problem, key_solve, num_worlds=NUM_BLOCKS * BLOCK, progress=self.progress)
+        solution = stopping.solve(
+            problem, stopping.solvers.FamilySearch(NUM_BLOCKS * BLOCK), key=key_solve, progress=self.progress
+        )
         self._family(solution)
 
         policy, rule, base = solution.policy, name_of(solution.policy), name_of(reference)

@@ -83,9 +83,9 @@ def refused(policy: Any, capabilities: "Capabilities", markup: "Markup | None") 
     """Return why a policy cannot run on a server, None if it can."""
     from stopping.adapters.server.capabilities import WHAT_GIVES, Unsupported, require_continuation
     from stopping.adapters.server.signals import require
-    from stopping.policies import SamplingObservation, observation_of
+    from stopping.policies import SAMPLING, decision_of
 
-    if observation_of(policy) is SamplingObservation:  # streams, and closing them, are all it needs
+    if decision_of(policy) is SAMPLING:  # streams, and closing them, are all it needs
         counted = capabilities.usage or capabilities.token_ids
         return None if counted else f"tokens are not counted; the server lacks {WHAT_GIVES['usage']}"
     try:

@@ -15,9 +15,9 @@ if TYPE_CHECKING:
     from rich.console import Console
 
     from stopping.artifacts import Artifact
-    from stopping.calibration.simplification import Simplification
     from stopping.cli.output import ExportOutput, Replaced
     from stopping.traces import TraceLog
+    from stopping.tuning.substitution import Substitution
 
 SHIPPED_LOG = "shipped log"  # as policies tuned on it are described
 TO_THE_END = 2**30  # tokens: the budget that stops nothing
@@ -121,10 +121,10 @@ def _log(artifact: "Artifact", path: Path | None, options: LogOptions) -> "tuple
 
 def _simplified(
     console: "Console", artifact: "Artifact", rule: Any, log: "TraceLog", seed: int
-) -> "tuple[TraceLog, Simplification]":
+) -> "tuple[TraceLog, Substitution]":
     import stopping
-    from stopping.calibration.simplification import simplify
     from stopping.policies import TokenBudget
+    from stopping.tuning.substitution import substitute
 
     document = artifact.document
     problem, log = ProblemOptions(lag_tokens=document.lag_tokens).decided("thinking", log, console)
@@ -132,7 +132,7 @@ def _simplified(
     held = document.certificate if rule is None else None  # an exact rule keeps the policy's own
     limit = held.max_accuracy_drop if held and held.grade != "none" else None
     with busy(console, "replaying"):
-        found = simplify(
+        found = substitute(
             artifact.policy, log, problem, stopping.Thinking(empty_stands=True), rule=rule, seed=seed,
             reference=TokenBudget(int(number)) if name == "budget" else None,
             max_accuracy_drop=limit, confidence=held.confidence if held else None,
@@ -148,7 +148,7 @@ def _about(log: "TraceLog") -> tuple[str, ...]:
     return (told, cues) if probes.grid == "cue" else (told,)
 
 
-def _replaced(name: str, log: "TraceLog", found: "Simplification") -> "Replaced":
+def _replaced(name: str, log: "TraceLog", found: "Substitution") -> "Replaced":
     from stopping.cli.output import Figure, LogSummary, Replaced, figures_of
 
     certificate = found.certificate

@@ -59,8 +59,8 @@ class LossOptions:
         if log is None or self.discordance is not None:
             raise ValueError("--rule: expected a LOG to take its losses from, and no --discordance")
 
-        from stopping.calibration.certification import losses_on
         from stopping.cli.rules import name_of, parse
+        from stopping.tuning.certification import losses_on
 
         imports.load()
         problem = problem_options.problem(None, log.num_samples)
@@ -93,7 +93,7 @@ def plan(
     data = None if log is None else log_options.load(log)
     losses = loss_options.losses(data, problem_options, imports)
 
-    from stopping.calibration import planning
+    from stopping.tuning import planning
 
     num_samples, mean_tokens = recording.samples, recording.mean_tokens
     if data is not None:
@@ -136,7 +136,7 @@ def plan(
 
 
 def _print(console: "Console", record: "PlanOutput", options: RecordingOptions) -> None:
-    from stopping.calibration.planning import MOST_PROBLEMS, problems_of_log
+    from stopping.tuning.planning import MOST_PROBLEMS, problems_of_log
 
     def say(words: str) -> None:
         console.print(words, markup=False)

@@ -38,12 +38,12 @@ def promise(
     from rich.progress import Progress
 
     import stopping
-    from stopping.calibration import placebo
-    from stopping.calibration.savings import predict
-    from stopping.calibration.tuning import FRACTIONS
     from stopping.cli.tune import print_tuning, record_of, save_tuned
     from stopping.reasoner import load_log
     from stopping.traces import split
+    from stopping.tuning import placebo
+    from stopping.tuning.measurement import predict
+    from stopping.tuning.tuning import FRACTIONS
 
     log = load_log()
     probed, fresh = log.take(log.probed), log.take(~log.probed)
@@ -77,9 +77,9 @@ def _live(log: Any, policy: Any, report: Any) -> dict[str, "Estimate"]:
     """Accuracy change and share of tokens saved, against the same traces left alone."""
     import jax
 
-    from stopping.calibration.savings import realised
     from stopping.reasoner import Plan, load_model, run_live
     from stopping.reasoner.recording import draw_distinct
+    from stopping.tuning.measurement import realised
 
     plan = Plan()
     drawn = draw_distinct(plan)

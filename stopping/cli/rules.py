@@ -119,7 +119,7 @@ def default_rules(log: "TraceLog", problem: Any) -> list[Any]:
     Those that vote, only where answers can be compared; of those that stop a thought, a few of each family.
     """
     if not hasattr(problem, "num_traces"):
-        from stopping.solvers.thinking_families import thinking_families
+        from stopping.solvers import thinking_families
 
         members = thinking_families(problem.worlds(log)).values()
         return distinct(each[len(each) * part // 4] for each in members for part in (1, 2, 3))

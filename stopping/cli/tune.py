@@ -22,9 +22,9 @@ from stopping.cli.options import (
 if TYPE_CHECKING:
     from rich.console import Console
 
-    from stopping.calibration import Tuning
     from stopping.cli.output import TuneOutput
     from stopping.traces import TraceLog
+    from stopping.tuning import Tuning
 
 
 @dataclass(frozen=True)
@@ -57,7 +57,7 @@ class TuningOptions:
         data = log_options.load(path)
 
         import stopping
-        from stopping.calibration.planning import plan
+        from stopping.tuning.planning import plan
 
         problem, data = problem_options.decided(self.decision, data, console)
         limits = {"max_accuracy_drop": self.max_accuracy_drop, "confidence": self.confidence}
@@ -124,9 +124,9 @@ def save_tuned(found: "Tuning", directory: Path, source: str, log: "TraceLog", s
         ArtifactError: as `stopping.save`.
     """
     import stopping
-    from stopping.calibration import traffic
-    from stopping.calibration.tuning import FRACTIONS
     from stopping.cli.output import is_thinking
+    from stopping.tuning import traffic
+    from stopping.tuning.tuning import FRACTIONS
 
     chosen = found.chosen
     assert chosen is not None
@@ -204,9 +204,9 @@ def record_of(name: str, log: "TraceLog", found: "Tuning", out: Path | None) -> 
 
 def print_tuning(console: "Console", record: "TuneOutput") -> None:
     """Print the table of rules, the reference first, and the advice."""
-    from stopping.calibration.tuning import REACHABLE, WHAT_CAN_BE
     from stopping.cli.tables import NARROW, folded, new_table, note_few
     from stopping.traces.reports import in_points, plus_minus
+    from stopping.tuning.tuning import REACHABLE, WHAT_CAN_BE
 
     wide = console.width >= NARROW + 20  # else accuracy and tokens, of which the changes are shown, are left to --json
     own = ["accuracy, %", "tokens"] if wide else []

@@ -9,48 +9,49 @@ from matplotlib.figure import Figure
 
 from stopping.plots.labels import put_labels
 from stopping.plots.panels import COLOURS, LABEL_POINTS, MARKERS, WIDE, panels
+from stopping.problems.problem import worth_of
 
 if TYPE_CHECKING:
     from sims import Comparison, Estimate
-    from sims.comparison import Cost
-    from stopping.calibration import Tuning
+    from stopping.tuning import Tuning
 
 LIVE = "live"  # the kind of a point that no log has: it is not on the line
 LONGEST_NAME = 32  # in a picture; beyond, the class will do
-_COSTS = {"total_tokens": "total tokens a problem", "latency_tokens": "latency, tokens until the answer"}
 
 
-def frontier(
-    comparison: "Comparison", names: Sequence[str] | None = None, *, against: "Cost" = "total_tokens"
-) -> Figure:
-    """Draw accuracy against a cost, with error bars of one standard error.
+def frontier(comparison: "Comparison", names: Sequence[str] | None = None, *, against: str | None = None) -> Figure:
+    """Draw what rules are worth against a cost, with error bars of one standard error.
 
-    The grey line joins the rules that no other beats in both; the reference rule is filled.
+    The grey line joins the rules that are Pareto-optimal; the reference rule is filled.
 
     Args:
         comparison: rules on one log.
         names: of the rules, in its order; their own texts if not given.
-        against: `total_tokens` or `latency_tokens`.
+        against: a cost of the problem by name; the first if not given.
 
     Raises:
         ValueError: for another cost.
     """
-    if against not in _COSTS:
-        raise ValueError(f"against: expected one of {', '.join(_COSTS)}, got {against!r}")
+    components = {component.name: component for component in comparison.problem.components}
+    costs = [name for name, component in components.items() if component.role == "cost"]
+    if (against := against or costs[0]) not in costs:
+        raise ValueError(f"against: expected one of {', '.join(costs)}, got {against!r}")
+    cost, worth = components[against], components[worth_of(comparison.problem)]
     rows = comparison.rows
     shown = [name.removeprefix("VoteTable.") for name in names or [str(row.policy) for row in rows]]
     shown[0] += " (reference)"
-    figures = [(row.result.estimates[against], row.result.correct) for row in rows]
-    unit = 1000 if max(cost.mean for cost, _ in figures) >= 10_000 else 1
+    figures = [(row.result.estimates[against], row.result.estimates[worth.name]) for row in rows]
+    thousands = max(each.mean for each, _ in figures) / cost.unit >= 10_000
+    units = cost.unit * (1000 if thousands else 1), worth.unit
     points = [
         _Point(*figure, name, type(row.policy).__name__, index == 0)
         for index, (figure, name, row) in enumerate(zip(figures, shown, rows, strict=True))
     ]
-    figure, axes = _scatter(points, (unit, 0.01), fewer_is_better=True)
-    axes.set_xlabel(_COSTS[against] + (", thousands" if unit > 1 else ""))
-    axes.set_ylabel("accuracy, %")
+    figure, axes = _scatter(points, units, fewer_is_better=True)
+    axes.set_xlabel(cost.label + (", thousands" if thousands else ""))
+    axes.set_ylabel(worth.label)
     axes.set_xlim(left=max(0, axes.get_xlim()[0]))
-    return _labelled(figure, axes, points, (unit, 0.01), fewer_is_better=True)
+    return _labelled(figure, axes, points, units, fewer_is_better=True)
 
 
 def tuning(found: "Tuning", live: tuple["Estimate", "Estimate"] | None = None) -> Figure:
@@ -62,7 +63,7 @@ def tuning(found: "Tuning", live: tuple["Estimate", "Estimate"] | None = None) -
         found: by `tune`.
         live: of the rule chosen, in a live run: the share of tokens saved, and the change of accuracy.
     """
-    from stopping.calibration import Grade
+    from stopping.tuning import Grade
 
     named = {rule: str(rule.policy) for rule in (found.best_fixed, found.chosen) if rule is not None}
     if (chosen := found.chosen) is not None:

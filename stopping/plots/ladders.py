@@ -10,8 +10,8 @@ from stopping.plots.panels import COLOURS, LABEL_POINTS, panels
 
 if TYPE_CHECKING:
     from sims import Estimate
-    from stopping.calibration import Certification
     from stopping.solvers import Solution
+    from stopping.tuning import Certification
 
 
 def solution(found: "Solution") -> Figure:

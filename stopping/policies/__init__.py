@@ -6,6 +6,15 @@ from stopping.policies.binding import Bound, bind
 from stopping.policies.candidate_stop import CandidateStop
 from stopping.policies.close_token_threshold import CloseTokenThreshold
 from stopping.policies.confidence_exit import ConfidenceExit
+from stopping.policies.decisions import (
+    NO_ANSWER,
+    SAMPLING,
+    THINKING,
+    Decision,
+    SamplingObservation,
+    ThinkingObservation,
+    decision_of,
+)
 from stopping.policies.entropy_slope import EntropySlope
 from stopping.policies.exit_value import ExitValue, ProbedExitValue
 from stopping.policies.first_finish import FirstFinish
@@ -13,7 +22,6 @@ from stopping.policies.fixed_samples import FixedSamples
 from stopping.policies.margin import Margin
 from stopping.policies.policy import Policy, parameters, policy, registered
 from stopping.policies.posterior_vote import PosteriorVote
-from stopping.policies.signals import NO_ANSWER, SamplingObservation, ThinkingObservation, observation_of
 from stopping.policies.token_budget import TokenBudget
 from stopping.policies.unanimous_window import UnanimousWindow
 from stopping.policies.vote_table import VoteTable
@@ -21,12 +29,15 @@ from stopping.policies.windowed_confidence import WindowedConfidence
 
 __all__ = [
     "NO_ANSWER",
+    "SAMPLING",
+    "THINKING",
     "Action",
     "AnswerAgreement",
     "Bound",
     "CandidateStop",
     "CloseTokenThreshold",
     "ConfidenceExit",
+    "Decision",
     "EntropySlope",
     "ExitValue",
     "FirstFinish",
@@ -44,7 +55,7 @@ __all__ = [
     "VoteTable",
     "WindowedConfidence",
     "bind",
-    "observation_of",
+    "decision_of",
     "parameters",
     "policy",
     "registered",

@@ -3,9 +3,9 @@
 from typing import Any, NamedTuple
 
 from stopping.policies.actions import Action, Kind
+from stopping.policies.decisions import NO_ANSWER
 from stopping.policies.policy import at_least, policy
 from stopping.policies.probing import agreeing, probe_or_stop
-from stopping.policies.signals import NO_ANSWER
 
 
 class AgreementState(NamedTuple):

@@ -3,7 +3,7 @@
 import math
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, fields
-from typing import Any, ClassVar, Protocol, TypeVar, dataclass_transform, runtime_checkable
+from typing import TYPE_CHECKING, Any, ClassVar, Protocol, TypeVar, dataclass_transform, runtime_checkable
 
 import numpy as np
 
@@ -21,8 +21,9 @@ class Policy(Protocol):
     `max_traces`: a problem that offers fewer refuses it.
     """
 
-    signals: ClassVar[tuple[str, ...]]  # the observation's fields that `step` reads
-    kinds: ClassVar[tuple[Kind, ...]]  # the actions it may ask for
+    if not TYPE_CHECKING:  # set by the decorator `policy`, which type checkers do not follow
+        signals: ClassVar[tuple[str, ...]]  # the observation's fields that `step` reads
+        kinds: ClassVar[tuple[Kind, ...]]  # the actions it may ask for
 
     def init(self, xp: Any, batch_shape: tuple[int, ...]) -> Any:
         """Return the state before the first decision point."""

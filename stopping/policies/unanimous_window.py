@@ -3,8 +3,8 @@
 from typing import Any, NamedTuple
 
 from stopping.policies.actions import Action, Kind
+from stopping.policies.decisions import NO_ANSWER
 from stopping.policies.policy import at_least, policy
-from stopping.policies.signals import NO_ANSWER
 
 
 class WindowState(NamedTuple):

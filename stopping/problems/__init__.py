@@ -1,11 +1,15 @@
 """Problems: what is decided. A problem draws worlds, plays policies through them, and bounds what can be reached."""
 
 from stopping.problems.admission import PolicyMismatch, admit, as_pytree, stack
+from stopping.problems.problem import Component, Problem, Replayable
 from stopping.problems.sampling import Sampling, SamplingOutcome, SamplingWorld
 from stopping.problems.thinking import Thinking, ThinkingOutcome, ThinkingWorld
 
 __all__ = [
+    "Component",
     "PolicyMismatch",
+    "Problem",
+    "Replayable",
     "Sampling",
     "SamplingOutcome",
     "SamplingWorld",

@@ -7,9 +7,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from stopping.policies import Kind, bind
+from stopping.policies import Decision, Kind, bind
 from stopping.policies.policy import parameters, with_parameters
-from stopping.policies.signals import dtype_of
+from stopping.problems.problem import Problem
 
 PROBE_STEPS, PROBE_ROWS = 4, 64
 
@@ -18,7 +18,7 @@ class PolicyMismatch(ValueError):
     """A policy asks for a signal, an action or a number of traces that the problem does not have, or it did not declare."""
 
 
-def admit(problem: Any, policy: Any) -> None:
+def admit(problem: Problem, policy: Any) -> None:
     """Refuse a policy that the problem cannot run.
 
     What it declares is compared with what there is. What it does is then tried on a few random observations, on NumPy: it
@@ -27,11 +27,11 @@ def admit(problem: Any, policy: Any) -> None:
     Raises:
         PolicyMismatch: naming the policy, what it asks for and what there is.
     """
-    name, there = type(policy).__name__, problem.observation._fields
+    name, there = type(policy).__name__, problem.decision.signals
     if missing := [signal for signal in policy.signals if signal not in there]:
         raise PolicyMismatch(f"{name} reads {', '.join(missing)}; {type(problem).__name__} shows {', '.join(there)}")
-    if illegal := [kind.name for kind in policy.kinds if kind not in problem.kinds]:
-        legal = ", ".join(kind.name for kind in problem.kinds)
+    if illegal := [kind.name for kind in policy.kinds if kind not in problem.decision.kinds]:
+        legal = ", ".join(kind.name for kind in problem.decision.kinds)
         raise PolicyMismatch(f"{name} may ask for {', '.join(illegal)}; {type(problem).__name__} allows {legal}")
     asked, offered = getattr(policy, "max_traces", 0), getattr(problem, "num_traces", 0)
     if asked > offered:
@@ -40,7 +40,7 @@ def admit(problem: Any, policy: Any) -> None:
     state = bound.init((PROBE_ROWS,))
     with np.errstate(all="ignore"):  # signals drawn one by one need not go together
         for _ in range(PROBE_STEPS):
-            state, action = bound.step(state, _Declared(policy, rng, max(offered, 1)))
+            state, action = bound.step(state, _Declared(policy, problem.decision, rng, max(offered, 1)))
             kinds |= set(np.ravel(action.kind).tolist())
     if undeclared := sorted(kinds - set(policy.kinds)):
         shown = ", ".join(Kind(kind).name if kind in set(Kind) else str(kind) for kind in undeclared)
@@ -50,11 +50,11 @@ def admit(problem: Any, policy: Any) -> None:
 class _Declared:
     """An observation of the signals that a policy declares: random numbers of their types, labels below `num_labels`."""
 
-    def __init__(self, policy: Any, rng: np.random.Generator, num_labels: int) -> None:
+    def __init__(self, policy: Any, decision: Decision, rng: np.random.Generator, num_labels: int) -> None:
         self._policy = policy
         for signal in policy.signals:
             most = 2**14 if signal.endswith("_tokens") else num_labels
-            dtype = dtype_of(signal)
+            dtype = decision.dtype_of(signal)
             value = rng.normal(-1, 1, PROBE_ROWS) if dtype is np.float32 else rng.integers(0, most, PROBE_ROWS)
             setattr(self, signal, value.astype(dtype))
 

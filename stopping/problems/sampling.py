@@ -30,8 +30,10 @@ import numpy as np
 from jaxtyping import Array, Bool, Float, Int, Key
 
 from stopping.models import LengthCorrectness, Traces
-from stopping.policies import NO_ANSWER, Action, FixedSamples, Kind, Return, SamplingObservation, TokenBudget, bind
+from stopping.policies import NO_ANSWER, SAMPLING, Action, Decision, FixedSamples, Kind, Return, TokenBudget, bind
 from stopping.policies.policy import whole_number
+from stopping.problems.accuracy import accuracy_loss, priced_cost
+from stopping.problems.problem import CORRECT, LATENCY_SECONDS, LATENCY_TOKENS, TOTAL_TOKENS, UTILITY, Component
 from stopping.problems.sampling_events import NEVER, Clock, Run, SamplingWorld
 from stopping.problems.settled_votes import never_changes_the_vote
 from stopping.traces import TraceLog, from_columns
@@ -88,9 +90,11 @@ class Sampling(eqx.Module):
     lag_tokens: Int[Array, ""]
     decision_interval_tokens: int | None = eqx.field(static=True)
 
-    observation: ClassVar[type] = SamplingObservation
-    kinds: ClassVar[tuple[Kind, ...]] = (Kind.CONTINUE, Kind.STOP, Kind.LAUNCH)
-    has_orders: ClassVar[bool] = True  # what comes of a problem's samples depends on their order
+    decision: ClassVar[Decision] = SAMPLING
+    components: ClassVar[tuple[Component, ...]] = (
+        CORRECT, UTILITY, TOTAL_TOKENS, LATENCY_TOKENS, LATENCY_SECONDS, Component("num_launched", "traces launched"),
+    )  # fmt: skip
+    has_orders: ClassVar[bool] = True
 
     def __init__(
         self,
@@ -270,8 +274,20 @@ class Sampling(eqx.Module):
             raise ValueError("model: expected a model, got None: the bound is a statement about one")
         return jnp.max(self._alone(world, self.model.right_probs(world.problem, world.length_tokens, world.answer)))
 
-    def same_answers(self, policy: Any, reference: Any) -> bool:
-        """Whether the policy returns the reference's answer in every world: a proof, without data.
+    def loss(self, outcome: SamplingOutcome, reference: SamplingOutcome, judged: bool = True) -> Any:
+        """Return the accuracy lost against the reference rule; without labels, whether the answers differ."""
+        return accuracy_loss(outcome, reference, judged)
+
+    def cost(self, outcome: SamplingOutcome) -> Any:
+        """Return what tokens and latency cost; tokens where neither has a price."""
+        return priced_cost(
+            outcome.total_tokens,
+            (self.price_per_token, outcome.total_tokens),
+            (self.price_per_second, outcome.latency_seconds),
+        )
+
+    def lossless(self, policy: Any, reference: Any) -> bool:
+        """Return whether the policy gives the reference's answer in every world: a proof, without data.
 
         The reference is `FixedSamples` of all `num_traces`, and the policy one that only ever sees the votes of the leader
         and the runner-up, and stops: all it could do is looked at (`theory_notes/03_certification.md`, claim 5).
@@ -354,6 +370,10 @@ class Sampling(eqx.Module):
             raise ValueError(f"log: expected fewer than {NEVER:,} tokens in all traces of a problem, got {most:,}")
         fields = (length, ordered(log.correct), canonical.astype(np.int32), logged, problem)
         return SamplingWorld(*(jnp.asarray(field) for field in fields))
+
+    def interval_tokens(self, log: TraceLog) -> int | None:
+        """Return the tokens between decision points besides the ends of traces."""
+        return self.decision_interval_tokens
 
     def log(self, world: SamplingWorld) -> TraceLog:
         """Write worlds drawn from the model, `[problems]`, as a log: what `worlds` of it gives back, bit for bit."""

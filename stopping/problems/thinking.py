@@ -28,10 +28,12 @@ import numpy as np
 from jaxtyping import Array, Bool, Float, Int, Key
 
 from stopping.models.answer_chain import AnswerChain, Thought
-from stopping.policies import NO_ANSWER, Kind, ThinkingObservation, TokenBudget, bind
+from stopping.policies import NO_ANSWER, THINKING, Decision, Kind, ThinkingObservation, TokenBudget, bind
+from stopping.policies.decisions import PROBED_SIGNALS
 from stopping.policies.policy import whole_number
-from stopping.policies.signals import PROBED_SIGNALS, dtype_of
+from stopping.problems.accuracy import accuracy_loss, priced_cost
 from stopping.problems.admission import PolicyMismatch
+from stopping.problems.problem import CORRECT, LATENCY_SECONDS, LATENCY_TOKENS, TOTAL_TOKENS, UTILITY, Component
 from stopping.problems.thinking_worlds import NEVER, ThinkingWorld, log_of, logged_worlds
 from stopping.traces import TraceLog
 
@@ -114,8 +116,19 @@ class Thinking(eqx.Module):
     lag_tokens: Int[Array, ""]
     empty_stands: bool = eqx.field(static=True)
 
-    observation: ClassVar[type] = ThinkingObservation
-    kinds: ClassVar[tuple[Kind, ...]] = (Kind.CONTINUE, Kind.STOP, Kind.PROBE)
+    decision: ClassVar[Decision] = THINKING
+    components: ClassVar[tuple[Component, ...]] = (
+        CORRECT,
+        UTILITY,
+        TOTAL_TOKENS,
+        LATENCY_TOKENS,
+        LATENCY_SECONDS,
+        Component("thought_tokens", "thought, tokens"),
+        Component("probe_tokens", "probes paid in vain, tokens"),
+        Component("prefill_tokens", "read again, tokens"),
+        Component("stopped", "thoughts stopped, %", 0.01),
+    )
+    has_orders: ClassVar[bool] = False
 
     def __init__(
         self,
@@ -279,6 +292,27 @@ class Thinking(eqx.Module):
         best = jnp.argmax(jnp.where(answers, outcomes.utility, -jnp.inf))
         return jax.tree.map(lambda values: values[best], outcomes)
 
+    def loss(self, outcome: ThinkingOutcome, reference: ThinkingOutcome, judged: bool = True) -> Any:
+        """Return the accuracy lost against the reference rule; without labels, whether the answers differ."""
+        return accuracy_loss(outcome, reference, judged)
+
+    def cost(self, outcome: ThinkingOutcome) -> Any:
+        """Return what tokens, tokens read again and seconds cost; tokens where none has a price."""
+        return priced_cost(
+            outcome.total_tokens,
+            (self.price_per_token, outcome.total_tokens),
+            (self.price_per_prefill_token, outcome.prefill_tokens),
+            (self.price_per_second, outcome.latency_seconds),
+        )
+
+    def lossless(self, policy: Any, reference: Any) -> bool:
+        """Return False but for the reference itself: what a thought answers earlier no proof knows."""
+        return bool(policy == reference)
+
+    def interval_tokens(self, log: TraceLog) -> int | None:
+        """Return the tokens between a log's checkpoints."""
+        return None if log.checkpoints is None else log.checkpoints.interval_tokens
+
     def fixed_rules(self, worlds: ThinkingWorld) -> list[TokenBudget]:
         """The rules that adapt to nothing: budgets over the worlds' decision points, and thinking to the end."""
         positions = np.asarray(worlds.position_tokens)
@@ -332,7 +366,7 @@ def _observe(world: ThinkingWorld) -> ThinkingObservation:
     for name in ThinkingObservation._fields:
         if name not in shown:
             value = world.signals.get(name, jnp.zeros(world.position_tokens.shape))
-            shown[name] = value.astype(dtype_of(name))
+            shown[name] = value.astype(THINKING.dtype_of(name))
     return ThinkingObservation(**shown)
 
 

@@ -2,23 +2,26 @@
 
 from stopping.solvers.chain_induction import induced_point, one_step_point
 from stopping.solvers.count_induction import CountLaw, CountSolution, Tally, count_induction, count_value
-from stopping.solvers.families import sampling_families
+from stopping.solvers.families import families, sampling_families, thinking_families
+from stopping.solvers.family_search import FamilySearch, Member, Solution, Status, clairvoyant, reachable
 from stopping.solvers.fitted_value import exit_values, fitted_value
 from stopping.solvers.posterior_vote import posterior_vote
-from stopping.solvers.solve import Member, Solution, Status, clairvoyant, reachable, solve
-from stopping.solvers.thinking_families import thinking_families
+from stopping.solvers.solve import Solver, solve
 
 __all__ = [
     "CountLaw",
     "CountSolution",
+    "FamilySearch",
     "Member",
     "Solution",
+    "Solver",
     "Status",
     "Tally",
     "clairvoyant",
     "count_induction",
     "count_value",
     "exit_values",
+    "families",
     "fitted_value",
     "induced_point",
     "one_step_point",

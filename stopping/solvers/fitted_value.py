@@ -23,9 +23,9 @@ import jax
 import numpy as np
 
 from stopping.policies import NO_ANSWER, ExitValue, Kind, ProbedExitValue, bind
+from stopping.policies.decisions import PROBED_SIGNALS, THINKING
 from stopping.policies.exit_value import FREE_SIGNALS, PROBE_FEATURES, REACH
 from stopping.policies.namespace import namespace
-from stopping.policies.signals import PROBED_SIGNALS, dtype_of
 from stopping.problems import Thinking, ThinkingWorld
 from stopping.problems.thinking_worlds import NEVER
 
@@ -199,7 +199,7 @@ def _never(price_per_token: float, interval_tokens: int) -> ExitValue | ProbedEx
 
 def _seen(worlds: Any, point: int, probed: np.ndarray) -> Any:
     signals: dict[str, Any] = {
-        name: np.where(probed | (name not in PROBED_SIGNALS), values[:, point], 0).astype(dtype_of(name))
+        name: np.where(probed | (name not in PROBED_SIGNALS), values[:, point], 0).astype(THINKING.dtype_of(name))
         for name, values in worlds.signals.items()
     }
     answer = np.where(probed, worlds.probe_answer[:, point], NO_ANSWER)

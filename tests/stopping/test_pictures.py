@@ -6,7 +6,7 @@ import pytest
 
 import sims
 from sims import Estimate
-from stopping import calibration, models, solvers
+from stopping import calibration, models, solvers, tuning
 from stopping.plots import fitted
 from stopping.policies import FixedSamples, Margin
 from stopping.problems import Sampling
@@ -78,7 +78,7 @@ def test_a_solution_shows_every_family_between_the_fixed_rule_and_the_bounds():
 def test_certificates_stand_in_the_order_of_testing():
     log, problem = drawn_log(), Sampling(None, 8)
     rules = [FixedSamples(8), FixedSamples(1)]
-    found = calibration.certify(rules, log, problem, max_accuracy_drop=0.1, reference=FixedSamples(8))
+    found = tuning.certify(problem, rules, log, max_loss=0.1, reference=FixedSamples(8))
     (axes,) = found.plot().axes
     assert [label.get_text() for label in axes.get_yticklabels()] == ["FixedSamples(1), none", "FixedSamples(8), proof"]
     assert axes.get_xlabel() == "loss of accuracy against FixedSamples(8), points"

@@ -13,7 +13,7 @@ from stopping.adapters.policy_rows import Decision, PolicyRows, loaded
 from stopping.policies import NO_ANSWER, Kind, Return, SamplingObservation
 from stopping.policies.namespace import namespace
 from stopping.policies.policy import whole_number
-from stopping.policies.signals import Leader, VoteTally
+from stopping.policies.vote_tally import Leader, VoteTally
 
 
 class SamplingRun(NamedTuple):

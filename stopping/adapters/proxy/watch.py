@@ -10,7 +10,7 @@ from pathlib import Path
 from stopping.adapters.drift import Drift, Traffic
 from stopping.adapters.server.thought_run import ThoughtRun
 from stopping.artifacts import Artifact
-from stopping.policies.signals import PROBED_SIGNALS
+from stopping.policies.decisions import PROBED_SIGNALS
 
 log = logging.getLogger("stopping.drift")
 
@@ -49,7 +49,7 @@ class Watch:
     def see(self, run: ThoughtRun, answer_of: Callable[[str], str | None]) -> None:
         """Look at a request that was left alone, and whose trace the policy was asked about afterwards.
 
-        What is measured is what `stopping.calibration.traffic` measures of a log.
+        What is measured is what `stopping.tuning.traffic` measures of a log.
         """
         if not run.reason or run.failure or self.alarm:
             return

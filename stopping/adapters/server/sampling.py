@@ -19,7 +19,7 @@ from stopping.adapters.server.client import End, UpstreamError
 from stopping.adapters.server.protocol import Token
 from stopping.policies import NO_ANSWER, Kind, Return, SamplingObservation
 from stopping.policies.namespace import namespace
-from stopping.policies.signals import Leader, VoteTally
+from stopping.policies.vote_tally import Leader, VoteTally
 
 LEGAL = (Kind.CONTINUE, Kind.STOP, Kind.LAUNCH)
 CANCELLED, FAILED = "cancelled", "failed"

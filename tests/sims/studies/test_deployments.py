@@ -5,9 +5,9 @@ import pytest
 
 import sims.studies.deployments as study
 from sims import Estimate
-from stopping.calibration.savings import Prediction
 from stopping.reasoner import Plan
 from stopping.reasoner.countdown import Difficulty
+from stopping.tuning.measurement import Prediction
 from tests.stopping.cli.test_commands import refused, run
 
 

@@ -9,13 +9,13 @@ import pytest
 import sims
 import sims.studies.engines as study
 from sims import Estimate
-from stopping.calibration.savings import Prediction
 from stopping.policies import AnswerAgreement, CloseTokenThreshold, TokenBudget
-from stopping.policies.decisions import compare_decisions
+from stopping.policies.recorded_decisions import compare_decisions
 from stopping.problems import Thinking
 from stopping.reasoner import Plan, load_log, load_model
 from stopping.reasoner.recording import draw_distinct
 from stopping.reasoner.vocabulary import encode
+from stopping.tuning.measurement import Prediction
 
 NUM_PROBLEMS = 16
 RULES = [CloseTokenThreshold(-1.0, -12.0, 96), AnswerAgreement(2, 64)]

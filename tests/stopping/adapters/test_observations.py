@@ -16,7 +16,7 @@ from stopping.policies import (
     TokenBudget,
     WindowedConfidence,
 )
-from stopping.policies.signals import dtype_of
+from stopping.policies.decisions import THINKING
 from stopping.reasoner import load_log
 from stopping.reasoner.vocabulary import YES
 from tests.test_imports import BLOCK_JAX, run
@@ -85,7 +85,7 @@ def test_fields_have_the_types_of_observations():
     seen = windows.observe()
     for observation in (seen, windows.probed(seen, ["a", None])):
         for name, values in observation._asdict().items():
-            assert values.dtype == dtype_of(name) and values.shape == (2,), name
+            assert values.dtype == THINKING.dtype_of(name) and values.shape == (2,), name
 
 
 def test_equal_answers_of_a_row_share_a_label():

@@ -14,7 +14,7 @@ from stopping.adapters.llamacpp import LlamaServer
 from stopping.adapters.policy_rows import Decision
 from stopping.adapters.server.client import Upstream
 from stopping.policies import AnswerAgreement, CloseTokenThreshold, Kind, ThinkingObservation, TokenBudget
-from stopping.policies.decisions import compare_decisions
+from stopping.policies.recorded_decisions import compare_decisions
 from tests.stopping.adapters.live import NEVER, questions, wait_until_idle
 from tests.stopping.adapters.llama import needs_llama, write_reasoner
 from tests.stopping.adapters.proxied import proxied

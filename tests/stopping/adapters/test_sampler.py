@@ -26,7 +26,7 @@ from stopping.policies import (
     UnanimousWindow,
     VoteTable,
 )
-from stopping.policies.decisions import compare_decisions
+from stopping.policies.recorded_decisions import compare_decisions
 from stopping.problems import Sampling
 from stopping.problems.sampling_events import SamplingWorld
 from stopping.reasoner.countdown import vote_key

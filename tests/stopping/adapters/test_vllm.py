@@ -15,6 +15,7 @@ from stopping.adapters.observations import MissingSignal, short
 from stopping.artifacts import ArtifactError, save
 from stopping.policies import (
     NO_ANSWER,
+    THINKING,
     CandidateStop,
     CloseTokenThreshold,
     ConfidenceExit,
@@ -63,7 +64,7 @@ def stand_ins(monkeypatch):
 
 def saved(tmp_path, policy):
     points = {"on": "checkpoint", "interval_tokens": EVERY}
-    return save(policy, tmp_path / "policy", observation=ThinkingObservation, decision_points=points)
+    return save(policy, tmp_path / "policy", decision=THINKING, decision_points=points)
 
 
 def alone(prompt, name, policy=None, forced=(BLANK, CLOSE)):

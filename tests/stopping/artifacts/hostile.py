@@ -23,10 +23,10 @@ import numpy as np
 import safetensors.numpy
 
 from stopping import artifacts
-from stopping.artifacts.streams import episode
-from stopping.policies import SamplingObservation, ThinkingObservation, bind, observation_of
+from stopping.policies import SamplingObservation, ThinkingObservation, bind, decision_of
+from stopping.policies.decisions import THINKING
+from stopping.policies.decisions.sampling import episode
 from stopping.policies.examples import EXAMPLES
-from stopping.policies.signals import dtype_of
 from tests.helpers import BIG, OWN_POLICIES
 
 POLICY, GOLDEN, WEIGHTS, CARD, CHECKSUMS = NAMES = (
@@ -78,7 +78,9 @@ def _thoughts(num_rows: int = 200, num_points: int = 24) -> list[ThinkingObserva
         values["num_candidates"] = np.minimum(point // 6, rng.integers(0, 5, (num_rows, 1)))
         values["probed"] = np.full((num_rows, 1), point % 2 == 1)
         values["probed_answer"] = rng.integers(-1, 2, (num_rows, 1))
-        seen.append(ThinkingObservation(**{name: value.astype(dtype_of(name)) for name, value in values.items()}))
+        seen.append(
+            ThinkingObservation(**{name: value.astype(THINKING.dtype_of(name)) for name, value in values.items()})
+        )
     return seen
 
 
@@ -87,7 +89,7 @@ PROBES = {SamplingObservation: _probes(), ThinkingObservation: _thoughts()}
 
 def decisions(policy: Any) -> list[tuple[int, int]]:
     """Return the policy's decisions on fixed observations: small votes, clocks and three episodes, or thoughts."""
-    bound, taken, probes = bind(policy, "numpy"), [], PROBES[observation_of(policy)]
+    bound, taken, probes = bind(policy, "numpy"), [], PROBES[decision_of(policy).observation]
     episodes = bound.init(probes[-1].elapsed_tokens.shape)
     for observation in probes:
         shape = observation.elapsed_tokens.shape

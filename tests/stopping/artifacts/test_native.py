@@ -17,11 +17,12 @@ from hypothesis import strategies as st
 from stopping.artifacts import load, native, save
 from stopping.artifacts.load import Artifact
 from stopping.policies import (
+    SAMPLING,
+    THINKING,
     CandidateStop,
     FixedSamples,
     Kind,
     Margin,
-    SamplingObservation,
     ThinkingObservation,
     TokenBudget,
     bind,
@@ -30,8 +31,8 @@ from stopping.policies import (
 BUDGET = TokenBudget(160)
 
 
-def saved(tmp_path, policy, observation=ThinkingObservation, **options):
-    return load(save(policy, tmp_path / "policy", observation=observation, **options))
+def saved(tmp_path, policy, decision=THINKING, **options):
+    return load(save(policy, tmp_path / "policy", decision=decision, **options))
 
 
 @pytest.mark.parametrize(
@@ -98,10 +99,10 @@ def test_what_an_engine_does_not_have_is_refused(rule, target, options, problem)
 
 def test_the_rule_an_engine_can_follow(tmp_path):
     assert native.native_rule(saved(tmp_path, BUDGET)) == BUDGET
-    assert native.native_rule(saved(tmp_path / "samples", FixedSamples(3), SamplingObservation)) == FixedSamples(3)
+    assert native.native_rule(saved(tmp_path / "samples", FixedSamples(3), SAMPLING)) == FixedSamples(3)
     assert native.native_rule(saved(tmp_path / "other", CandidateStop(1))) is None
     for name, policy in (("margin", Margin(2)), ("clock", BUDGET)):  # a clock over several traces is no thinking budget
-        artifact = saved(tmp_path / name, policy, SamplingObservation)
+        artifact = saved(tmp_path / name, policy, SAMPLING)
         with pytest.raises(ValueError, match=f"{type(policy).__name__}: no engine stops samples by a rule"):
             native.native_rule(artifact)
 

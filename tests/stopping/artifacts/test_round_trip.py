@@ -14,7 +14,6 @@ from hypothesis import strategies as st
 
 import stopping
 from stopping import artifacts
-from stopping.artifacts.streams import sampling_streams
 from stopping.policies import (
     FixedSamples,
     Kind,
@@ -25,9 +24,10 @@ from stopping.policies import (
     bind,
     parameters,
 )
+from stopping.policies.decisions.sampling import sampling_streams
 from stopping.policies.examples import EXAMPLES
 from tests.helpers import BIG, OWN_POLICIES, name_of, needs
-from tests.stopping.artifacts.own_policies import FLOAT_POLICY, Head, HeadObservation
+from tests.stopping.artifacts.own_policies import FLOAT_POLICY, HEAD, Head, HeadObservation
 from tests.stopping.artifacts.test_refusals import checksums
 from tests.stopping.policies.own_policies import RunningAgreement
 
@@ -112,8 +112,8 @@ def test_a_policy_with_another_observation(tmp_path):
     head = Head(rng.normal(size=(4, 1)).astype(np.float32))
     streams = [[HeadObservation(rng.normal(size=4), 0.5) for _ in range(3)] for _ in range(20)]
     with pytest.raises(artifacts.ArtifactError, match=r"golden.jsonl: no streams are known for HeadObservation"):
-        artifacts.save(head, tmp_path / "policy", observation=HeadObservation)
-    artifacts.save(head, tmp_path / "policy", observation=HeadObservation, golden_observations=streams)
+        artifacts.save(head, tmp_path / "policy", decision=HEAD)
+    artifacts.save(head, tmp_path / "policy", decision=HEAD, golden_observations=streams)
     loaded = artifacts.load(tmp_path / "policy")
     assert loaded.policy == head
     assert loaded.document.observation == "HeadObservation"

@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import jax.random as jr
 import numpy as np
 
-from stopping.calibration.statistics import NO_CAP, Statistics
+from stopping.calibration.sufficient_statistics import NO_CAP, Statistics
 from stopping.models import LengthCorrectness
 from stopping.problems import Sampling
 from stopping.traces import TraceLog

@@ -13,11 +13,11 @@ from scipy.special import expit, logit
 from scipy.stats import betabinom, binomtest
 
 from stopping.calibration import Fit, fit, fit_all
-from stopping.calibration.agreement import fit_answers
+from stopping.calibration.answer_distribution import fit_answers
 from stopping.calibration.ascent import ascend
 from stopping.calibration.length_correctness import estimate
-from stopping.calibration.statistics import stack, statistics
 from stopping.calibration.success import fit_success
+from stopping.calibration.sufficient_statistics import stack, statistics
 from stopping.models import Answers, LengthCorrectness
 from stopping.traces import TraceLog, from_columns
 from tests.stopping.calibration.examples import drawn_logs

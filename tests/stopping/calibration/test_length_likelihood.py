@@ -11,7 +11,7 @@ from scipy.stats import multivariate_normal, norm
 
 from stopping.calibration.length_likelihood import PRIOR_MEAN, PRIOR_SCALE, Shared, derivatives, objective, share_wrong
 from stopping.calibration.lengths import _newton, fit_lengths
-from stopping.calibration.statistics import Statistics
+from stopping.calibration.sufficient_statistics import Statistics
 from tests.stopping.calibration.examples import made_up
 
 POINTS = [

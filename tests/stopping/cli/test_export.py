@@ -6,11 +6,11 @@ import numpy as np
 import pytest
 
 import stopping
-from stopping.calibration import certify
-from stopping.policies import CandidateStop, FixedSamples, Margin, SamplingObservation, ThinkingObservation, TokenBudget
+from stopping.policies import SAMPLING, THINKING, CandidateStop, FixedSamples, Margin, TokenBudget
 from stopping.problems import Thinking
 from stopping.reasoner import load_log
 from stopping.traces import from_columns, load, save, split, with_checkpoints
+from stopping.tuning import certify
 from tests.stopping.cli.test_commands import refused, run, without_jax, written
 
 CERTIFICATE = {"grade": "data", "risk": "accuracy", "max_accuracy_drop": 0.04, "confidence": 0.95}
@@ -27,9 +27,9 @@ def log(tmp_path_factory):
     return path
 
 
-def saved(tmp_path, policy, observation=ThinkingObservation, **options):
+def saved(tmp_path, policy, decision=THINKING, **options):
     options = {"decision_points": POINTS, "reference_rule": "budget=480", **options}
-    return stopping.save(policy, tmp_path / "policy", observation=observation, **options)
+    return stopping.save(policy, tmp_path / "policy", decision=decision, **options)
 
 
 def traces(log):
@@ -132,7 +132,7 @@ def test_exact_rules_lose_nothing_and_need_neither_log_nor_jax(tmp_path):
         "Exact, nothing lost: TokenBudget(128) is the engine's own, which stops where TokenBudget(100) does." in shown
     )
     assert json.loads((tmp_path / "settings" / "request.json").read_text()) == {"thinking_budget_tokens": 128}
-    samples = saved(tmp_path / "samples", FixedSamples(4), SamplingObservation)
+    samples = saved(tmp_path / "samples", FixedSamples(4), SAMPLING)
     run("export", samples, "--target", "transformers", "--json", tmp_path / "e.json")
     record = written("export", tmp_path / "e.json")
     assert record["exact"] and record["loss"] is None and record["fields"]["num_return_sequences"] == 4
@@ -179,7 +179,7 @@ def test_where_no_budget_stands_in_nothing_is_written(tmp_path):
 
 
 def test_what_cannot_be_is_refused(log, tmp_path):
-    margin = saved(tmp_path, Margin(2), SamplingObservation)
+    margin = saved(tmp_path, Margin(2), SAMPLING)
     assert "Margin: no engine stops samples by a rule" in refused("export", margin, "--target", "vllm")
     thinking = saved(tmp_path / "thinking", CandidateStop(1))
     assert "has no thinking budget" in refused("export", thinking, "--target", "transformers", "--log", log)

@@ -17,7 +17,6 @@ import pytest
 from typer.testing import CliRunner
 
 import sims
-from stopping.calibration import Grade, tune
 from stopping.calibration.forced_answers import by_confidence, by_position, overconfidence
 from stopping.cli import app
 from stopping.cli.rules import name_of
@@ -25,6 +24,7 @@ from stopping.models import AnswerChain
 from stopping.policies import ConfidenceExit, FixedSamples, TokenBudget
 from stopping.problems import Thinking
 from stopping.report import page
+from stopping.tuning import Grade, tune
 from tests.stopping.cli.drawn import drawn_log
 
 CHROMIUM = Path("/usr/bin/chromium")
@@ -190,7 +190,7 @@ def test_a_log_without_probes_or_confidence_has_no_groups(log):
 def test_the_command(tmp_path, monkeypatch):
     """On a log of votes, with no forced answers to show; the command that is named is the one that was given."""
     few = {"FixedSamples": [FixedSamples(2), FixedSamples(3)]}
-    monkeypatch.setattr("stopping.calibration.tuning.families_of", lambda problem, worlds: few)
+    monkeypatch.setattr("stopping.tuning.tuning.families_of", lambda problem, worlds: few)
     log = drawn_log(tmp_path / "a <b> & c.parquet")
     out, record = tmp_path / "page.html", tmp_path / "out.json"
     words = [

@@ -6,13 +6,13 @@ import pytest
 import stopping
 from stopping import artifacts
 from stopping.adapters.drift import Drift, Traffic
-from stopping.calibration import traffic
-from stopping.calibration.tuning import FRACTIONS
 from stopping.cli.rules import name_of
 from stopping.policies import ThinkingObservation, bind
 from stopping.problems import Thinking
 from stopping.reasoner import load_log
 from stopping.traces import load, save
+from stopping.tuning import traffic
+from stopping.tuning.tuning import FRACTIONS
 from tests.stopping.cli.test_commands import refused, run, written
 
 

@@ -9,10 +9,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from stopping import policies
-from stopping.policies import Kind, Policy, bind, observation_of
+from stopping.policies import Kind, Policy, bind, decision_of
 from stopping.policies.examples import EXAMPLES
 from stopping.policies.namespace import NAMES, namespace
-from stopping.policies.signals import dtype_of
 from tests.helpers import OWN_POLICIES, name_of, needs, observation_batches, one_observation
 
 NUM_ROWS = 4
@@ -238,8 +237,10 @@ def _array(backend):
 
 
 def _rows(policy, rng, array):
-    observation = observation_of(policy)
-    return observation(*(array(rng.integers(-1, 4, 4).astype(dtype_of(name))) for name in observation._fields))
+    decision = decision_of(policy)
+    return decision.observation(
+        *(array(rng.integers(-1, 4, 4).astype(decision.dtype_of(name))) for name in decision.signals)
+    )
 
 
 @every_policy

@@ -27,7 +27,7 @@ from stopping.policies import (
     WindowedConfidence,
     bind,
 )
-from stopping.policies.signals import dtype_of
+from stopping.policies.decisions import THINKING
 from stopping.problems import PolicyMismatch, Thinking, ThinkingWorld, admit
 from stopping.problems.thinking_worlds import NEVER, SIGNALS
 from stopping.traces import from_columns, with_checkpoints
@@ -147,7 +147,7 @@ def by_the_letter(rule, one, lag, empty_stands=False):
         values["probed_answer"] = one.probe_answer[i] if probed else NO_ANSWER
         for name, signal in one.signals.items():
             values[name] = signal[i] if probed or not name.startswith("answer") else 0
-        return ThinkingObservation(*(np.asarray(values[n], dtype_of(n)) for n in ThinkingObservation._fields))
+        return ThinkingObservation(*(np.asarray(values[n], THINKING.dtype_of(n)) for n in ThinkingObservation._fields))
 
     for i in points:
         state, action = bound.step(state, observe(i, False))

@@ -11,8 +11,8 @@ from sims.engine import BLOCK
 from stopping.models import Answers, LengthCorrectness
 from stopping.policies import FixedSamples
 from stopping.problems import Sampling
-from stopping.solvers import Status, clairvoyant, reachable, sampling_families, solve
-from stopping.solvers.solve import utilities
+from stopping.solvers import FamilySearch, Status, clairvoyant, reachable, sampling_families, solve
+from stopping.solvers.family_search import utilities
 
 MODEL = LengthCorrectness(
     [2.0, 1.0], [1.0, 2.0], [8.0, 8.5], [0.3, 0.2],
@@ -24,7 +24,7 @@ PROBLEM = Sampling(MODEL, 6, price_per_token=2e-6, price_per_second=1e-4)
 
 @pytest.fixture(scope="module")
 def solution():
-    return solve(PROBLEM, jax.random.key(0), num_worlds=2 * BLOCK)
+    return solve(PROBLEM, FamilySearch(2 * BLOCK), key=jax.random.key(0))
 
 
 def test_bounds_are_in_order(solution):
@@ -52,7 +52,7 @@ def test_the_score_is_met_by_fresh_simulation(solution):
 
 def test_when_waiting_is_free_all_are_sampled_and_the_fixed_rule_stays():
     free = Sampling(LengthCorrectness(3.0, 1.0, answers=Answers(0.0, 1.0)), 4)
-    found = solve(free, jax.random.key(1), num_worlds=BLOCK)
+    found = solve(free, FamilySearch(BLOCK), key=jax.random.key(1))
     assert found.status is Status.FIXED
     assert found.policy == FixedSamples(4)
     assert found.upper_bound.mean >= found.value.mean - 4 * found.value.standard_error  # the vote is optimal here
@@ -60,7 +60,7 @@ def test_when_waiting_is_free_all_are_sampled_and_the_fixed_rule_stays():
 
 def test_when_tokens_are_dear_one_sample_is_enough():
     dear = Sampling(LengthCorrectness(3.0, 1.0), 4, price_per_token=1e-3)
-    found = solve(dear, jax.random.key(1), num_worlds=BLOCK)
+    found = solve(dear, FamilySearch(BLOCK), key=jax.random.key(1))
     assert found.best_fixed.policy == FixedSamples(1)
 
 

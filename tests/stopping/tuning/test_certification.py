@@ -9,14 +9,14 @@ import pytest
 
 import sims
 import stopping
-from stopping.calibration import Grade, order_by_risk
-from stopping.calibration.betting import p_values, upper_bounds
-from stopping.calibration.certification import losses_on
 from stopping.models import Answers, LengthCorrectness
 from stopping.policies import FirstFinish, FixedSamples, Margin, TokenBudget, VoteTable
 from stopping.problems import Sampling, Thinking
 from stopping.solvers import Member
 from stopping.traces import LiveColumns, from_columns, with_checkpoints
+from stopping.tuning import Grade, order_by_risk
+from stopping.tuning.betting import p_values, upper_bounds
+from stopping.tuning.certification import losses_on
 
 MODEL = LengthCorrectness(
     np.linspace(1, 6, 40), 1.5, np.linspace(7, 8, 40), shift=0.3, no_answer_prob=0.05, answers=Answers(0.1, 1.0)

@@ -9,9 +9,6 @@ import pytest
 import sims
 import stopping
 from sims import Estimate
-from stopping.calibration import Grade, placebo
-from stopping.calibration.savings import measure
-from stopping.calibration.tuning import _advice, _choose
 from stopping.models import AnswerChain, LengthCorrectness
 from stopping.policies import (
     CandidateStop,
@@ -27,6 +24,9 @@ from stopping.problems import Sampling, Thinking
 from stopping.reasoner import load_log
 from stopping.solvers import exit_values
 from stopping.traces import LogError, split
+from stopping.tuning import Grade, placebo
+from stopping.tuning.measurement import measure
+from stopping.tuning.tuning import _advice, _choose
 
 TELLING = AnswerChain(
     0.2, 0.35, 0.01, 0.05, right_log_prob=-0.2, wrong_log_prob=-1.2, log_prob_scale=0.3, num_points=12

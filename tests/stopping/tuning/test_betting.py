@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from scipy.stats import binom
 
 from sims import Estimate
-from stopping.calibration.betting import (
+from stopping.tuning.betting import (
     SHARES,
     STAKES,
     bet,

@@ -17,13 +17,16 @@ from stopping.policies import (
     TokenBudget,
     WindowedConfidence,
 )
-from stopping.problems import ThinkingWorld
+from stopping.problems import Thinking, ThinkingWorld
 from stopping.problems.thinking_worlds import NEVER
+from stopping.solvers.families.dispatch import Families, families, fitted_families
+from stopping.solvers.fitted_value import exit_values
 
 INTERVALS = (1, 2, 4, 8)  # decision points
 HIGH, LOW = (0.5, 0.7, 0.8, 0.9, 0.95, 0.98, 0.99), (0.01, 0.03, 0.1, 0.2)
 GAINS = (0.0, 0.02, 0.1)  # nats
 NUM_BUDGETS = 24
+NUM_FITTED = 3  # intervals of probes that rules are fitted for
 MOST_CANDIDATES = 6
 NEVER_LOG_PROB = -1e4
 
@@ -83,3 +86,15 @@ def thinking_families(worlds: ThinkingWorld) -> dict[str, Sequence[Any]]:
             EntropySlope(gain, number, interval) for gain in GAINS for number in (1, 2) for interval in intervals
         ]
     return families
+
+
+@families.register
+def all_thinking_families(problem: Thinking, worlds: ThinkingWorld) -> Families:
+    """Return the families with thresholds read off the worlds, and those fitted to them."""
+    return {**thinking_families(worlds), **fitted_families(problem, worlds)}
+
+
+@fitted_families.register
+def fitted_thinking_families(problem: Thinking, worlds: ThinkingWorld) -> Families:
+    """Return the families that are fitted to the worlds; none where signals are missing."""
+    return exit_values(problem, worlds, probe_intervals(worlds)[:NUM_FITTED])

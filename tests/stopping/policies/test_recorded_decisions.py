@@ -5,8 +5,8 @@ import pytest
 
 from stopping.adapters.policy_rows import PolicyRows
 from stopping.policies import AnswerAgreement, CloseTokenThreshold, Kind, ThinkingObservation, TokenBudget, examples
-from stopping.policies.decisions import compare_decisions
-from stopping.policies.signals import dtype_of
+from stopping.policies.decisions import THINKING as DECISION
+from stopping.policies.recorded_decisions import compare_decisions
 from tests.helpers import name_of
 
 THINKING = [policy for policy in examples.EXAMPLES if {*policy.signals} <= {*ThinkingObservation._fields}]
@@ -15,7 +15,7 @@ THINKING = [policy for policy in examples.EXAMPLES if {*policy.signals} <= {*Thi
 def taken(policy, rows):
     """What a policy says to rows of log-probabilities of closing, one every 32 tokens."""
     asked = PolicyRows(policy, len(rows))
-    blank = {name: np.zeros(1, dtype_of(name)) for name in ThinkingObservation._fields}
+    blank = {name: np.zeros(1, DECISION.dtype_of(name)) for name in ThinkingObservation._fields}
     for index, row in enumerate(rows):
         for step, value in enumerate(row, 1):
             shown = {"elapsed_tokens": np.array([32 * step], np.int32), "log_close_prob": np.array([value], np.float32)}
@@ -42,7 +42,7 @@ def test_a_state_is_carried_along_each_row():
         for step, label in enumerate(labels, 1):
             seen = [np.array([32 * step]), *np.zeros((4, 1)), np.array([True]), np.array([label]), *np.zeros((2, 1))]
             columns = zip(ThinkingObservation._fields, seen, strict=True)
-            asked.ask(ThinkingObservation(*(values.astype(dtype_of(name)) for name, values in columns)), [row])
+            asked.ask(ThinkingObservation(*(values.astype(DECISION.dtype_of(name)) for name, values in columns)), [row])
     assert [one.kind for one in asked.decisions[0]] == [Kind.CONTINUE, Kind.CONTINUE, Kind.STOP]
     assert compare_decisions(policy, asked.decisions) == (4, 0, 0)
 
@@ -55,7 +55,9 @@ def test_no_policy_decides_differently_in_jax(policy):
         shown = [np.full(16, 64 * step), *-5 * random.random((2, 16)), random.random(16), random.integers(3, size=16)]
         shown += [random.random(16) < 0.5, random.integers(-1, 2, size=16), *-random.random((2, 16))]
         columns = zip(ThinkingObservation._fields, shown, strict=True)
-        asked.ask(ThinkingObservation(*(np.asarray(values, dtype_of(name)) for name, values in columns)), range(16))
+        asked.ask(
+            ThinkingObservation(*(np.asarray(values, DECISION.dtype_of(name)) for name, values in columns)), range(16)
+        )
     found = compare_decisions(policy, asked.decisions)
     assert found.num_decisions == 128 and found.num_ties < 13 and found.num_different == 0
 

@@ -7,7 +7,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float
 
 from stopping.calibration.ascent import Ascent, ascend
-from stopping.calibration.statistics import Statistics
+from stopping.calibration.sufficient_statistics import Statistics
 from stopping.models import Answers
 
 MAX_KINDS = 12  # beyond, finitely many kinds cannot be told from infinitely many in a log

@@ -1,6 +1,5 @@
 """What rules save and lose against the rule in use: on a part of a log, and over runs to come."""
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -11,9 +10,11 @@ from scipy.stats import norm
 import sims
 from sims import Estimate
 from sims.engine import evaluate
-from stopping.calibration.betting import FEW_NONZERO, mean_interval
-
-COMPONENTS = ("correct", "total_tokens", "latency_tokens", "utility")
+from stopping.policies import Policy
+from stopping.problems import Replayable
+from stopping.problems.problem import costs_of, worth_of
+from stopping.tuning.betting import FEW_NONZERO, mean_interval
+from stopping.tuning.played import Played
 
 
 @dataclass(frozen=True)
@@ -25,7 +26,7 @@ class Measured:
         accuracy_change, saving_tokens: paired with the reference rule; a saving is what the rule takes less.
         accuracy_interval: of the accuracy change, at 95 %; it has a width even if no problem's answer changed.
         saving_share: of the reference's tokens.
-        saving_cost: of what tokens and seconds cost, in units of a right answer.
+        saving_cost: of what tokens and seconds cost, in units of a right answer; in tokens where nothing has a price.
         latency_median_tokens, latency_95th_tokens: over all runs.
         clairvoyant_share: of an upper bound: what one who knows all answers beforehand would save, being right wherever the
             rule is. At most 1.
@@ -46,42 +47,36 @@ class Measured:
     clairvoyant_share: float
     reachable_share: float | None
 
-    @property
-    def saving(self) -> Estimate:
-        """Of cost where tokens or seconds have a price, of tokens where nothing has."""
-        is_priced = self.saving_cost.mean or self.saving_cost.standard_error
-        return self.saving_cost if is_priced else self.saving_tokens
 
+def measure(played: Played, reachable_tokens: float | None = None) -> list[Measured]:
+    """Measure each rule that has been played, the reference first.
 
-def measure(
-    problem: Any, reference: Any, policies: Sequence[Any], worlds: Any, reachable_tokens: float | None = None
-) -> list[Measured]:
-    """Measure each policy in worlds with leading axes `[problems, orders]`, against the reference.
+    Accuracy is the problem's `worth`, tokens the first of its costs and latency the last.
 
-    `reachable_tokens` are what the best fitted rule saves in them, if it is known.
+    Args:
+        played: on a part of the log that was used for nothing else.
+        reachable_tokens: what the best fitted rule saves there, if it is known.
     """
-    played = sims.play_rules(problem, [reference, *policies], worlds, COMPONENTS)
-    means = {name: values.mean(axis=2, dtype=np.float64) for name, values in played.items()}
-    cost = means["correct"] - means["utility"]
-    tokens = means["total_tokens"]
-    least = _clairvoyant_tokens(problem, worlds, played["correct"][1:], int(played["total_tokens"].max()))
+    worth, (cost, *_, latency) = worth_of(played.problem), (*costs_of(played.problem), *costs_of(played.problem))
+    worths, tokens, late = played.mean(worth), played.mean(cost), played.values[latency]
+    most = int(played.values[cost].max())
+    least = _clairvoyant_tokens(played.problem, played.worlds, played.values[worth], most)
     found = []
-    for index in range(1, len(policies) + 1):
-        saved = tokens[0] - tokens[index]
-        change = means["correct"][index] - means["correct"][0]
-        possible = float(tokens[0].mean() - least[index - 1])
-        median, late = np.quantile(played["latency_tokens"][index], (0.5, 0.95))
+    for index in range(len(played.policies)):
+        saved, change = tokens[0] - tokens[index], worths[index] - worths[0]
+        possible = float(tokens[0].mean() - least[index])
+        median, slow = np.quantile(late[index], (0.5, 0.95))
         found.append(
             Measured(
-                accuracy=Estimate.of(means["correct"][index]),
+                accuracy=Estimate.of(worths[index]),
                 total_tokens=Estimate.of(tokens[index]),
                 accuracy_change=Estimate.of(change),
                 accuracy_interval=mean_interval(change),
                 saving_tokens=Estimate.of(saved),
                 saving_share=Estimate.ratio(saved, tokens[0]),
-                saving_cost=Estimate.of(cost[0] - cost[index]),
+                saving_cost=Estimate.of(played.saving[index]),
                 latency_median_tokens=float(median),
-                latency_95th_tokens=float(late),
+                latency_95th_tokens=float(slow),
                 clairvoyant_share=min(float(saved.mean()) / possible, 1.0)
                 if possible > 0
                 else 0.0,  # 1 but for rounding
@@ -104,9 +99,9 @@ class Prediction(NamedTuple):
 
 
 def predict(
-    problem: Any,
-    reference: Any,
-    policy: Any,
+    problem: Replayable,
+    reference: Policy,
+    policy: Policy,
     worlds: Any,
     num_runs: int,
     confidence: float = 0.95,
@@ -220,16 +215,7 @@ def misses_by_chance(
     return misses
 
 
-def savings_of(problem: Any, reference: Any, policies: Sequence[Any], worlds: Any) -> tuple[np.ndarray, np.ndarray]:
-    """Loss and saving of each policy on each problem; the saving in the problem's prices, in tokens where there are none."""
-    played = sims.play_rules(problem, [reference, *policies], worlds, ("correct", "total_tokens", "utility"))
-    means = {name: values.mean(axis=2, dtype=np.float64) for name, values in played.items()}
-    cost = means["correct"] - means["utility"]
-    paid = cost if cost.any() else means["total_tokens"]
-    return means["correct"][0] - means["correct"][1:], paid[0] - paid[1:]
-
-
-def _clairvoyant_tokens(problem: Any, worlds: Any, correct: np.ndarray, most_tokens: int) -> np.ndarray:
+def _clairvoyant_tokens(problem: Replayable, worlds: Any, correct: np.ndarray, most_tokens: int) -> np.ndarray:
     """Return the fewest tokens, on average, with which one who knows all answers is right wherever a rule is: `[rules]`.
 
     Args:

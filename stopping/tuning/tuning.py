@@ -13,30 +13,39 @@ Reference: Laufer-Goldshtein, Fisch, Barzilay and Jaakkola, "Efficiently Control
 2023): a frontier found on one part of the data, tested along a fixed sequence on another.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import jax
 import numpy as np
 
-import sims
 from sims import Estimate
-from stopping.calibration.certification import (
-    Certificate,
-    Certification,
-    Grade,
-    certify,
-    is_proven,
-    order_by_risk,
-    orders_averaged,
-)
-from stopping.calibration.planning import problems_of_log
-from stopping.calibration.savings import Measured, measure, savings_of
-from stopping.solvers.families import families_of, fitted_families
+from stopping.policies import Policy
+from stopping.problems import Replayable
+from stopping.problems.problem import costs_of
+from stopping.solvers.families import Families, fitted_families
+from stopping.solvers.families import families as families_of
 from stopping.traces import TraceLog, split
 from stopping.traces.reports import in_points, plus_minus
 from stopping.traces.splits import FRACTIONS
+from stopping.tuning.betting import problems_floor
+from stopping.tuning.certification import (
+    Certificate,
+    Certification,
+    Grade,
+    certified,
+    is_proven,
+    orders_averaged,
+    play_log,
+    refuse_informative,
+    risk_of_log,
+    sorted_by_risk,
+    testing_order,
+)
+from stopping.tuning.measurement import Measured, measure
+from stopping.tuning.planning import problems_of_log
+from stopping.tuning.played import Played, play
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -55,7 +64,7 @@ REACHABLE = (
 class Tested:
     """A rule of the frontier: its certificate, and what it came to on the test part."""
 
-    policy: Any
+    policy: Policy
     family: str
     certificate: Certificate
     measured: Measured
@@ -77,8 +86,8 @@ class Tuning:
         advice: what to do, in a sentence or two.
     """
 
-    problem: Any
-    reference: Any
+    problem: Replayable
+    reference: Policy
     reference_measured: Measured
     tested: tuple[Tested, ...]
     best_fixed: Tested | None
@@ -104,23 +113,23 @@ class Tuning:
 
 
 def tune(
+    problem: Replayable,
     log: TraceLog,
-    problem: Any,
     *,
-    max_accuracy_drop: float,
+    max_loss: float,
     confidence: float = 0.95,
-    reference: Any = None,
-    rules: Sequence[Any] = (),
-    families: Mapping[str, Sequence[Any]] | None = None,
+    reference: Policy | None = None,
+    rules: Sequence[Policy] = (),
+    families: Families | None = None,
     num_orders: int = NUM_ORDERS,
     seed: int = 0,
 ) -> Tuning:
     """Find the rule that saves most while its loss is certified to stay below a limit.
 
     Args:
-        log: with known correctness; for a thinking problem, with checkpoints on every problem.
         problem: what is decided; its model is not used. Savings are told in its prices, in tokens where they are all 0.
-        max_accuracy_drop: the limit, between 0 and 1.
+        log: with known correctness; for a thinking problem, with checkpoints on every problem.
+        max_loss: the limit, between 0 and 1.
         confidence: of the certificate.
         reference: the rule in use now; by default the log's own.
         rules: the user's own, which are tested in any case.
@@ -137,37 +146,39 @@ def tune(
     parts = split(log, FRACTIONS, seed=seed)
     fit_part, certify_part, test_part = parts
     reference = problem.reference_rule(log) if reference is None else reference
+    problems_floor(max_loss, confidence)  # refuses numbers that cannot be, before any work
+    refuse_informative(log)
     num_orders = orders_averaged(problem, log, num_orders)
     orders = {"num_orders": num_orders, "seed": seed}
     choosing = problem.worlds(fit_part, **orders)
     known = families_of(problem, choosing) if families is None else families
     tried = [(name, policy) for name, members in known.items() for policy in members if policy != reference]
     tried += [(type(policy).__name__, policy) for policy in rules]
-    losses, savings = savings_of(problem, reference, [policy for _, policy in tried], choosing)
+    chosen_on = play(problem, reference, [policy for _, policy in tried], choosing)
+    losses, savings = chosen_on.loss[1:].copy(), chosen_on.saving[1:].copy()
     if families is None:
         for name, crossed in _crossed(problem, reference, choosing).items():
             rows = [index for index, (_, policy) in enumerate(tried) if any(policy is one for one in known[name])]
             losses[rows], savings[rows] = crossed
     fixed_family = type(problem.fixed_rules(choosing)[0]).__name__
     proven = [is_proven(problem, policy, reference) for _, policy in tried]
-    frontier = _frontier(tried, proven, losses, savings, max_accuracy_drop, fixed_family)
+    frontier = _frontier(tried, proven, losses, savings, max_loss, fixed_family)
     own = [(type(policy).__name__, policy) for policy in rules]
     frontier += [rule for rule in own if rule not in frontier]  # the user wants to know
-    order = order_by_risk([policy for _, policy in frontier], fit_part, problem, reference=reference, **orders)
-    certification = certify(
-        order, certify_part, problem,
-        max_accuracy_drop=max_accuracy_drop, confidence=confidence, reference=reference, **orders,
-    )  # fmt: skip
+    order = sorted_by_risk(chosen_on.take([policy for _, policy in frontier]), testing_order(fit_part, seed))
+    certified_on = play_log(problem, order, certify_part, reference, **orders)
+    limits = {"max_loss": max_loss, "confidence": confidence, "num_orders": num_orders}
+    certification = certified(certified_on, testing_order(certify_part, seed), risk_of_log(certify_part), **limits)
     family_of = {policy: name for name, policy in frontier}
-    test_worlds = problem.worlds(test_part, **orders)
     others = log.take(np.flatnonzero(~np.isin(log.problem_ids, test_part.problem_ids)))
-    reachable = _reachable_tokens(problem, reference, problem.worlds(others, **orders), test_worlds, max_accuracy_drop)
-    measured = measure(problem, reference, [reference, *order], test_worlds, reachable)
+    test_worlds = problem.worlds(test_part, **orders)
+    reachable = _reachable_tokens(problem, reference, problem.worlds(others, **orders), test_worlds, max_loss)
+    measured = measure(play(problem, reference, order, test_worlds), reachable)
     tested = tuple(
         Tested(one.policy, family_of[one.policy], one, figures)
         for one, figures in zip(certification.certificates, measured[1:], strict=True)
     )
-    best_fixed, chosen = _choose(problem, reference, tested, problem.worlds(certify_part, **orders), fixed_family)
+    best_fixed, chosen = _choose(certified_on, tested, fixed_family)
     return Tuning(
         problem=problem,
         reference=reference,
@@ -182,21 +193,22 @@ def tune(
     )
 
 
-def _reachable_tokens(problem: Any, reference: Any, worlds: Any, test_worlds: Any, limit: float) -> float | None:
-    """Mean tokens that the best fitted rule saves in the test worlds, fitted and chosen on all others; None for none, or nothing.
+def _reachable_tokens(
+    problem: Replayable, reference: Policy, worlds: Any, test_worlds: Any, limit: float
+) -> float | None:
+    """Return the mean tokens that the best fitted rule saves in the test worlds; None where there is none, or it saves nothing.
 
-    A coin tossed between two rules is a rule too: so the limit is used up, whatever the grid of prices. It needs no certificate,
-    for nobody uses it: its share says what is left to gain.
+    It is fitted and chosen on all other problems. A coin tossed between two rules is a rule too, so the limit is used up whatever
+    the grid of prices. It needs no certificate, for nobody uses it: its share says what is left to gain.
     """
     fitted = [policy for members in fitted_families(problem, worlds).values() for policy in members]
     if not fitted:
         return None
-    rules = [reference, *fitted]
-    losses, savings = savings_of(problem, reference, rules, worlds)
-    loss, saving = losses.mean(axis=1), savings.mean(axis=1)
+    found = play(problem, reference, fitted, worlds)
+    loss, saving = found.loss.mean(axis=1), found.saving.mean(axis=1)
     first, second, coin = _mixture(loss, saving, limit)
-    pair = [reference, rules[first], rules[second]]
-    tokens = sims.play_rules(problem, pair, test_worlds, ("total_tokens",))["total_tokens"].mean(axis=2)
+    pair = [found.policies[first], found.policies[second]]
+    tokens = play(problem, reference, pair, test_worlds).mean(costs_of(problem)[0])
     saved = tokens[0] - (1 - coin) * tokens[1] - coin * tokens[2]
     return float(saved.mean()) if _exceeds(saved) else None
 
@@ -213,29 +225,30 @@ def _mixture(loss: np.ndarray, saving: np.ndarray, limit: float) -> tuple[int, i
     return int(safe[first]), int(second), float(share[first, second])
 
 
-def _crossed(problem: Any, reference: Any, worlds: Any) -> dict[str, np.ndarray]:
-    """Loss and saving of the fitted families on each problem, `[2, members, problems]`, each half by rules fitted to the other.
+def _crossed(problem: Replayable, reference: Policy, worlds: Any) -> dict[str, np.ndarray]:
+    """Return loss and saving of the fitted families on each problem, `[2, members, problems]`.
 
-    On the problems that they were fitted to they look better than they are, and would drive others off the frontier.
+    Each half of the problems is played by rules fitted to the other half. On the problems that they were fitted to they look better than they are, and would drive others off the frontier.
     """
     half = np.arange(len(worlds.problem)) % 2
     found: dict[str, np.ndarray] = {}
     for part in (0, 1):
         here, other = (jax.tree.map(lambda leaf: np.asarray(leaf)[half == which], worlds) for which in (part, 1 - part))  # noqa: B023
         for name, members in fitted_families(problem, other).items():
+            played = play(problem, reference, members, here)
             grid = found.setdefault(name, np.zeros((2, len(members), len(half))))
-            grid[..., half == part] = savings_of(problem, reference, members, here)
+            grid[..., half == part] = played.loss[1:], played.saving[1:]
     return found
 
 
 def _frontier(
-    tried: list[tuple[str, Any]],
+    tried: list[tuple[str, Policy]],
     proven: Sequence[bool],
     losses: np.ndarray,
     savings: np.ndarray,
     limit: float,
     fixed_family: str,
-) -> list[tuple[str, Any]]:
+) -> list[tuple[str, Policy]]:
     """Return the rules to test: Pareto-optimal, losing less than the limit and saving something on the part to choose on.
 
     At most `MOST_TESTED` of them. Besides, of each family's rules that lose nothing by proof, the one that saves most, whatever
@@ -263,22 +276,24 @@ def _frontier(
     return [tried[index] for index in kept or [int(np.argmin(losses.mean(axis=1)))]]
 
 
-def _choose(
-    problem: Any, reference: Any, tested: Sequence[Tested], worlds: Any, fixed_family: str
-) -> tuple[Tested | None, Tested | None]:
-    """Return the fixed rule that saves most of those certified, and the rule to use; None where there is none."""
+def _choose(played: Played, tested: Sequence[Tested], fixed_family: str) -> tuple[Tested | None, Tested | None]:
+    """Return the fixed rule that saves most of those certified, and the rule to use; None where there is none.
+
+    `played` holds the rules tested, on the part that certified them.
+    """
     certified = [rule for rule in tested if rule.certificate.grade is not Grade.NONE]
     if not certified:
         return None, None
-    losses, savings = savings_of(problem, reference, [rule.policy for rule in certified], worlds)
-    plain = [reference, *(rule.policy for rule in tested if rule.family == fixed_family)]
-    plain_losses, plain_savings = savings_of(problem, reference, plain, worlds)
+    rows = played.rows([rule.policy for rule in certified])
+    plain = np.r_[0, played.rows([rule.policy for rule in tested if rule.family == fixed_family])].astype(int)
+    losses, savings = played.loss[rows], played.saving[rows]
+    plain_losses, plain_savings = played.loss[plain], played.saving[plain]
     by_saving = np.argsort(-savings.mean(axis=1), kind="stable")
     best_fixed = next((index for index in by_saving if certified[index].family == fixed_family), None)
 
     def is_worth_it(index: int) -> bool:
         rule = certified[index]
-        if not (_exceeds(savings[index]) and rule.measured.saving.mean > 0):
+        if not (_exceeds(savings[index]) and rule.measured.saving_cost.mean > 0):
             return False
         if rule.family == fixed_family or best_fixed is None:
             return True
@@ -310,7 +325,7 @@ def _exceeds(values: np.ndarray) -> bool:
     return estimate.mean > ERRORS * estimate.standard_error and estimate.mean > 0
 
 
-def _advice(reference: Any, tested: Sequence[Tested], best_fixed: Tested | None, chosen: Tested | None) -> str:
+def _advice(reference: Policy, tested: Sequence[Tested], best_fixed: Tested | None, chosen: Tested | None) -> str:
     if chosen is None:
         if any(rule.certificate.grade is not Grade.NONE for rule in tested):
             return f"Do not bother: no rule that is certified has a significant saving; keep {reference}."

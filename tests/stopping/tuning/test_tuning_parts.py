@@ -6,12 +6,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
-from stopping.calibration.savings import savings_of
-from stopping.calibration.tuning import _crossed, _is_above, _mixture
 from stopping.policies import TokenBudget
 from stopping.problems import Thinking
 from stopping.reasoner import load_log
 from stopping.solvers.families import fitted_families
+from stopping.tuning.measurement import savings_of
+from stopping.tuning.tuning import _crossed, _is_above, _mixture
 
 
 def test_a_coin_uses_up_the_limit():

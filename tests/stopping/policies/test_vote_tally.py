@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from stopping.policies.namespace import namespace
-from stopping.policies.signals import VoteTally
+from stopping.policies.vote_tally import VoteTally
 from tests.helpers import needs
 
 NUM_LABELS, NUM_ROWS = 4, 3

@@ -6,10 +6,10 @@ import numpy as np
 import pytest
 from scipy.stats import binom
 
-from stopping.calibration import plan
-from stopping.calibration.betting import p_values
-from stopping.calibration.planning import POWER, drawn_losses, problems_needed, problems_of_log
 from stopping.traces.splits import FRACTIONS, sizes_of
+from stopping.tuning import plan
+from stopping.tuning.betting import p_values
+from stopping.tuning.planning import POWER, drawn_losses, problems_needed, problems_of_log
 
 
 def test_losses_are_drawn_as_told():

@@ -5,8 +5,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from stopping.calibration.betting import problems_floor, problems_used
 from stopping.traces.splits import FRACTIONS
+from stopping.tuning.betting import problems_floor, problems_used
 
 POWER = 0.9
 NUM_RUNS = 1000  # of a certification: the power has a standard error of .01
@@ -21,7 +21,7 @@ class Plan:
     Problems are those of a whole log, of which `stopping.tune` certifies on a part (`FRACTIONS`).
 
     Attributes:
-        max_accuracy_drop, confidence: what is to be certified.
+        max_loss, confidence: what is to be certified.
         floor: the fewest problems of a log that certifies a rule that changes nothing on them.
         num_problems: of a log with which a rule with these losses is certified with chance `POWER`; None without losses, or
             if `MOST_PROBLEMS` to certify on do not do.
@@ -31,7 +31,7 @@ class Plan:
         least_saving_tokens: a request must save so many for the recording to be paid back in time; None without requests.
     """
 
-    max_accuracy_drop: float
+    max_loss: float
     confidence: float
     floor: int
     num_problems: int | None
@@ -42,7 +42,7 @@ class Plan:
 
 
 def plan(
-    max_accuracy_drop: float,
+    max_loss: float,
     confidence: float = 0.95,
     *,
     discordance: float | None = None,
@@ -57,7 +57,7 @@ def plan(
     """Return how many problems certification takes, what recording them costs, and the saving below which it does not pay.
 
     Args:
-        max_accuracy_drop: the limit on the loss, between 0 and 1.
+        max_loss: the limit on the loss, between 0 and 1.
         confidence: of the certificate.
         discordance: the share of problems on which the rule changes the outcome; None if nothing is known of it.
         mean_loss: of the rule, at most the discordance in size: the share it spoils less the share it mends.
@@ -71,7 +71,7 @@ def plan(
     Raises:
         ValueError: naming the argument, for a number that cannot be.
     """
-    floor = problems_of_log(problems_floor(max_accuracy_drop, confidence))
+    floor = problems_of_log(problems_floor(max_loss, confidence))
     at_least_zero = {"mean_tokens": mean_tokens, "probe_tokens": probe_tokens, "price_per_token": price_per_token}
     for name, number in at_least_zero.items():
         if not (math.isfinite(number) and number >= 0):
@@ -80,15 +80,13 @@ def plan(
     for name, known in more_than_zero.items():
         if known is not None and not (math.isfinite(known) and known > 0):
             raise ValueError(f"{name}: expected a number > 0, got {known!r}")
-    num_problems = (
-        None if discordance is None else problems_needed(max_accuracy_drop, confidence, discordance, mean_loss)
-    )
+    num_problems = None if discordance is None else problems_needed(max_loss, confidence, discordance, mean_loss)
     if num_problems is not None:
         num_problems = problems_of_log(num_problems)
     tokens_a_problem = num_samples * (mean_tokens + probe_tokens)
     tokens = (num_problems or floor) * tokens_a_problem
     return Plan(
-        max_accuracy_drop,
+        max_loss,
         confidence,
         floor,
         num_problems,
@@ -104,7 +102,7 @@ def problems_of_log(num_certifying: int) -> int:
     return math.ceil(num_certifying / FRACTIONS[1])
 
 
-def problems_needed(max_drop: float, confidence: float, discordance: float, mean_loss: float = 0.0) -> int | None:
+def problems_needed(max_loss: float, confidence: float, discordance: float, mean_loss: float = 0.0) -> int | None:
     """Return on how many problems a rule is certified with chance `POWER`; None if `MOST_PROBLEMS` do not do.
 
     A problem's loss is 1, -1 or 0, with chances (discordance ± mean_loss) / 2 of the first two. A certification, once
@@ -118,13 +116,13 @@ def problems_needed(max_drop: float, confidence: float, discordance: float, mean
         raise ValueError(f"discordance: expected a number from 0 to 1, got {discordance!r}")
     if not abs(mean_loss) <= discordance:
         raise ValueError(f"mean_loss: expected at most the discordance {discordance!r} in size, got {mean_loss!r}")
-    num_problems = 2 * problems_floor(max_drop, confidence)
-    if mean_loss >= max_drop:
+    num_problems = 2 * problems_floor(max_loss, confidence)
+    if mean_loss >= max_loss:
         return None
     while True:
         losses = drawn_losses(discordance, mean_loss, (NUM_RUNS, num_problems))
         parts = np.array_split(losses, NUM_PARTS)
-        used = np.concatenate([problems_used(part, max_drop, confidence) for part in parts])
+        used = np.concatenate([problems_used(part, max_loss, confidence) for part in parts])
         enough = int(np.quantile(used, POWER, method="higher"))
         if enough <= num_problems:
             return enough

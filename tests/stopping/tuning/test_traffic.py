@@ -2,10 +2,10 @@
 
 import numpy as np
 
-from stopping.calibration import traffic
 from stopping.policies import CandidateStop, ConfidenceExit, FixedSamples, Margin, TokenBudget
 from stopping.problems import Sampling, Thinking
 from stopping.reasoner import load_log
+from stopping.tuning import traffic
 
 
 def test_a_thinking_log_by_hand():

@@ -3,10 +3,10 @@
 import numpy as np
 import pytest
 
-from stopping.calibration.savings import misses_by_chance, predict, predicted, realised
 from stopping.policies import CandidateStop, TokenBudget
 from stopping.problems import Thinking
 from stopping.reasoner import load_log
+from stopping.tuning.measurement import misses_by_chance, predict, predicted, realised
 
 NUM_ORDERS, NUM_RUNS, NUM_REPEATS = 8, 500, 2000
 

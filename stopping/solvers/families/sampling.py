@@ -1,6 +1,6 @@
-"""The families of rules that are searched: one class each, over a grid of its parameter."""
+"""The families of rules that are searched for a sampling problem: one class each, over a grid of its parameter."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -16,17 +16,16 @@ from stopping.policies import (
     VoteTable,
 )
 from stopping.policies.vote_table import CONFIDENCES
-from stopping.problems import Sampling, SamplingWorld, Thinking
-from stopping.solvers.fitted_value import exit_values
+from stopping.problems import Sampling, SamplingWorld
+from stopping.solvers.families.dispatch import families
 from stopping.solvers.posterior_vote import posterior_vote
-from stopping.solvers.thinking_families import probe_intervals, thinking_families
 
 PROBABILITIES = (0.5, 0.6, 0.7, 0.8, 0.9, 0.95, 0.98)
 HOPES = (0.002, 0.005, 0.01, 0.02, 0.03, 0.04, 0.05, 0.07, 0.1, 0.15, 0.2)
 NUM_BUDGETS = 16
-NUM_FITTED = 3  # intervals of probes that rules are fitted for
 
 
+@families.register
 def sampling_families(problem: Sampling, worlds: SamplingWorld) -> dict[str, Sequence[Any]]:
     """Return the members of each family for a sampling problem.
 
@@ -52,25 +51,3 @@ def sampling_families(problem: Sampling, worlds: SamplingWorld) -> dict[str, Seq
 def _posterior_votes(posterior: PosteriorVote) -> list[PosteriorVote]:
     surely = [replace(posterior, threshold=prob) for prob in PROBABILITIES]
     return surely + [replace(posterior, least_hope=hope) for hope in HOPES]
-
-
-def families_of(problem: Any, worlds: Any) -> Mapping[str, Sequence[Any]]:
-    """Return the families for a problem of ours, with thresholds read off the worlds, or fitted to them.
-
-    Raises:
-        TypeError: for a problem of one's own, whose families nobody here knows.
-    """
-    if isinstance(problem, Sampling):
-        return sampling_families(problem, worlds)
-    if isinstance(problem, Thinking):
-        return {**thinking_families(worlds), **fitted_families(problem, worlds)}
-    raise TypeError(f"families: expected some, for {type(problem).__name__} has none of ours")
-
-
-def fitted_families(problem: Any, worlds: Any) -> Mapping[str, Sequence[Any]]:
-    """Return the families that are fitted to the worlds; none but for a thinking problem, nor where signals are missing."""
-    return exit_values(problem, worlds, probe_intervals(worlds)[:NUM_FITTED]) if isinstance(problem, Thinking) else {}
-
-
-FIXED = "FixedSamples"  # the family of a sampling problem that adapts to nothing
-SCALAR = ("FirstFinish", "Margin", "UnanimousWindow", "TokenBudget")  # one number, compared with one count

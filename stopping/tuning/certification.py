@@ -24,9 +24,12 @@ import numpy as np
 
 import sims
 from sims import Estimate
-from stopping.calibration.betting import SHARES, STAKES, p_values, problems_floor, risk_of, upper_bounds
+from stopping.policies import Policy
+from stopping.problems import Replayable
 from stopping.solvers import Member
 from stopping.traces import TraceLog
+from stopping.tuning.betting import SHARES, STAKES, p_values, problems_floor, risk_of, upper_bounds
+from stopping.tuning.played import Played, play
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -54,7 +57,7 @@ class Certificate:
         grade: what the certificate stands on.
         risk: what is lost: accuracy, or agreement with the reference's answers (always the larger of the two).
         reference: the rule that it is lost against.
-        max_drop: the limit.
+        max_loss: the limit.
         confidence: of the certificate, for all rules certified together.
         mean_loss: over the problems of the log, paired.
         loss_bound: upper confidence bound on the mean loss, for this rule alone.
@@ -66,11 +69,11 @@ class Certificate:
         assumptions: in words.
     """
 
-    policy: Any
+    policy: Policy
     grade: Grade
     risk: Risk
-    reference: Any
-    max_drop: float
+    reference: Policy
+    max_loss: float
     confidence: float
     mean_loss: Estimate
     loss_bound: float
@@ -84,7 +87,7 @@ class Certificate:
     def statement(self) -> str:
         """The certificate in a sentence."""
         lost = "accuracy" if self.risk == "accuracy" else "agreement"
-        limit = f"{self.max_drop:.3g} of {lost} against {self.reference}"
+        limit = f"{self.max_loss:.3g} of {lost} against {self.reference}"
         if self.grade is Grade.PROOF:
             return f"loses nothing against {self.reference}: it returns the same answer, always"
         if self.grade is Grade.DATA:
@@ -108,7 +111,7 @@ class Certificate:
             "statement": self.statement,
             "source": "theory_notes/03_certification.md",
             "risk": self.risk,
-            "max_accuracy_drop": self.max_drop,
+            "max_accuracy_drop": self.max_loss,
             "confidence": self.confidence,
             "num_problems": self.num_problems,
             **({"num_problems_needed": self.num_needed} if self.num_needed else {}),
@@ -157,28 +160,28 @@ class Certification:
 
 
 def certify(
-    policies: Sequence[Any] | Mapping[str, Member],
+    problem: Replayable,
+    policies: Sequence[Policy] | Mapping[str, Member],
     log: TraceLog,
-    problem: Any,
     *,
-    max_accuracy_drop: float,
+    max_loss: float,
     confidence: float = 0.95,
-    reference: Any = None,
+    reference: Policy | None = None,
     num_orders: int = 1,
     seed: int = 0,
 ) -> Certification:
-    """Certify which rules lose less than `max_accuracy_drop` against the reference rule.
+    """Certify which rules lose less than `max_loss` against the reference rule.
 
     Args:
-        policies: in the order of testing, which no problem of this log may have had a say in (`order_by_risk` on another
+        problem: what rules are played in.
+        policies: in the order of testing, for which no problem of this log may have been used (`order_by_risk` on another
             part of the data); or a solution's `family`, which is put in order by its loss in worlds of the problem's model.
         log: problems that neither the rules nor their order were chosen on. Where correctness is not known of all traces,
             what is certified is agreement with the reference's answers.
-        problem: what rules are played in. One with `same_answers(policy, reference)` says which rules need no data.
-        max_accuracy_drop: the limit, between 0 and 1.
+        max_loss: the limit, between 0 and 1: of accuracy, say.
         confidence: that no rule certified by data loses so much.
         reference: the rule in use now; by default the log's own (`problem.reference_rule(log)`).
-        num_orders: of a problem's traces that its loss is averaged over; 1 for the order logged.
+        num_orders: of a problem's samples that its loss is averaged over; 1 for the order logged.
         seed: of those orders, and of the order in which problems are looked at; chosen before any certificate is seen.
 
     Raises:
@@ -187,19 +190,37 @@ def certify(
             checkpoints look ahead or whose traces were cut by a live policy, or a family without a model.
     """
     reference = problem.reference_rule(log) if reference is None else reference
-    problems_floor(max_accuracy_drop, confidence)  # refuses numbers that cannot be, before any work
-    _refuse_informative(log)
+    problems_floor(max_loss, confidence)  # refuses numbers that cannot be, before any work
+    refuse_informative(log)
     rules = _in_order(policies, problem, reference)
     if not rules:
         raise ValueError("policies: expected at least one, got none")
-    risk = _risk(log)
-    losses = losses_on(log, rules, problem, reference, num_orders=num_orders, seed=seed)
-    proven = np.array([is_proven(problem, policy, reference) for policy in rules])
-    p_value, bound = p_values(losses, max_accuracy_drop), upper_bounds(losses, confidence)
-    needed = _needed(losses, max_accuracy_drop, confidence)
+    played = play_log(problem, rules, log, reference, num_orders=num_orders, seed=seed)
+    limits = {"max_loss": max_loss, "confidence": confidence}
+    return certified(played, testing_order(log, seed), risk_of_log(log), num_orders=num_orders, **limits)
+
+
+def certified(
+    played: Played, order: np.ndarray, risk: Risk, *, max_loss: float, confidence: float, num_orders: int
+) -> Certification:
+    """Certify rules that have been played, in their order; see `certify`.
+
+    Args:
+        played: the reference, then the rules.
+        order: of the problems, int `[problems]`; it may not depend on their losses.
+        risk: what is lost.
+        max_loss: the limit.
+        confidence: of the certificate.
+        num_orders: that losses were averaged over, for the assumptions.
+    """
+    reference, *rules = played.policies
+    losses = np.take(played.loss[1:], order, axis=1)
+    proven = np.array([is_proven(played.problem, policy, reference) for policy in rules])
+    p_value, bound = p_values(losses, max_loss), upper_bounds(losses, confidence)
+    needed = _needed(losses, max_loss, confidence)
     passed = np.cumprod(proven | (p_value <= risk_of(confidence))).astype(bool)
     reached = np.r_[True, passed[:-1]]
-    common = {"risk": risk, "reference": reference, "max_drop": max_accuracy_drop, "confidence": confidence}
+    common = {"risk": risk, "reference": reference, "max_loss": max_loss, "confidence": confidence}
     certificates = []
     for index, policy in enumerate(rules):
         grade = Grade.PROOF if proven[index] else Grade.DATA if passed[index] else Grade.NONE
@@ -210,10 +231,10 @@ def certify(
                 policy,
                 grade,
                 **common,
-                mean_loss=Estimate.of(losses[index]) if tested else Estimate(0.0, 0.0, log.num_problems),
+                mean_loss=Estimate.of(losses[index]) if tested else Estimate(0.0, 0.0, len(order)),
                 loss_bound=float(bound[index]) if tested else 0.0,
                 p_value=float(p_value[index]) if tested else None,
-                num_problems=log.num_problems,
+                num_problems=len(order),
                 num_needed=int(needed[index]) or None if failed else None,
                 reached=bool(reached[index]) or not tested,
                 assumptions=_assumptions(grade, risk, reference, num_orders),
@@ -223,16 +244,16 @@ def certify(
 
 
 def order_by_risk(
-    policies: Sequence[Any],
+    problem: Replayable,
+    policies: Sequence[Policy],
     log: TraceLog,
-    problem: Any,
     *,
     confidence: float = 0.95,
-    reference: Any = None,
+    reference: Policy | None = None,
     num_orders: int = 1,
     seed: int = 0,
-) -> tuple[Any, ...]:
-    """Put rules in order, the safest first, by the upper bound of each one's loss on this log.
+) -> tuple[Policy, ...]:
+    """Return rules sorted by the upper bound of each one's loss on this log, the safest first.
 
     Rules that lose nothing by proof come first; of equal bounds, the smaller mean loss. The order is frozen by what it was
     found on: give a log with none of the problems that `certify` will see.
@@ -240,66 +261,74 @@ def order_by_risk(
     Args and errors as in `certify`.
     """
     reference = problem.reference_rule(log) if reference is None else reference
-    _refuse_informative(log)
-    losses = losses_on(log, policies, problem, reference, num_orders=num_orders, seed=seed)
-    proven = [is_proven(problem, policy, reference) for policy in policies]
-    return _sorted(policies, proven, upper_bounds(losses, confidence), losses.mean(axis=1))
+    refuse_informative(log)
+    played = play_log(problem, policies, log, reference, num_orders=num_orders, seed=seed)
+    return sorted_by_risk(played, testing_order(log, seed), confidence)
 
 
-def losses_of(policies: Sequence[Any], problem: Any, reference: Any, worlds: Any, risk: Risk) -> np.ndarray:
-    """The loss of each rule against the reference on each problem, `[policies, problems]`, averaged over its orders.
+def sorted_by_risk(played: Played, order: np.ndarray, confidence: float = 0.95) -> tuple[Policy, ...]:
+    """Return the rules that have been played, the safest first; see `order_by_risk`."""
+    reference, *rules = played.policies
+    losses = np.take(played.loss[1:], order, axis=1)
+    proven = [is_proven(played.problem, policy, reference) for policy in rules]
+    return _sorted(rules, proven, upper_bounds(losses, confidence), losses.mean(axis=1))
 
-    Args:
-        policies: the rules.
-        problem: what they are played in; its outcomes have `unsupported`, and `correct` or `answer`.
-        reference: the rule they are measured against.
-        worlds: with leading axes `[problems, orders]`.
-        risk: what is lost.
 
-    Raises:
-        PolicyMismatch: if a policy needs a signal, an action or more traces than the problem has.
-        ValueError: if the worlds do not hold what the reference asks for.
+def play_log(
+    problem: Replayable,
+    policies: Sequence[Policy],
+    log: TraceLog,
+    reference: Policy,
+    *,
+    num_orders: int = 1,
+    seed: int = 0,
+) -> Played:
+    """Play rules on a log; their losses are of agreement where not all correctness is known.
+
+    Args, and errors, as `certify`.
     """
-    component = "correct" if risk == "accuracy" else "answer"
-    played = sims.play_rules(problem, [reference, *policies], worlds, (component, "unsupported"))
-    unsupported = played["unsupported"]
-    if short := int(unsupported[0].any(axis=1).sum()):
-        raise ValueError(
-            f"reference {reference}: expected a log that holds what it asks for, got {short} problems without"
-        )
-    values = played[component]
-    if risk == "accuracy":  # an unsupported rule has no answer, and is wrong
-        loss = values[:1].astype(np.int8) - values[1:]
-    else:
-        loss = (values[1:] != values[:1]) | unsupported[1:]
-    mean: np.ndarray = loss.mean(axis=2, dtype=np.float64)
-    return mean
+    judged = risk_of_log(log) == "accuracy"
+    unjudged = {} if judged else {"judged": False}
+    worlds = problem.worlds(log, num_orders=num_orders, seed=seed, **unjudged)
+    return play(problem, reference, policies, worlds, judged=judged)
 
 
 def losses_on(
-    log: TraceLog, policies: Sequence[Any], problem: Any, reference: Any, *, num_orders: int = 1, seed: int = 0
+    problem: Replayable,
+    policies: Sequence[Policy],
+    log: TraceLog,
+    reference: Policy,
+    *,
+    num_orders: int = 1,
+    seed: int = 0,
 ) -> np.ndarray:
-    """The loss of each rule on each of a log's problems, in an order that hangs on their names and the seed alone.
+    """Return the loss of each rule on each of a log's problems, in the order of testing: `[policies, problems]`.
 
-    Args, and errors, as `losses_of` and `certify`.
+    Args, and errors, as `certify`.
     """
-    risk = _risk(log)
-    unjudged = {} if risk == "accuracy" else {"judged": False}
-    worlds = problem.worlds(log, num_orders=num_orders, seed=seed, **unjudged)
-    order = np.argsort(np.array(log.problem_ids))[np.random.default_rng(seed).permutation(log.num_problems)]
-    return np.take(losses_of(policies, problem, reference, worlds, risk), order, axis=1)
+    played = play_log(problem, policies, log, reference, num_orders=num_orders, seed=seed)
+    return np.take(played.loss[1:], testing_order(log, seed), axis=1)
 
 
-def orders_averaged(problem: Any, log: TraceLog, num_orders: int) -> int:
+def testing_order(log: TraceLog, seed: int) -> np.ndarray:
+    """Return the order in which a log's problems are looked at: by their names and the seed alone."""
+    order: np.ndarray = np.argsort(np.array(log.problem_ids))[np.random.default_rng(seed).permutation(log.num_problems)]
+    return order
+
+
+def orders_averaged(problem: Replayable, log: TraceLog, num_orders: int) -> int:
     """Return over how many orders of a problem's samples a loss is averaged: 1 where their order plays no part."""
-    return num_orders if log.num_samples > 1 and getattr(problem, "has_orders", False) else 1
+    return num_orders if log.num_samples > 1 and problem.has_orders else 1
 
 
-def _risk(log: TraceLog) -> Risk:
+def risk_of_log(log: TraceLog) -> Risk:
+    """Return what can be certified on a log: accuracy where all traces are judged, else agreement with the reference."""
     return "accuracy" if log.correct_known[log.present].all() else "disagreement"
 
 
-def _in_order(policies: Sequence[Any] | Mapping[str, Member], problem: Any, reference: Any) -> Sequence[Any]:
+def _in_order(
+    policies: Sequence[Policy] | Mapping[str, Member], problem: Replayable, reference: Policy
+) -> Sequence[Policy]:
     if not isinstance(policies, Mapping):
         return list(policies)
     rules = [member.policy for member in policies.values()]
@@ -310,22 +339,23 @@ def _in_order(policies: Sequence[Any] | Mapping[str, Member], problem: Any, refe
         )
     drawn = sims.draw(jax.random.key(0), problem, NUM_WORLDS)
     worlds = jax.tree.map(lambda leaf: np.asarray(leaf)[:, None], drawn)
-    loss = losses_of(rules, problem, reference, worlds, "accuracy").mean(axis=1)
+    loss = play(problem, reference, rules, worlds).loss[1:].mean(axis=1)
     return _sorted(rules, [is_proven(problem, policy, reference) for policy in rules], loss, loss)
 
 
-def _sorted(policies: Sequence[Any], proven: Sequence[bool], bound: np.ndarray, loss: np.ndarray) -> tuple[Any, ...]:
+def _sorted(
+    policies: Sequence[Policy], proven: Sequence[bool], bound: np.ndarray, loss: np.ndarray
+) -> tuple[Policy, ...]:
     order = np.lexsort((loss, bound, np.logical_not(proven)))
     return tuple(policies[index] for index in order)
 
 
-def is_proven(problem: Any, policy: Any, reference: Any) -> bool:
-    """Return whether a rule gives the reference's answer in every world, which needs no data."""
-    same_answers = getattr(problem, "same_answers", None)
-    return bool(policy == reference or (same_answers is not None and same_answers(policy, reference)))
+def is_proven(problem: Replayable, policy: Policy, reference: Policy) -> bool:
+    """Return whether a rule loses nothing in any world, which needs no data."""
+    return bool(policy == reference or problem.lossless(policy, reference))
 
 
-def _refuse_informative(log: TraceLog) -> None:
+def refuse_informative(log: TraceLog) -> None:
     """Refuse a log from which what a rule would have done cannot be told."""
     if log.live is not None:
         stop = log.live.would_stop_at
@@ -350,7 +380,7 @@ def _needed(losses: np.ndarray, limit: float, confidence: float) -> np.ndarray:
     return np.where(high <= MOST_NEEDED, high, 0)
 
 
-def _assumptions(grade: Grade, risk: Risk, reference: Any, num_orders: int) -> tuple[str, ...]:
+def _assumptions(grade: Grade, risk: Risk, reference: Policy, num_orders: int) -> tuple[str, ...]:
     if grade is Grade.PROOF:
         return (f"the reference is {reference}, and answers are counted as the problem counts them",)
     return (

@@ -191,18 +191,18 @@ def mean_interval(values: Float[np.ndarray, " problems"], confidence: float = 0.
     return min(-float(below), estimate.mean), max(float(above), estimate.mean)
 
 
-def problems_floor(max_drop: float, confidence: float) -> int:
-    """The fewest problems that can certify a rule that changes nothing on them: ln(1 / alpha) / -ln(1 - max_drop).
+def problems_floor(max_loss: float, confidence: float) -> int:
+    """The fewest problems that can certify a rule that changes nothing on them: ln(1 / alpha) / -ln(1 - max_loss).
 
-    Fewer can do only where the rule mends more answers than it spoils. Of losses that are 1 with chance `max_drop`, and must
+    Fewer can do only where the rule mends more answers than it spoils. Of losses that are 1 with chance `max_loss`, and must
     not be certified, fewer are all 0 with more chance than alpha = 1 - confidence.
 
     Raises:
         ValueError: for numbers outside (0, 1).
     """
-    if not 0 < max_drop < 1:
-        raise ValueError(f"max_drop: expected a number between 0 and 1, got {max_drop!r}")
-    return math.ceil(math.log(risk_of(confidence)) / math.log1p(-max_drop))
+    if not 0 < max_loss < 1:
+        raise ValueError(f"max_loss: expected a number between 0 and 1, got {max_loss!r}")
+    return math.ceil(math.log(risk_of(confidence)) / math.log1p(-max_loss))
 
 
 def risk_of(confidence: float) -> float:

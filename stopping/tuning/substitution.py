@@ -1,8 +1,8 @@
 """A fixed rule in the place of a policy, where an engine has no more than that, and what it loses.
 
-As in `stopping.calibration.tuning`, the log is split by problem: on the first part the rule is picked, the cheapest of the
+As in `stopping.tuning.tuning`, the log is split by problem: on the first part the rule is picked, the cheapest of the
 fixed rules that are right as often as the policy; on the second it is certified to the policy's own limit, by itself, as
-nothing was picked there; on the third, which had no say, both are played on the same worlds and subtracted.
+nothing was picked there; on the third, which was used for nothing else, both are played on the same worlds and subtracted.
 """
 
 from dataclasses import dataclass
@@ -12,13 +12,15 @@ import numpy as np
 
 import sims
 from sims import Estimate, Result
-from stopping.calibration.certification import Certificate, certify
-from stopping.calibration.tuning import FRACTIONS
+from stopping.policies import Policy
+from stopping.problems import Replayable
 from stopping.traces import TraceLog, split
+from stopping.traces.splits import FRACTIONS
+from stopping.tuning.certification import Certificate, certify
 
 
 @dataclass(frozen=True)
-class Simplification:
+class Substitution:
     """A fixed rule in the place of a policy.
 
     Attributes:
@@ -39,28 +41,28 @@ class Simplification:
     num_problems: tuple[int, int, int]
 
 
-def simplify(
-    policy: Any,
+def substitute(
+    problem: Replayable,
+    native_problem: Replayable,
+    policy: Policy,
     log: TraceLog,
-    problem: Any,
-    native_problem: Any,
     *,
-    rule: Any = None,
-    reference: Any = None,
-    max_accuracy_drop: float | None = None,
+    rule: Policy | None = None,
+    reference: Policy | None = None,
+    max_loss: float | None = None,
     confidence: float | None = None,
     seed: int = 0,
-) -> Simplification:
+) -> Substitution:
     """Pick the fixed rule that stands in for a policy, and measure what that loses.
 
     Args:
-        policy: any that the problem admits.
-        log: with known correctness; for a thinking problem, with checkpoints on every problem.
         problem: in which the policy is played.
         native_problem: in which the rule is played, on the same worlds: without a lag, say, as the engine follows it.
+        policy: any that the problem admits.
+        log: with known correctness; for a thinking problem, with checkpoints on every problem.
         rule: the fixed rule, where it is known.
         reference: the rule that accuracy is certified against; by default the log's own.
-        max_accuracy_drop: the policy's certified limit; None to certify nothing.
+        max_loss: the policy's certified limit; None to certify nothing.
         confidence: of the certificate; .95 if not given.
         seed: of the split; that of the tuning, for the policy must not have been picked on the test part.
 
@@ -73,7 +75,7 @@ def simplify(
     if rule is None:
         rule = _cheapest_as_accurate(policy, problem, native_problem, problem.worlds(pick_part))
     certificate = None
-    if max_accuracy_drop is not None:
+    if max_loss is not None:
         found = certify(
             [rule], certify_part, native_problem,
             max_accuracy_drop=max_accuracy_drop, confidence=confidence or 0.95, reference=reference, seed=seed,
@@ -84,7 +86,7 @@ def simplify(
     rule_result = sims.replay_worlds(native_problem, rule, worlds)
     loss = sims.difference(rule_result, policy_result)
     tokens = [result.values["total_tokens"] for result in (rule_result, policy_result)]
-    return Simplification(
+    return Substitution(
         rule=rule,
         policy_result=policy_result,
         rule_result=rule_result,

@@ -6,8 +6,8 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from stopping.policies.binding import bind
+from stopping.policies.decisions import decision_with
 from stopping.policies.namespace import namespace
-from stopping.policies.signals import dtype_of
 
 TIE = 1e-5  # a score this close to 0 may fall either way
 
@@ -36,6 +36,7 @@ def compare_decisions(policy: Any, decisions: Sequence[Sequence[Any]]) -> Compar
         asked = [row[min(step, len(row) - 1)] for row in rows]  # a row that is over is asked on, and not counted
         counted = np.array([step < len(row) for row in rows])
         observation: Any = type(asked[0].observation)
+        dtype_of = decision_with(observation).dtype_of
         columns = zip(observation._fields, zip(*(each.observation for each in asked), strict=True), strict=True)
         seen = observation(*(jnp.asarray(column, dtype_of(name)) for name, column in columns))
         score = policy.score(xp, state, seen) if hasattr(policy, "score") else np.inf

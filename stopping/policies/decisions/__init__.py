@@ -1,0 +1,26 @@
+"""The kinds of decision: what each shows a policy, lets it do, and when it is asked."""
+
+from stopping.policies.decisions.decision import (
+    NO_ANSWER,
+    Decision,
+    decision_of,
+    decision_with,
+    register,
+    registered_decisions,
+)
+from stopping.policies.decisions.sampling import SAMPLING, SamplingObservation
+from stopping.policies.decisions.thinking import PROBED_SIGNALS, THINKING, ThinkingObservation
+
+__all__ = [
+    "NO_ANSWER",
+    "PROBED_SIGNALS",
+    "SAMPLING",
+    "THINKING",
+    "Decision",
+    "SamplingObservation",
+    "ThinkingObservation",
+    "decision_of",
+    "decision_with",
+    "register",
+    "registered_decisions",
+]

@@ -1,0 +1,97 @@
+"""What each kind of decision shows a policy and lets it do.
+
+A decision needs no JAX: problems, artifacts and adapters share it. Adding one is a file beside this one that calls `register`.
+"""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+import numpy as np
+
+from stopping.policies.actions import Kind
+
+NO_ANSWER = -1  # in the place of an answer's label
+
+Asked = Literal["trace_end", "token", "checkpoint", "attempt_end"]
+Stream = list[Any]  # of observations of one kind
+
+
+def no_streams(policy: Any, seed: int = 0) -> list[Stream]:
+    """Return no golden streams: they are then given when a policy is saved."""
+    return []
+
+
+@dataclass(frozen=True, eq=False)
+class Decision:
+    """A kind of decision.
+
+    Attributes:
+        name: in one word, as `--decision` has it.
+        observation: the named tuple that a policy sees.
+        kinds: the actions that may be asked for.
+        asked: when a policy is asked.
+        dtypes: NumPy types of the observation's fields; those that are not named are int32.
+        streams: of observations, from a policy and a seed, that show how it decides: its golden vectors are made of them.
+    """
+
+    name: str
+    observation: type
+    kinds: tuple[Kind, ...]
+    asked: Asked = "trace_end"
+    dtypes: Mapping[str, type] = field(default_factory=dict)
+    streams: Callable[..., list[Stream]] = no_streams
+
+    @property
+    def signals(self) -> tuple[str, ...]:
+        """The names of the observation's fields."""
+        return tuple(self.observation._fields)  # type: ignore[attr-defined]
+
+    def dtype_of(self, signal: str) -> type:
+        """Return the NumPy type of an observation's field."""
+        return self.dtypes.get(signal, np.int32)
+
+
+_registered: dict[str, Decision] = {}
+
+
+def register(decision: Decision) -> Decision:
+    """Make a decision known by its name, and to `decision_of`; returns it.
+
+    Raises:
+        ValueError: if another observation goes by this name already.
+    """
+    known = _registered.get(decision.name)
+    if known is not None and known.observation.__qualname__ != decision.observation.__qualname__:
+        raise ValueError(f"decision {decision.name!r}: the name is taken by {known.observation.__name__}")
+    _registered[decision.name] = decision
+    return decision
+
+
+def registered_decisions() -> dict[str, Decision]:
+    """Return the decisions by name, in the order in which they were registered."""
+    return dict(_registered)
+
+
+def decision_of(policy: Any) -> Decision:
+    """Return the decision that a policy takes: the first registered whose observation has all its signals.
+
+    Raises:
+        TypeError: if none has.
+    """
+    for decision in _registered.values():
+        if set(policy.signals) <= set(decision.signals):
+            return decision
+    raise TypeError(f"{type(policy).__name__}: no observation has all of {', '.join(policy.signals)}")
+
+
+def decision_with(observation: type) -> Decision:
+    """Return the decision that shows this observation.
+
+    Raises:
+        KeyError: if none is registered.
+    """
+    for decision in _registered.values():
+        if decision.observation is observation:
+            return decision
+    raise KeyError(f"no decision shows {observation.__name__}; known: {', '.join(_registered)}")

@@ -1,0 +1,32 @@
+"""A certified rule from a log: certificates, choice, measurement, planning, and what stands in for a rule."""
+
+from stopping.tuning.betting import mean_interval, problems_floor
+from stopping.tuning.certification import Certificate, Certification, Grade, certify, order_by_risk
+from stopping.tuning.measurement import Measured, Prediction, predict
+from stopping.tuning.placebo import placebo
+from stopping.tuning.planning import Plan, plan
+from stopping.tuning.substitution import Substitution, substitute
+from stopping.tuning.traffic import traffic
+from stopping.tuning.tuning import Tested, Tuning, tune
+
+__all__ = [
+    "Certificate",
+    "Certification",
+    "Grade",
+    "Measured",
+    "Plan",
+    "Prediction",
+    "Substitution",
+    "Tested",
+    "Tuning",
+    "certify",
+    "mean_interval",
+    "order_by_risk",
+    "placebo",
+    "plan",
+    "predict",
+    "problems_floor",
+    "substitute",
+    "traffic",
+    "tune",
+]
