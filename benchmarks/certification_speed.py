@@ -29,12 +29,12 @@ def run() -> Report:
     model = LengthCorrectness(
         alpha=np.linspace(1, 6, 50), beta=2.0, effect=np.linspace(7, 9, 50), shift=0.3, no_answer_prob=0.1
     )
-    problem, source = Sampling(None, NUM_TRACES), Sampling(model, NUM_TRACES)
+    problem, source = Sampling(NUM_TRACES), Sampling(NUM_TRACES, model=model)
     log = source.log(sims.draw(jax.random.key(0), source, NUM_PROBLEMS))
     quantiles = np.quantile(log.length_tokens, (np.arange(NUM_RULES) + 0.5) / NUM_RULES)
     rules = [TokenBudget(int(tokens)) for tokens in np.ceil(quantiles)][::-1]  # the last to stop first
     some, reference = rules[::SUBSET], FixedSamples(NUM_TRACES)
-    losses = losses_on(log, rules, problem, reference)
+    losses = losses_on(problem, rules, log, reference)
     lists = losses[::SUBSET].tolist()
     contenders: dict[str, Any] = {
         "stopping.certify": partial(stopping.certify, rules, log, problem, max_accuracy_drop=DROP, reference=reference),

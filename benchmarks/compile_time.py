@@ -27,7 +27,7 @@ def run() -> Report:
     orders = jax.tree.map(lambda leaf: leaf[:, None], worlds)
     programs: dict[str, Callable[[], Any]] = {
         "first finish, quadrature": lambda: first_finish_curve(TRACES, (4, 16)),
-        "backward induction on a chain": lambda: induced_point(stopping.Thinking(CHAIN, price_per_token=1e-5)),
+        "backward induction on a chain": lambda: induced_point(stopping.Thinking(model=CHAIN, price_per_token=1e-5)),
         "PosteriorVote, its tables": lambda: posterior_vote(TRACES, SAMPLING, 0.9),
         "drawing and playing, sampling": lambda: sims.simulate(jax.random.key(0), SAMPLING, MARGIN, num_replicas=10),
         "drawing and playing, thinking": lambda: sims.replay_worlds(

@@ -83,7 +83,7 @@ def drawn_logs() -> list[TraceLog]:
             scale_wrong=random.uniform(0.3, 0.5), loop_prob=0.05, no_answer_prob=0.05,
             cap_tokens=(16_000, 32_000)[cell % 2],
         )  # fmt: skip
-        problem = Sampling(model, NUM_SAMPLES)
+        problem = Sampling(NUM_SAMPLES, model=model)
         logs.append(problem.log(sims.draw(jax.random.key(cell), problem, num_problems)))
     return logs
 

@@ -15,7 +15,7 @@ from benchmarks.harness import Report, Row, time_together
 NUM_PROBLEMS, NUM_SAMPLES = 62_500, 16
 NUM_ROWS = NUM_PROBLEMS * NUM_SAMPLES
 MOST_SECONDS, MOST_GIB = 10, 2  # "seconds, in bounded memory"
-OURS = "import stopping; log = stopping.load({path!r}); assert log.num_traces == {rows}"
+OURS = "import stopping; log = stopping.load_log({path!r}); assert log.num_traces == {rows}"
 PEERS = {
     ".parquet": "import pandas; frame = pandas.read_parquet({path!r}); assert len(frame) == {rows}",
     ".csv": "import pandas; frame = pandas.read_csv({path!r}); assert len(frame) == {rows}",

@@ -184,7 +184,7 @@ async def _idle_milliseconds(address: str, server: str) -> float:
 
 
 def _save_policies(folder: Path) -> dict[str, Path]:
-    from stopping.artifacts import save
+    from stopping.artifacts import save_policy
     from stopping.policies import CloseTokenThreshold, TokenBudget
 
     made = {
@@ -192,7 +192,7 @@ def _save_policies(folder: Path) -> dict[str, Path]:
         "budget of 96": TokenBudget(96),
         "closing tag": CloseTokenThreshold(-1.0, -12.0, 128),
     }
-    return {name: save(policy, folder / name) for name, policy in made.items()}
+    return {name: save_policy(policy, folder / name) for name, policy in made.items()}
 
 
 PATH = "/v1/chat/completions"
@@ -313,7 +313,7 @@ async def _proxy(there: Connection, upstream: str, *policies: Path, llama: bool 
     from stopping.adapters.server.capabilities import Capabilities, examine
     from stopping.adapters.server.client import Upstream
     from stopping.adapters.server.markup import read_markup
-    from stopping.artifacts import load
+    from stopping.artifacts import load_policy
 
     async with Upstream(upstream) as client:
         can = {"log_probs": True, "num_top": 1, "token_ids": True, "prompt_ids": True, "tokenizer": "llama.cpp"}
@@ -322,5 +322,5 @@ async def _proxy(there: Connection, upstream: str, *policies: Path, llama: bool 
             client, capabilities, await read_markup(client, capabilities), holdout=0.0, default=policies[0].name
         )
         for path in policies:
-            serving.add(path.name, load(path), every_tokens=32 if llama else EVERY_TOKENS)
+            serving.add(path.name, load_policy(path), every_tokens=32 if llama else EVERY_TOKENS)
         await _serve(build(serving), there)

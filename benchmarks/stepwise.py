@@ -21,9 +21,9 @@ MARGIN, EARLY, NEVER = Margin(3), AnswerAgreement(3, 32), AnswerAgreement(NUM_PO
 TRACES = LengthCorrectness(
     2.0, 1.0, 8.0, 0.3, shift=0.3, scale_right=0.4, scale_wrong=0.6, answers=Answers(-1.0, float(NUM_KINDS))
 )
-SAMPLING = Sampling(TRACES, NUM_TRACES, price_per_token=1e-6)
+SAMPLING = Sampling(NUM_TRACES, model=TRACES, price_per_token=1e-6)
 CHAIN = AnswerChain(0.3, 0.2, 0.02, 0.02, gap_tokens=32, answer_tokens=10, num_points=NUM_POINTS)
-THINKING = Thinking(CHAIN, price_per_token=1e-5)
+THINKING = Thinking(model=CHAIN, price_per_token=1e-5)
 COMPONENTS = ("correct", "total_tokens", "latency_tokens")
 
 

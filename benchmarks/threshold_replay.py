@@ -26,7 +26,7 @@ def run() -> Report:
     model = LengthCorrectness(
         alpha=np.linspace(1, 6, 50), beta=2.0, effect=np.linspace(7, 9, 50), shift=0.3, no_answer_prob=0.1
     )
-    problem = Sampling(model, NUM_TRACES, price_per_token=PRICE, price_per_second=SECOND, seconds_per_token=SPEED)
+    problem = Sampling(NUM_TRACES, model=model, price_per_token=PRICE, price_per_second=SECOND, seconds_per_token=SPEED)
     log = problem.log(sims.draw(jax.random.key(0), problem, NUM_PROBLEMS))
     worlds = jax.tree.map(lambda leaf: np.asarray(leaf)[:, 0], problem.worlds(log))
     quantiles = np.quantile(worlds.length_tokens, (np.arange(NUM_RULES) + 0.5) / NUM_RULES)

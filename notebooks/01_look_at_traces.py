@@ -21,9 +21,9 @@ import numpy as np
 
 import stopping
 from stopping.plots import confidence, forced_answers, lengths
-from stopping.reasoner import load_log
+from stopping.reasoner import load_shipped_log
 
-log = load_log()
+log = load_shipped_log()
 # log = stopping.from_columns(frame)  # your own DataFrame: problem, length_tokens, and what there is of correct, answer, ...
 log
 

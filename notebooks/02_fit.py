@@ -21,9 +21,9 @@
 # %%
 # %matplotlib inline
 import stopping
-from stopping.reasoner import load_log
+from stopping.reasoner import load_shipped_log
 
-log = load_log()
+log = load_shipped_log()
 # log = stopping.from_columns(frame)  # your own DataFrame
 fit_part, certify_part, test_part = stopping.split(log.take(range(600)), (0.5, 0.3, 0.2), seed=0)  # by problem
 

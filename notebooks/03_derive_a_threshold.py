@@ -21,12 +21,12 @@
 # %%
 # %matplotlib inline
 import stopping
-from stopping.reasoner import load_log
+from stopping.reasoner import load_shipped_log
 
-log = load_log()
+log = load_shipped_log()
 # log = stopping.from_columns(frame)  # your own DataFrame
 fit = stopping.fit(stopping.models.LengthCorrectness(), log.take(range(300)))
-problem = stopping.Sampling(fit.model, num_traces=4, price_per_token=2e-4)
+problem = stopping.Sampling(4, model=fit.model, price_per_token=2e-4)
 
 # %% [markdown]
 # Where there is a closed form it comes first. The first of $n$ traces to finish is right with probability

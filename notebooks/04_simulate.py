@@ -21,12 +21,12 @@ import jax
 import sims
 import stopping
 from stopping.policies import FixedSamples, Margin
-from stopping.reasoner import load_log
+from stopping.reasoner import load_shipped_log
 
-log = load_log()
+log = load_shipped_log()
 # log = stopping.from_columns(frame)  # your own DataFrame
 fit = stopping.fit(stopping.models.LengthCorrectness(), log.take(range(300)))
-problem = stopping.Sampling(fit.model, num_traces=8, price_per_token=1e-4)
+problem = stopping.Sampling(8, model=fit.model, price_per_token=1e-4)
 
 # %% [markdown]
 # Ask for a number of worlds, or for a precision: worlds are then drawn until the error of the utility is small enough.
@@ -59,6 +59,6 @@ except ValueError as error:
 # A model can be asked what no log shows. With a stop that takes effect 50 tokens late:
 
 # %%
-late = stopping.Sampling(fit.model, num_traces=8, price_per_token=1e-4, lag_tokens=50)
+late = stopping.Sampling(8, model=fit.model, price_per_token=1e-4, lag_tokens=50)
 slow = sims.simulate(jax.random.key(0), late, Margin(2), num_replicas=len(result.values["utility"]))
 print("tokens paid for the lag:", sims.difference(slow, result)["total_tokens"])

@@ -19,12 +19,12 @@
 import sims
 import stopping
 from stopping.policies import FirstFinish, FixedSamples, Margin, VoteTable
-from stopping.reasoner import load_log
+from stopping.reasoner import load_shipped_log
 
-log = load_log()
+log = load_shipped_log()
 # log = stopping.from_columns(frame)  # your own DataFrame
 part = log.take(range(1000))
-problem = stopping.Sampling(None, num_traces=8)  # no model: nothing is drawn
+problem = stopping.Sampling(8)  # no model: nothing is drawn
 
 # %%
 result = sims.replay(problem, Margin(2), part)
@@ -38,7 +38,7 @@ result.plot()
 
 # %%
 rules = [*(FixedSamples(n) for n in (1, 2, 4)), FirstFinish(1), Margin(2), VoteTable.cannot_be_caught(8)]
-comparison = sims.compare(problem, part, rules)
+comparison = stopping.compare(problem, rules, part)
 comparison
 
 # %%

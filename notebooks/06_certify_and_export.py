@@ -23,16 +23,16 @@
 # %%
 # %matplotlib inline
 import stopping
-from stopping.reasoner import load_log
+from stopping.reasoner import load_shipped_log
 from stopping.tuning import problems_floor
 
 for limit in (0.05, 0.02, 0.01):
     print(f"to certify a loss below {limit:g} at 95 % takes at least {problems_floor(limit, 0.95)} problems")
 
 # %%
-log = load_log()
+log = load_shipped_log()
 # log = stopping.from_columns(frame)  # your own DataFrame
-found = stopping.tune(log.take(range(1000)), stopping.Sampling(None, num_traces=8), max_accuracy_drop=0.05)
+found = stopping.tune(stopping.Sampling(8), log.take(range(1000)), max_loss=0.05)
 found
 
 # %%
@@ -55,11 +55,11 @@ found.certification.plot()
 import tempfile
 from pathlib import Path
 
-from stopping.artifacts import load
+from stopping.artifacts import load_policy
 
 rule = found.certification.policy if found.chosen is None else found.chosen.policy
-directory = stopping.save(
+directory = stopping.save_policy(
     rule, Path(tempfile.mkdtemp()) / "policy", problem=found.problem, evidence=[found.certification]
 )
 print(*sorted(path.name for path in directory.iterdir()))
-print(load(directory).policy)
+print(load_policy(directory).policy)

@@ -25,10 +25,10 @@ import numpy as np
 import sims
 import stopping
 from stopping.policies import TokenBudget, WindowedConfidence
-from stopping.reasoner import Plan, load_log, load_model, run_live
+from stopping.reasoner import Plan, load_model, load_shipped_log, run_live
 from stopping.reasoner.recording import draw_distinct
 
-log = load_log()
+log = load_shipped_log()
 # log = stopping.from_columns(frame)  # your own DataFrame, and stopping.traces.with_checkpoints for the forced answers
 prompt_length = np.array([len(name) for name in log.problem_ids])
 alike = prompt_length == np.bincount(prompt_length).argmax()  # one length of prompt: our sampler compiles for each
@@ -41,7 +41,7 @@ problem = stopping.Thinking()
 
 # %%
 rule = WindowedConfidence(-0.32, 64)  # the last tokens were unlikely: the search is lost, so answer
-comparison = sims.compare(problem, probed, [rule, TokenBudget(192)])
+comparison = stopping.compare(problem, [rule, TokenBudget(192)], probed)
 comparison
 
 # %%

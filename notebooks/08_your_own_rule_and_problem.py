@@ -24,10 +24,11 @@ import numpy as np
 
 import sims
 import stopping
-from stopping.policies import Action, Kind, SamplingObservation, bind, policy
-from stopping.reasoner import load_log
+from stopping.policies import Action, Decision, Kind, SamplingObservation, bind, policy
+from stopping.problems.problem import CORRECT, LATENCY_TOKENS, TOTAL_TOKENS, UTILITY
+from stopping.reasoner import load_shipped_log
 
-log = load_log()
+log = load_shipped_log()
 # log = stopping.from_columns(frame)  # your own DataFrame
 part = log.take(range(600))
 
@@ -56,7 +57,7 @@ class LeadingShare:
 import tempfile
 from pathlib import Path
 
-directory = stopping.save(LeadingShare(0.8), Path(tempfile.mkdtemp()) / "policy")
+directory = stopping.save_policy(LeadingShare(0.8), Path(tempfile.mkdtemp()) / "policy")
 rule = stopping.load_policy(directory).bind("python")
 state = rule.init()
 for votes in range(1, 5):  # one answer after another, all the same
@@ -67,15 +68,15 @@ for votes in range(1, 5):  # one answer after another, all the same
 # **Replayed and tuned** like ours: a family is a list of members, tried beside any others.
 
 # %%
-problem = stopping.Sampling(None, num_traces=8)
-sims.compare(problem, part, [LeadingShare(0.6), LeadingShare(0.8)]).plot()
+problem = stopping.Sampling(8)
+stopping.compare(problem, [LeadingShare(0.6), LeadingShare(0.8)], part).plot()
 
 # %%
 families = {
     "LeadingShare": [LeadingShare(share / 10) for share in range(4, 11)],
     "FixedSamples": [stopping.policies.FixedSamples(number) for number in range(1, 9)],
 }
-stopping.tune(part, problem, max_accuracy_drop=0.08, families=families)
+stopping.tune(problem, part, max_loss=0.08, families=families)
 
 # %% [markdown]
 # ## A problem of your own
@@ -86,11 +87,14 @@ stopping.tune(part, problem, max_accuracy_drop=0.08, families=families)
 #
 # $$u = [\text{one is right}] - c \cdot \text{tokens until then}.$$
 #
-# Needed are `draw` (a world from a key), `play` (the only place with dynamics and prices), `hindsight` (what one who
-# knows the world would do) and `worlds` (those a log holds, `[problems, orders]`); and what rules may see and do. Tuning
-# also asks for the rules that adapt to nothing, `fixed_rules`, the one in use now, `reference_rule`, and the same problem
-# at another price, `priced`. A world names its `problem`, which no rule sees; an outcome has a `utility`, and says where
-# a rule went past the log (`unsupported`; here never: this problem wants all 16 attempts logged).
+# `stopping.problems.Problem` says what is needed: the `decision` (what rules see and may ask for), the `components` of an
+# outcome, `draw` (a world from a key), `play` (the only place with dynamics and prices), `hindsight` (what one who knows
+# the world would do), and what a rule loses and costs: `loss`, `cost`, `lossless`. `Replayable` adds what logs are for:
+# `worlds` (those a log holds, `[problems, orders]`) and back, `log`; the rules that adapt to nothing, `fixed_rules`; the
+# one in use now, `reference_rule`; and the same problem at another price, `priced`. A world names its `problem`, which no
+# rule sees; an outcome says where a rule went past the log (`unsupported`; here never: all 16 attempts must be logged).
+#
+# With these it is simulated, replayed, solved, swept, compared, tuned and certified as ours are.
 
 
 # %%
@@ -117,8 +121,9 @@ class GivingUp(NamedTuple):
     log_tokens: float = 5.2
     scale: float = 0.5
 
-    observation = SamplingObservation
-    kinds = (Kind.CONTINUE, Kind.STOP)
+    decision = Decision("giving_up", SamplingObservation, (Kind.CONTINUE, Kind.STOP), "attempt_end")
+    components = (CORRECT, UTILITY, TOTAL_TOKENS, LATENCY_TOKENS)
+    has_orders = False
 
     def draw(self, key):
         key_chance, key_right, key_length = jax.random.split(key, 3)
@@ -126,9 +131,16 @@ class GivingUp(NamedTuple):
         length = jnp.exp(self.log_tokens + self.scale * jax.random.normal(key_length, (16,)))
         return Attempts(jnp.ceil(length).astype(jnp.int32), jax.random.uniform(key_right, (16,)) < chance, jnp.int32(0))
 
-    def worlds(self, log, *, num_orders=1, seed=0):
+    def worlds(self, log, *, num_orders=1, seed=0, judged=True):
         values = log.length_tokens, log.correct, np.arange(log.num_problems, dtype=np.int32)
         return Attempts(*(value[:, None] for value in values))  # one order: as logged
+
+    def log(self, worlds):
+        length, right = np.asarray(worlds.length_tokens), np.asarray(worlds.right)
+        num_problems, num_attempts = length.shape
+        columns = {"length_tokens": length.reshape(-1), "correct": right.reshape(-1)}
+        columns["problem"] = np.repeat(np.arange(num_problems), num_attempts)
+        return stopping.from_columns(columns | {"sample": np.tile(np.arange(num_attempts), num_problems)})
 
     def ended(self, world, num_attempts):
         spent = jnp.cumsum(world.length_tokens)[num_attempts - 1]
@@ -158,6 +170,18 @@ class GivingUp(NamedTuple):
 
     def priced(self, price_per_token):
         return self._replace(price_per_token=price_per_token)
+
+    def interval_tokens(self, log):
+        return None
+
+    def loss(self, outcome, reference, judged=True):
+        return reference.correct * 1.0 - outcome.correct * 1.0
+
+    def cost(self, outcome):
+        return self.price_per_token * outcome.total_tokens
+
+    def lossless(self, policy, reference):
+        return False
 
     def hindsight(self, world):
         outcomes = jax.vmap(lambda number: self.ended(world, number))(jnp.arange(1, 17))
@@ -196,7 +220,7 @@ families = {
     "GiveUpAfter": giving_up.fixed_rules(None),
     "TokenBudget": [stopping.policies.TokenBudget(tokens) for tokens in range(400, 4000, 400)],
 }
-stopping.tune(part, giving_up, max_accuracy_drop=0.08, families=families)
+stopping.tune(giving_up, part, max_loss=0.08, families=families)
 
 # %% [markdown]
 # Two laws that every problem keeps, and that yours should be tested for: nobody beats hindsight in any world, and

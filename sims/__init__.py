@@ -1,7 +1,7 @@
 """Monte Carlo: the only place that batches worlds."""
 
 from sims.bands import Band
-from sims.comparison import Comparison, Row, compare
+from sims.comparison import Comparison, Row
 from sims.estimates import Estimate
 from sims.first_finish import first_finish
 from sims.precision import PrecisionNotReached
@@ -19,7 +19,6 @@ __all__ = [
     "Row",
     "Search",
     "Sweep",
-    "compare",
     "difference",
     "draw",
     "first_finish",

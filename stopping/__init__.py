@@ -2,13 +2,13 @@
 
     import sims, stopping
 
-    log = stopping.load("runs.parquet")
+    log = stopping.load_log("runs.parquet")
     fit_part, certify_part, test_part = stopping.split(log, (0.3, 0.5, 0.2), seed=0)
     fit = stopping.fit(stopping.models.LengthCorrectness(), fit_part)
-    problem = stopping.Sampling(fit.model, num_traces=8, price_per_token=1e-6)
+    problem = stopping.Sampling(8, model=fit.model, price_per_token=1e-6)
     solution = stopping.solve(problem)
     replayed = sims.replay(problem, solution.policy, test_part)
-    stopping.save(solution.policy, "policy/", evidence=[replayed])
+    stopping.save_policy(solution.policy, "policy/", evidence=[replayed])
 
 Nothing is imported before it is used: `stopping.policies`, `stopping.traces` and `stopping.artifacts` need no JAX.
 """
@@ -18,14 +18,14 @@ from typing import Any
 
 _PUBLIC = {
     "certify": "stopping.tuning",
-    "compare": "sims",
+    "compare": "sims.comparison",
     "check": "stopping.traces",
     "fit": "stopping.calibration",
     "from_columns": "stopping.traces",
-    "load": "stopping.traces",
-    "load_policy": "stopping.artifacts:load",
-    "save": "stopping.artifacts",
-    "save_log": "stopping.traces:save",
+    "load_log": "stopping.traces",
+    "load_policy": "stopping.artifacts",
+    "save_log": "stopping.traces",
+    "save_policy": "stopping.artifacts",
     "Sampling": "stopping.problems",
     "solve": "stopping.solvers",
     "split": "stopping.traces",

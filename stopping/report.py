@@ -191,7 +191,7 @@ def _rules(found: Tuning) -> str:
         )
     caption = (
         "What the rules save and cost on the test part, against the rule in use now, which is at 0. Filled: certified; hollow: "
-        f"not. Dashed: the limit, a loss of {100 * found.tested[0].certificate.max_drop:g} points. The grey line joins the rules "
+        f"not. Dashed: the limit, a loss of {100 * found.tested[0].certificate.max_loss:g} points. The grey line joins the rules "
         "that are Pareto-optimal."
     )
     return (
@@ -233,7 +233,7 @@ def _log(found: Tuning, log: TraceLog, name: str) -> str:
     means = f"Right traces have {_mean(right)} tokens on average, wrong ones {_mean(wrong)}."
     pictures = [_figure("Lengths", plots.lengths(log), f"Lengths of right and wrong traces. {means}", means)]
     probes = log.checkpoints
-    if probes is not None and found.problem.observation.__name__ == "ThinkingObservation":
+    if probes is not None and found.problem.interval_tokens(log) is not None:
         if groups := by_position(log):
             caption = (
                 "Answers forced on the way, and what the same traces answer if they are left alone; errors are by problem. "

@@ -21,14 +21,12 @@ def test_from_a_real_log_to_a_policy_on_disk(tmp_path):
     fit_part, _, test_part = stopping.split(log, (0.3, 0.5, 0.2), seed=0)
     fit = stopping.fit(stopping.models.LengthCorrectness(), fit_part)
     assert fit.converged
-    problem = stopping.Sampling(
-        fit.model, num_traces=8, price_per_token=1e-6, price_per_second=1e-4, seconds_per_token=0.02
-    )
+    problem = stopping.Sampling(8, model=fit.model, price_per_token=1e-6, price_per_second=1e-4, seconds_per_token=0.02)
     solution = stopping.solve(problem, stopping.solvers.FamilySearch(4096))
     simulated = sims.simulate(jax.random.key(0), problem, solution.policy, standard_error=5e-3)
     assert simulated.utility.standard_error <= 5e-3
     replayed = sims.replay(problem, solution.policy, test_part)
-    stopping.save(solution.policy, tmp_path / "policy", evidence=[simulated, replayed])
+    stopping.save_policy(solution.policy, tmp_path / "policy", evidence=[simulated, replayed])
 
     loaded = stopping.load_policy(tmp_path / "policy")
     assert loaded.policy == solution.policy
@@ -48,7 +46,7 @@ def test_from_a_real_log_to_a_policy_on_disk(tmp_path):
 @needs_art_of_tts
 def test_compare_on_a_real_log():
     log = art_of_tts()["R1", "GPQA"]
-    table = sims.compare(stopping.Sampling(None, 8), log, RULES, num_orders=1)
+    table = stopping.compare(stopping.Sampling(8), RULES, log, num_orders=1)
     rows = {row.policy: row for row in table.rows}
     assert rows[FirstFinish(1)].result.correct.mean == pytest.approx(0.737, abs=5e-4)  # the log's README
     assert rows[FixedSamples(1)].result.correct.num_independent == 198

@@ -20,7 +20,7 @@ def test_they_are_numbered_along_the_road():
 @pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
 def test_they_open_on_the_shipped_log_in_one_line_and_on_a_frame(path):
     lines = path.read_text().splitlines()
-    opened = lines.index("log = load_log()")
+    opened = lines.index("log = load_shipped_log()")
     assert lines[opened + 1].startswith("# log = stopping.from_columns(frame)  # your own DataFrame")
 
 

@@ -8,10 +8,9 @@ from typing import Any
 import numpy as np
 import pytest
 
-import sims
 import stopping
 from stopping.policies import SamplingObservation
-from stopping.reasoner import load_log
+from stopping.reasoner import load_shipped_log
 
 ROAD, SERVER, TUNE, RULE, REASONER, MONTE_CARLO = re.findall(
     r"```python\n(.*?)```", (Path(__file__).parents[1] / "README.md").read_text(encoding="utf-8"), re.DOTALL
@@ -22,7 +21,7 @@ ROAD, SERVER, TUNE, RULE, REASONER, MONTE_CARLO = re.findall(
 def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A directory with the first 200 problems of the shipped log as `runs.parquet`."""
     monkeypatch.chdir(tmp_path)
-    stopping.traces.save(load_log().take(range(200)), tmp_path / "runs.parquet")
+    stopping.traces.save_log(load_shipped_log().take(range(200)), tmp_path / "runs.parquet")
     return tmp_path
 
 
@@ -52,9 +51,9 @@ def test_a_rule_of_your_own(folder: Path, monkeypatch: pytest.MonkeyPatch) -> No
     (folder / "my_rules.py").write_text(RULE)
     monkeypatch.syspath_prepend(folder)
     rule = importlib.import_module("my_rules").LeadingShare(0.8)
-    stopping.save(rule, folder / "policy")
+    stopping.save_policy(rule, folder / "policy")
     assert stopping.load_policy(folder / "policy").policy == rule
-    table = sims.compare(stopping.Sampling(None, 8), stopping.load(folder / "runs.parquet"), [rule])
+    table = stopping.compare(stopping.Sampling(8), [rule], stopping.load_log(folder / "runs.parquet"))
     tokens = {row.policy: row.result.total_tokens.mean for row in table.rows}
     assert tokens[rule] < max(tokens.values())
 

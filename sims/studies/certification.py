@@ -48,8 +48,8 @@ def certification(log: TraceLog) -> tuple[dict[str, Estimate], Figure]:
         f"{name}, losing {LIMIT:g}": _passes(drawn_losses(share, LIMIT, (NUM_RUNS, NUM_PROBLEMS), seed), LIMIT)
         for seed, (name, share) in enumerate(LAWS.items())
     }
-    rules, problem = _rules(log), Sampling(None, log.num_samples)
-    losses = losses_on(log, rules, problem, problem.reference_rule(log))
+    rules, problem = _rules(log), Sampling(log.num_samples)
+    losses = losses_on(problem, rules, log, problem.reference_rule(log))
     truth = losses.mean(axis=1)
     chosen = np.random.default_rng(0).integers(0, log.num_problems, (NUM_RUNS, NUM_PROBLEMS))
     for rule, values, loss in zip(rules, losses, truth, strict=True):

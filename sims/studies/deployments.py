@@ -26,8 +26,8 @@ from stopping.reasoner import Plan, load_model, run_live
 from stopping.reasoner.countdown import Difficulty
 from stopping.reasoner.recording import draw_distinct, record
 from stopping.traces import split
+from stopping.traces.splits import FRACTIONS
 from stopping.tuning.measurement import Prediction, predict, realised
-from stopping.tuning.tuning import FRACTIONS
 
 SEEDS = (1, 2)
 TEMPERATURES = (0.7, 1.0, 1.3)
@@ -73,7 +73,7 @@ def deploy(
     model, problem = load_model("target"), stopping.Thinking()
     with tempfile.TemporaryDirectory() as folder:
         log = record(model, plan, Path(folder) / "traces.parquet", report)
-    found = stopping.tune(log, problem, max_accuracy_drop=MAX_ACCURACY_DROP, seed=plan.seed)
+    found = stopping.tune(problem, log, max_loss=MAX_ACCURACY_DROP, seed=plan.seed)
     name = f"seed {plan.seed}, temperature {plan.temperature:g}, {plan.difficulty.three_number_prob:.0%} easy"
     if found.chosen is None:
         return Deployment(name, plan.temperature, None, {}, {})

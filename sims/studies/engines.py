@@ -37,9 +37,9 @@ from stopping.reasoner.names import folder_of
 from stopping.reasoner.recording import own_answer, prompt_tokens
 from stopping.reasoner.vocabulary import CLOSE_THINK, PAD, TOKENS, YES
 from stopping.traces import TraceLog, split
+from stopping.traces.splits import FRACTIONS
 from stopping.tuning import Prediction, Tuning
 from stopping.tuning.measurement import misses_by_chance, predicted, realised
-from stopping.tuning.tuning import FRACTIONS
 
 NUM_PROBLEMS = 1000  # run on each engine, once left alone and once under each rule
 MAX_ACCURACY_DROP = 0.02
@@ -97,7 +97,7 @@ def run(log: TraceLog, num_problems: int = NUM_PROBLEMS) -> dict[str, Part]:
         raise ValueError(f"num_problems: expected 1 to {fresh.num_problems:,}, got {num_problems}")
     fresh = fresh.take(range(num_problems))
     problems = [problem_of(name) for name in fresh.problem_ids]
-    found = stopping.tune(probed, stopping.Thinking(), max_accuracy_drop=MAX_ACCURACY_DROP, seed=SEED)
+    found = stopping.tune(stopping.Thinking(), probed, max_loss=MAX_ACCURACY_DROP, seed=SEED)
     rules = rules_of(found)
     worlds = found.problem.worlds(split(probed, FRACTIONS, seed=SEED)[2])
     played = sims.play_rules(found.problem, [found.reference, *rules], worlds, ("correct", "total_tokens"))

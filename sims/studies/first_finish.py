@@ -30,7 +30,7 @@ from sims.studies import Part, exact
 from stopping.makespan import first_finish_curve, majority_curve
 from stopping.models import Answers, LengthCorrectness
 from stopping.plots import COLOURS, MARKERS
-from stopping.policies import FirstFinish, FixedSamples
+from stopping.policies import FirstFinish, FixedSamples, Policy
 from stopping.problems import Sampling
 
 SEED = 0
@@ -149,8 +149,8 @@ def _checks(num_replicas: int) -> dict[str, Estimate]:
     for count in COUNTS:
         away = []
         for place, (shift, ratio) in enumerate(CHECKED):
-            rules = [FirstFinish(1), FixedSamples(count)]
-            problem = Sampling(model(shift, ratio), count)
+            rules: list[Policy] = [FirstFinish(1), FixedSamples(count)]
+            problem = Sampling(count, model=model(shift, ratio))
             grid = sims.sweep(jax.random.key(SEED + place), problem, rules, num_replicas=num_replicas)
             names = ("correct", "latency_tokens", "total_tokens")
             for column, told in enumerate(both_of(shift, ratio, count)):

@@ -69,7 +69,7 @@ def run(log: TraceLog, num_worlds: int = NUM_WORLDS) -> dict[str, Part]:
 
 def chain(num_worlds: int) -> Part:
     """The chain of answers."""
-    problem = Thinking(CHAIN, price_per_token=CHAIN_PRICE)
+    problem = Thinking(model=CHAIN, price_per_token=CHAIN_PRICE)
     choosing, scoring = (
         jax.tree.map(lambda leaf: leaf[:, None], sims.draw(jax.random.key(seed), problem, num_worlds))
         for seed in (CHOOSING_SEED, SCORING_SEED)

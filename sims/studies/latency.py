@@ -123,8 +123,8 @@ def differences(utility: dict[str, np.ndarray]) -> dict[tuple[str, str], Band]:
 def problem(model: LengthCorrectness, wave_size: int, price: float) -> Sampling:
     """The problem with so many traces at once, and an hour at this price."""
     return Sampling(
-        model,
         NUM_TRACES,
+        model=model,
         wave_size=wave_size,
         price_per_token=PRICE_PER_TOKEN,
         price_per_second=price / HOUR,

@@ -130,7 +130,7 @@ def run(
 
 def problem(model: LengthCorrectness | None) -> Sampling:
     """The problem, with a model or without."""
-    return Sampling(model, NUM_TRACES, price_per_token=PRICE_PER_TOKEN, price_per_second=PRICE_PER_SECOND)
+    return Sampling(NUM_TRACES, model=model, price_per_token=PRICE_PER_TOKEN, price_per_second=PRICE_PER_SECOND)
 
 
 def true_worlds(law: Law, num_problems: int, seed: int) -> SamplingWorld:

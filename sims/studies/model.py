@@ -67,7 +67,7 @@ def run(log: TraceLog) -> dict[str, Part]:
         raise ValueError(f"log: expected more than {SIZES[0] / (1 - HELD_OUT):.0f} problems, got {log.num_problems}")
     few = max(log.num_samples // 4, 2)
     prices = np.array(COSTS) / (log.num_samples * log.length_tokens[log.present].mean())
-    worlds = Sampling(None, log.num_samples).worlds(held_out)
+    worlds = Sampling(log.num_samples).worlds(held_out)
     every, fewer = (Candidates.of(number, worlds, prices) for number in (log.num_samples, few))
     held, held_by_few = every.utilities(worlds), fewer.utilities(fewer.problem.worlds(held_out))
     best = held.mean(axis=-1).argmax(axis=1)
@@ -145,7 +145,7 @@ class Candidates(NamedTuple):
     @classmethod
     def of(cls, num_traces: int, worlds: Any, prices: np.ndarray) -> Self:
         """All members of `sampling_families`; the worlds are those that budgets are read off."""
-        problem = Sampling(None, num_traces)
+        problem = Sampling(num_traces)
         families = sampling_families(problem, worlds)
         rules = [rule for members in families.values() for rule in members]
         places = [(name, index) for name, members in families.items() for index in range(len(members))]
@@ -170,7 +170,7 @@ class Candidates(NamedTuple):
         chosen = []
         for index, model in enumerate(models):
             key = jr.fold_in(jr.key(0), index)
-            worlds = draw(key, Sampling(_repeated(model, most), self.problem.num_traces), NUM_WORLDS)
+            worlds = draw(key, Sampling(self.problem.num_traces, model=_repeated(model, most)), NUM_WORLDS)
             utilities = self.utilities(jax.tree.map(lambda leaf: leaf[:, None], worlds))
             chosen.append([_as_solved(values, fixed) for values in utilities])
         return np.array(chosen)

@@ -56,7 +56,7 @@ class Path(NamedTuple):
 
 def run(num_runs: int = NUM_RUNS) -> dict[str, Part]:
     """A part for each law: the tokens of First Finish, which are skewed, and a rare event."""
-    drawn = sims.simulate(jax.random.key(SEED), Sampling(MODEL, 4), FirstFinish(1), num_replicas=2**18)
+    drawn = sims.simulate(jax.random.key(SEED), Sampling(4, model=MODEL), FirstFinish(1), num_replicas=2**18)
     rare = np.zeros(round(1 / RARE_PROB))
     rare[0] = 1.0
     laws = {

@@ -23,7 +23,7 @@ import sims
 from sims.estimates import Estimate
 from sims.studies import Part
 from stopping.plots import COLOURS, MARKERS
-from stopping.policies import FirstFinish, FixedSamples
+from stopping.policies import FirstFinish, FixedSamples, Policy
 from stopping.problems import Sampling
 from stopping.reasoner import NAMES, Llama, load_model
 from stopping.reasoner.vocabulary import CLOSE_THINK, PAD, TOKENS, encode
@@ -96,9 +96,9 @@ def samples(log: TraceLog) -> tuple[dict[str, Estimate], Figure]:
     rows, curves = {}, defaultdict(list)
     sizes = [size for size in NUM_SAMPLES if size <= log.num_samples]
     for num_samples in sizes:
-        problem = Sampling(None, num_samples)
+        problem = Sampling(num_samples)
         worlds = problem.worlds(log, num_orders=NUM_ORDERS)
-        rules = {"first to finish": FirstFinish(1), "majority": FixedSamples(num_samples)}
+        rules: dict[str, Policy] = {"first to finish": FirstFinish(1), "majority": FixedSamples(num_samples)}
         for name, policy in rules.items():
             result = sims.replay_worlds(problem, policy, worlds)
             curves[name].append((result.correct, result.total_tokens))

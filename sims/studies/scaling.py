@@ -47,7 +47,7 @@ def chain(num_points: int) -> Thinking:
         0.2, 0.05, 0.01, 0.05, right_log_prob=-0.3, wrong_log_prob=-0.9, log_prob_scale=0.3,
         num_points=num_points, gap_tokens=32,
     )  # fmt: skip
-    return Thinking(model, price_per_token=1e-4)
+    return Thinking(model=model, price_per_token=1e-4)
 
 
 def _worlds(num_blocks: Sequence[int], repeats: int) -> Part:

@@ -6,7 +6,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from stopping.adapters.observations import row_of
-from stopping.artifacts import Artifact, load
+from stopping.artifacts import Artifact, load_policy
 from stopping.policies import Kind, bind
 
 
@@ -79,7 +79,7 @@ def loaded(policy: Any, every_tokens: int | None = None) -> tuple[Any, int | Non
         policy: a policy, what `stopping.artifacts.load` returned, or a directory's path.
         every_tokens: between decision points; None for what the artifact says.
     """
-    artifact = load(policy) if isinstance(policy, str | Path) else policy
+    artifact = load_policy(policy) if isinstance(policy, str | Path) else policy
     if not isinstance(artifact, Artifact):
         return artifact, every_tokens
     return artifact.policy, every_tokens or artifact.document.decision_points.interval_tokens

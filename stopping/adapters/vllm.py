@@ -29,7 +29,7 @@ from typing import Any
 import numpy as np
 
 from stopping.adapters.observations import ThoughtWindows, admit
-from stopping.artifacts import load
+from stopping.artifacts import load_policy
 from stopping.policies import Kind, ThinkingObservation, bind
 
 LOG = logging.getLogger(__name__)
@@ -81,7 +81,7 @@ class Setup:
         if not isinstance(given.get("policy"), str) or not given.keys() <= {"policy", "every_tokens", "candidate_ids"}:
             expected = '{"stopping": {"policy": DIRECTORY}}, and every_tokens and candidate_ids beside it'
             raise ValueError(f"--additional-config: expected {expected}, got {given}")
-        artifact = load(given["policy"])
+        artifact = load_policy(given["policy"])
         tags = getattr(vllm_config, "reasoning_config", None)
         ids = [
             tuple(getattr(tags, name, None) or ())

@@ -1,8 +1,8 @@
 """Artifacts: a policy on disk, one small directory that a server checks before it trusts it. Nothing needs JAX."""
 
 from stopping.artifacts.error import ArtifactError
-from stopping.artifacts.load import Artifact, load
-from stopping.artifacts.save import save
+from stopping.artifacts.loading import Artifact, load_policy
+from stopping.artifacts.saving import save_policy
 from stopping.artifacts.schema import (
     CalibratedOn,
     Certificate,
@@ -24,7 +24,7 @@ __all__ = [
     "Evidence",
     "Fallback",
     "Quantity",
-    "load",
-    "save",
+    "load_policy",
+    "save_policy",
     "schema",
 ]

@@ -89,7 +89,7 @@ def _certificate(document: Document) -> str:
 def _load(document: Document) -> str:
     own = document.module.startswith("stopping.")
     lines = [] if own else [f"import {document.module}  # defines {document.kind}", ""]
-    lines += ["from stopping import artifacts", "", 'policy = artifacts.load("path/to/this/directory").policy']
+    lines += ["from stopping import artifacts", "", 'policy = artifacts.load_policy("path/to/this/directory").policy']
     return "\n".join(["```python", *lines, "```"])
 
 

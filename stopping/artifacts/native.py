@@ -13,7 +13,7 @@ import shlex
 from dataclasses import dataclass
 from typing import Any, ClassVar, Literal, get_args
 
-from stopping.artifacts.load import Artifact
+from stopping.artifacts.loading import Artifact
 from stopping.policies import FixedSamples, ThinkingObservation, TokenBudget
 
 Target = Literal["llamacpp", "vllm", "sglang", "transformers"]

@@ -64,7 +64,7 @@ def compare(
     named = [(parse(text), text) for text in ([reference] if reference else []) + rule]
     data = log_options.load(log)
 
-    import sims
+    import stopping
     from sims.estimates import FEW
     from stopping.cli.output import ComparedRule, CompareOutput, LogSummary, Problem, accuracy_bounds, figures_of
 
@@ -72,7 +72,7 @@ def compare(
     rules = [policy for policy, _ in named[bool(reference) :]] or default_rules(data, problem)
     base = named[0][0] if reference else problem.reference_rule(data)
     with busy(console, f"replaying {len(rules)} rules"):
-        comparison = sims.compare(problem, data, distinct(rules), reference=base, num_orders=num_orders, seed=seed)
+        comparison = stopping.compare(problem, distinct(rules), data, reference=base, num_orders=num_orders, seed=seed)
     equal = [figures_of(row.at_equal) for row in comparison.rows]
     names = [_given(row.policy, named) or name_of(row.policy) for row in comparison.rows]
     record = CompareOutput(

@@ -96,7 +96,7 @@ def convert(
     from stopping.cli.inspect import print_report
     from stopping.cli.output import ConvertOutput, LogSummary
     from stopping.traces import check as report_of
-    from stopping.traces import load_chat, load_harness, save
+    from stopping.traces import load_chat, load_harness, save_log
 
     harness = {
         "count_tokens": function_named(count_tokens, "--count-tokens"),
@@ -128,7 +128,7 @@ def convert(
     read: Any = load_harness if source == "lm-eval" else load_chat
     with busy(console, "reading"):
         log: TraceLog = read(paths, **{name: value for name, value in arguments.items() if value is not None})
-    save(log, out)
+    save_log(log, out)
     report = report_of(log)
     print_report(console, report)
     if "token_count" in log.groups:

@@ -112,7 +112,7 @@ class _Road:
             ]
             promise = sims.difference(*simulated)
             members = [member.policy for member in solution.family.values()] if plot else []
-            comparison = sims.compare(problem, test_part, distinct([policy, *members]), reference=reference)
+            comparison = stopping.compare(problem, distinct([policy, *members]), test_part, reference=reference)
         row = next(row for row in comparison.rows if row.policy == policy)
         promised, realised = figures_of(simulated[0].estimates), figures_of(row.result.estimates)
         promised_change, realised_change = figures_of(promise), figures_of(row.against_reference)
@@ -120,7 +120,7 @@ class _Road:
             rule, base, test_part.num_problems, (promised, promised_change), (realised, realised_change)
         )
 
-        stopping.save(
+        stopping.save_policy(
             policy,
             target,
             evidence=[simulated[0], row.result],
@@ -216,13 +216,14 @@ class _Road:
                 style="bold" if member.policy == solution.policy else None,
             )
         self.console.print(table)
+        assert solution.upper_bound is not None
         bound = plus_minus(solution.upper_bound)
         self.console.print(f"No rule that cannot see which answers are right gets above {bound}.")
         self.console.print(f"Chosen: [bold]{escape(name_of(solution.policy))}[/bold]: {solution.status.value}.")
 
     def _promised_and_realised(self, rule: str, base: str, num_problems: int, promised: Any, realised: Any) -> None:
-        from stopping.cli.output import FIGURES
         from stopping.cli.tables import new_table, note_few
+        from stopping.problems import Sampling
         from stopping.traces.reports import plus_minus
 
         text = (
@@ -230,11 +231,12 @@ class _Road:
         )
         self._say("5", "Simulate and replay", text)
         table = new_table("", "promised", "realised", "apart by")
-        rows = [(FIGURES[name][0], 0, name) for name in ("correct", "total_tokens", "latency_tokens")]
+        components = {component.name: component for component in Sampling.components}
+        rows = [(components[name].label, 0, name) for name in ("correct", "total_tokens", "latency_tokens")]
         rows += [(f"accuracy less {base}'s, points", 1, "correct"), (f"tokens less {base}'s", 1, "total_tokens")]
         furthest = 0.0
         for title, part, name in rows:
-            one, two, unit = promised[part][name], realised[part][name], FIGURES[name][1]
+            one, two, unit = promised[part][name], realised[part][name], components[name].unit
             error = ((one.standard_error or 0) ** 2 + (two.standard_error or 0) ** 2) ** 0.5
             apart = abs(one.mean - two.mean) / error if error else 0.0
             furthest = max(furthest, apart)

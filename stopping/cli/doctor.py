@@ -46,10 +46,10 @@ def doctor(
     console = output.console()
     artifact = None
     if policy is not None:
-        from stopping.artifacts import load
+        from stopping.artifacts import load_policy
 
         imports.load()
-        artifact = load(policy)
+        artifact = load_policy(policy)
     upstream = server.upstream(url)
     from stopping.adapters.server.capabilities import examine
     from stopping.cli.output import DoctorOutput, ServerCapabilities

@@ -67,10 +67,10 @@ def export(
     if out is not None and out.exists() and (not out.is_dir() or any(out.iterdir())):
         raise ValueError(f"--out: expected nothing or an empty directory at {out}")
     imports.load()
-    from stopping.artifacts import load, native
+    from stopping.artifacts import load_policy, native
     from stopping.policies import FixedSamples, TokenBudget
 
-    artifact = load(policy)
+    artifact = load_policy(policy)
     rule = native.native_rule(artifact)
     # what the engine does not have is refused before any work
     written: Any = native.settings(rule or TokenBudget(1), target, **vars(tags))
@@ -109,9 +109,9 @@ def _log(artifact: "Artifact", path: Path | None, options: LogOptions) -> "tuple
         return path.name, options.load(path)
     known = artifact.document.calibrated_on
     if known is not None and known.description == SHIPPED_LOG:
-        from stopping.reasoner import load_log
+        from stopping.reasoner import load_shipped_log
 
-        return SHIPPED_LOG, load_log()
+        return SHIPPED_LOG, load_shipped_log()
     named = f", {known.description}" if known and known.description else ""
     raise ValueError(
         f"--log: {artifact.policy} is no budget, and the one in its place is picked on a log: give the one that the policy "
@@ -133,9 +133,9 @@ def _simplified(
     limit = held.max_accuracy_drop if held and held.grade != "none" else None
     with busy(console, "replaying"):
         found = substitute(
-            artifact.policy, log, problem, stopping.Thinking(empty_stands=True), rule=rule, seed=seed,
+            problem, stopping.Thinking(empty_stands=True), artifact.policy, log, rule=rule, seed=seed,
             reference=TokenBudget(int(number)) if name == "budget" else None,
-            max_accuracy_drop=limit, confidence=held.confidence if held else None,
+            max_loss=limit, confidence=held.confidence if held else None,
         )  # fmt: skip
     return log, found
 
@@ -214,8 +214,8 @@ def print_export(console: "Console", record: "ExportOutput") -> None:
     import json
     import shlex
 
-    from stopping.cli.output import FIGURES
     from stopping.cli.tables import new_table, note_few
+    from stopping.problems import Thinking
     from stopping.traces.reports import plus_minus
 
     if record.arguments:
@@ -226,8 +226,10 @@ def print_export(console: "Console", record: "ExportOutput") -> None:
     if record.loss is not None:
         loss = record.loss
         table = new_table("", "the policy", record.rule, "change")
-        for name in ("correct", "total_tokens", "stopped"):
-            title, unit = FIGURES[name]
+        for component in Thinking.components:
+            name, title, unit = component.name, component.label, component.unit
+            if name not in ("correct", "total_tokens", "stopped"):
+                continue
             figures = plus_minus(loss.policy_figures[name], unit), plus_minus(loss.rule_figures[name], unit)
             table.add_row(title, *figures, plus_minus(loss.change[name], unit, signed=True))
         console.print(table)

@@ -67,12 +67,12 @@ def print_report(console: "Console", report: "Report") -> None:
 def _policy(console: "Console", path: Path, imports: ImportOptions) -> "InspectOutput":
     from rich.markdown import Markdown
 
-    from stopping.artifacts import load
+    from stopping.artifacts import load_policy
     from stopping.artifacts.card import card
     from stopping.cli.output import InspectOutput
 
     imports.load()
-    artifact = load(path)
+    artifact = load_policy(path)
     console.print(Markdown(card(artifact.document, artifact.policy)))
     backends = "NumPy and plain Python" if artifact.document.plain_python else "NumPy"
     console.print()

@@ -70,7 +70,7 @@ class LogOptions:
         where: dict[str, list[str]] = {}
         for name, value in (_pair("--where", text) for text in self.where):
             where.setdefault(name, []).append(value)
-        log: TraceLog = stopping.load(
+        log: TraceLog = stopping.load_log(
             path,
             columns or None,
             groups=tuple(self.group),

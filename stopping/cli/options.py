@@ -195,8 +195,8 @@ class ProblemOptions:
         import stopping
 
         return stopping.Sampling(
-            model,
             self.num_traces or num_samples,
+            model=model,
             wave_size=self.wave_size,
             price_per_token=price_per_token if self.price_per_token is None else self.price_per_token,
             price_per_second=self.price_per_second,

@@ -14,17 +14,6 @@ if TYPE_CHECKING:
     from sims import Estimate, Result
     from stopping.traces import TraceLog
 
-FIGURES = {  # the components of an outcome that are shown: what they are called, and the unit they are shown in
-    "correct": ("accuracy, %", 0.01),
-    "utility": ("utility", 1.0),
-    "total_tokens": ("total tokens", 1.0),
-    "latency_tokens": ("latency, tokens", 1.0),
-    "latency_seconds": ("latency, seconds", 1.0),
-    "num_launched": ("traces launched", 1.0),
-    "probe_tokens": ("probes paid in vain, tokens", 1.0),
-    "stopped": ("thoughts stopped, %", 0.01),
-}
-
 Positive = Annotated[float, Field(gt=0)]
 Probability = Annotated[float, Field(ge=0, le=1)]
 Count = Annotated[int, Field(ge=0)]
@@ -60,7 +49,7 @@ Figures = dict[str, Figure]
 
 def figures_of(estimates: "dict[str, Estimate]") -> Figures:
     """Return the components of an outcome as records."""
-    return {name: Figure.of(estimate) for name, estimate in estimates.items() if name in FIGURES}
+    return {name: Figure.of(estimate) for name, estimate in estimates.items() if name != "unsupported"}
 
 
 class LogSummary(Record):
@@ -86,11 +75,6 @@ class LogSummary(Record):
         )
 
 
-def is_thinking(problem: Any) -> bool:
-    """Whether a problem is about one chain of thought."""
-    return bool(problem.observation.__name__ == "ThinkingObservation")
-
-
 class Problem(Record):
     """A problem; prices in units of one right answer. `num_traces` and the like are null for one chain of thought."""
 
@@ -109,9 +93,9 @@ class Problem(Record):
             num_traces=getattr(problem, "num_traces", None),
             wave_size=getattr(problem, "wave_size", None),
             price_per_token=float(problem.price_per_token),
-            price_per_second=float(problem.price_per_second),
-            seconds_per_token=float(problem.seconds_per_token),
-            lag_tokens=int(problem.lag_tokens),
+            price_per_second=float(getattr(problem, "price_per_second", 0.0)),
+            seconds_per_token=float(getattr(problem, "seconds_per_token", 0.0)),
+            lag_tokens=int(getattr(problem, "lag_tokens", 0)),
             decision_interval_tokens=getattr(problem, "decision_interval_tokens", None),
         )
 
@@ -385,7 +369,7 @@ class TuneOutput(Output):
 
     command: Literal["tune"] = "tune"
     log: LogSummary
-    decision: Literal["sampling", "thinking"]
+    decision: str
     split: tuple[Count, Count, Count]
     num_tried: Count
     num_orders: Count

@@ -65,7 +65,7 @@ class LossOptions:
         imports.load()
         problem = problem_options.problem(None, log.num_samples)
         reference = problem.reference_rule(log)
-        losses = losses_on(log, [parse(self.rule)], problem, reference)
+        losses = losses_on(problem, [parse(self.rule)], log, reference)
         changed, lost = float(abs(losses).mean()), float(losses.mean())
         return Losses(rule=self.rule, reference=name_of(reference), discordance=changed, mean_loss=lost)
 

@@ -39,21 +39,21 @@ def promise(
 
     import stopping
     from stopping.cli.tune import print_tuning, record_of, save_tuned
-    from stopping.reasoner import load_log
+    from stopping.reasoner import load_shipped_log
     from stopping.traces import split
+    from stopping.traces.splits import FRACTIONS
     from stopping.tuning import placebo
     from stopping.tuning.measurement import predict
-    from stopping.tuning.tuning import FRACTIONS
 
-    log = load_log()
+    log = load_shipped_log()
     probed, fresh = log.take(log.probed), log.take(~log.probed)
     if problems > fresh.num_problems:
         raise ValueError(f"--problems: expected at most {fresh.num_problems:,}, got {problems:,}")
     problem, limits = stopping.Thinking(), {"confidence": confidence, "seed": seed}
-    found = stopping.tune(probed, problem, max_accuracy_drop=max_accuracy_drop, **limits)
+    found = stopping.tune(problem, probed, max_loss=max_accuracy_drop, **limits)
     tuned = record_of("shipped log", probed, found, out)
     print_tuning(console, tuned)
-    shuffled = stopping.tune(placebo(probed, seed), problem, max_accuracy_drop=max_accuracy_drop, **limits)
+    shuffled = stopping.tune(problem, placebo(probed, seed), max_loss=max_accuracy_drop, **limits)
     live = None
     if found.chosen is not None:
         worlds = problem.worlds(split(probed, FRACTIONS, seed=seed)[2])

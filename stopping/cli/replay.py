@@ -48,7 +48,7 @@ def replay(
     problem, data = problem_options.decided(decision, data, console)
     result = sims.replay(problem, policy, data, num_orders=num_orders, seed=seed)
     record = record_of("replay", log.name, rule, problem, result)
-    print_run(console, record, f"on {data.num_problems:,} problems of {log.name}")
+    print_run(console, problem, record, f"on {data.num_problems:,} problems of {log.name}")
     output.write(record)
 
 
@@ -69,19 +69,16 @@ def record_of(command: Literal["simulate", "replay"], source: str, rule: str, pr
     )
 
 
-def print_run(console: "Console", record: "RunOutput", where: str) -> None:
-    """Print what one rule did."""
-    from stopping.cli.output import FIGURES
+def print_run(console: "Console", problem: Any, record: "RunOutput", where: str) -> None:
+    """Print what one rule did in a problem."""
     from stopping.cli.tables import new_table, note_few
     from stopping.traces.reports import plus_minus
 
     console.print(f"[bold]{escape(record.rule)}[/bold] {escape(where)}")
     table = new_table("", "mean ± error")
-    for name, (title, unit) in FIGURES.items():
-        if name not in record.figures:
-            continue
-        least = "≥ " if record.num_unsupported and name != "utility" else ""
-        table.add_row(title, least + plus_minus(record.figures[name], unit))
+    for component in problem.components:
+        least = "≥ " if record.num_unsupported and component.name != "utility" else ""
+        table.add_row(component.label, least + plus_minus(record.figures[component.name], component.unit))
     console.print(table)
     if record.accuracy_bounds is not None:
         least, most = (plus_minus(bound, 0.01) for bound in record.accuracy_bounds)

@@ -41,9 +41,9 @@ def parse(text: str) -> Any:
     """
     text = text.strip()
     if text and Path(text).is_dir():
-        from stopping.artifacts import load
+        from stopping.artifacts import load_policy
 
-        return load(text).policy
+        return load_policy(text).policy
     own = re.fullmatch(r"([A-Za-z_][\w.]*):([A-Za-z_].*)", text, re.DOTALL)
     path, args, keywords = _call(text, own[2] if own else text)
     known: Any = import_module(own[1], f"rule {text!r}") if own else OURS

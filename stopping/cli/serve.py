@@ -183,7 +183,7 @@ async def _serving(
 ) -> "Serving":
     from stopping.adapters.proxy import Serving
     from stopping.adapters.server.capabilities import examine, require_continuation
-    from stopping.artifacts import load
+    from stopping.artifacts import load_policy
     from stopping.reasoner.names import SHIPPED as FOLDER
 
     capabilities = await examine(upstream, num_top=server.top_log_probs, measure=False)
@@ -213,7 +213,7 @@ async def _serving(
         if directories.setdefault(name, Path(given)).resolve() != Path(given).resolve():
             raise ValueError(f"--policy-for: expected directories of different names, got {name!r} twice")
     for name, folder in directories.items():
-        artifact = load(folder)
+        artifact = load_policy(folder)
         serving.add(name, artifact, every_tokens=proxy.every_tokens, watch=proxy.watch(artifact))
     serving.models = models
     return serving

@@ -96,7 +96,7 @@ def simulate(
         raise NotAchievedError(str(error)) from error
     source = (log or model).name  # type: ignore[union-attr]
     record = record_of("simulate", source, rule, problem, result)
-    print_run(console, record, f"on {record.num_units:,} problems drawn from the model of {source}")
+    print_run(console, problem, record, f"on {record.num_units:,} problems drawn from the model of {source}")
     took = f"{result.run_seconds:.1f} s, and {result.compile_seconds:.1f} s to compile"
     console.print(f"Computed on the {result.platform.upper()} in {took}.", markup=False)
     output.write(record)

@@ -59,15 +59,15 @@ def study(
 
     from stopping.cli.output import Figure, LogSummary, StudyOutput
     from stopping.cli.tables import new_table
-    from stopping.reasoner import load_log
-    from stopping.traces import load
+    from stopping.reasoner import load_shipped_log
+    from stopping.traces import load_log
 
     with busy(console, "studying"):
         about = importlib.import_module(f"sims.studies.{name}")
         if name not in OF_A_LOG:
             summary, parts = None, about.run()
         else:
-            data = load(log) if log else load_log()
+            data = load_log(log) if log else load_shipped_log()
             summary, parts = LogSummary.of(log.name if log else "shipped log", data), about.run(data)
     for part in parts.values():
         table = new_table(part.question, "estimate")

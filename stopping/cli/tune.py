@@ -60,7 +60,7 @@ class TuningOptions:
         from stopping.tuning.planning import plan
 
         problem, data = problem_options.decided(self.decision, data, console)
-        limits = {"max_accuracy_drop": self.max_accuracy_drop, "confidence": self.confidence}
+        limits = {"max_loss": self.max_accuracy_drop, "confidence": self.confidence}
         floor = plan(self.max_accuracy_drop, self.confidence).floor
         console.print(
             f"{path.name}: {data.num_problems:,} problems. To rule out a drop of {self.max_accuracy_drop:g} at "
@@ -69,7 +69,7 @@ class TuningOptions:
             markup=False,
         )
         with busy(console, "tuning"):
-            found = stopping.tune(data, problem, **limits, rules=rules, num_orders=self.num_orders, seed=self.seed)
+            found = stopping.tune(problem, data, **limits, rules=rules, num_orders=self.num_orders, seed=self.seed)
         return data, found
 
 
@@ -124,20 +124,17 @@ def save_tuned(found: "Tuning", directory: Path, source: str, log: "TraceLog", s
         ArtifactError: as `stopping.save`.
     """
     import stopping
-    from stopping.cli.output import is_thinking
+    from stopping.traces.splits import FRACTIONS
     from stopping.tuning import traffic
-    from stopping.tuning.tuning import FRACTIONS
 
     chosen = found.chosen
     assert chosen is not None
-    figures, thinking = chosen.measured, is_thinking(found.problem)
-    probes = log.checkpoints if thinking else None
-    interval = probes.interval_tokens if probes else getattr(found.problem, "decision_interval_tokens", None)
-    stopping.save(
+    figures, decision = chosen.measured, found.problem.decision
+    stopping.save_policy(
         chosen.policy,
         directory,
         problem=found.problem,
-        decision_points={"on": "checkpoint" if thinking else "trace_end", "interval_tokens": interval},
+        decision_points={"on": decision.asked, "interval_tokens": found.problem.interval_tokens(log)},
         reference_rule=_reference_name(found),
         calibrated_on={"num_problems": sum(found.num_problems), "description": source},
         traffic=traffic(found.problem, chosen.policy, found.reference, stopping.split(log, FRACTIONS, seed=seed)[2]),
@@ -157,17 +154,17 @@ def save_tuned(found: "Tuning", directory: Path, source: str, log: "TraceLog", s
 
 
 def _reference_name(found: "Tuning") -> str:
-    from stopping.policies import FixedSamples
+    from stopping.policies import FixedSamples, TokenBudget
 
-    if isinstance(found.reference, FixedSamples):
-        number = found.reference.num_samples
-        return "single" if number == 1 else f"majority@{number}"
-    return f"budget={found.reference.max_tokens}"
+    rule = found.reference
+    if isinstance(rule, FixedSamples):
+        return "single" if rule.num_samples == 1 else f"majority@{rule.num_samples}"
+    return f"budget={rule.max_tokens}" if isinstance(rule, TokenBudget) else "logged"
 
 
 def record_of(name: str, log: "TraceLog", found: "Tuning", out: Path | None) -> "TuneOutput":
     """Return what was found in plain numbers."""
-    from stopping.cli.output import Figure, LogSummary, MeasuredRule, TunedRule, TuneOutput, is_thinking
+    from stopping.cli.output import Figure, LogSummary, MeasuredRule, TunedRule, TuneOutput
     from stopping.cli.rules import name_of
 
     def measured(figures: Any) -> MeasuredRule:
@@ -176,7 +173,7 @@ def record_of(name: str, log: "TraceLog", found: "Tuning", out: Path | None) -> 
 
     return TuneOutput(
         log=LogSummary.of(name, log),
-        decision="thinking" if is_thinking(found.problem) else "sampling",
+        decision=found.problem.decision.name,
         split=found.num_problems,
         num_tried=found.num_tried,
         num_orders=found.num_orders,

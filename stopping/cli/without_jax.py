@@ -28,11 +28,11 @@ def main(directory: str) -> None:
     sys.meta_path.insert(0, Blocked())
     import numpy as np
 
-    from stopping.artifacts import golden, load
+    from stopping.artifacts import golden, load_policy
     from stopping.artifacts.files import GOLDEN, read, text
     from stopping.policies import Kind
 
-    artifact = load(directory)
+    artifact = load_policy(directory)
     plain = artifact.document.plain_python
     line = max(golden.read(text(read(Path(directory)), GOLDEN)), key=_interest)
     bound = artifact.bind("python" if plain else "numpy")

@@ -81,7 +81,7 @@ def tuning(found: "Tuning", live: tuple["Estimate", "Estimate"] | None = None) -
     figure, axes = _scatter(points, (0.01, 0.01), fewer_is_better=False)
     axes.set(xlabel=f"tokens saved against {found.reference}, %", ylabel="change of accuracy, points")
     axes.axhline(0, color="0.6", linewidth=0.6, zorder=0)
-    axes.axhline(-100 * found.tested[0].certificate.max_drop, color="0.6", linewidth=0.8, linestyle="--", zorder=0)
+    axes.axhline(-100 * found.tested[0].certificate.max_loss, color="0.6", linewidth=0.8, linestyle="--", zorder=0)
     figure.legend(frameon=False, fontsize=LABEL_POINTS, loc="outside lower center", ncols=4)
     return _labelled(figure, axes, points, (0.01, 0.01), fewer_is_better=False)
 

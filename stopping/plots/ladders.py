@@ -28,12 +28,13 @@ def solution(found: "Solution") -> Figure:
     )
     lines = {
         "best fixed rule": (found.best_fixed.value, "0.4", "-"),
-        "bound: answers seen beforehand": (found.upper_bound, COLOURS[2], "--"),
         "bound: clairvoyant": (found.clairvoyant, COLOURS[1], ":"),
     }
+    if found.upper_bound is not None:
+        lines["bound: answers seen beforehand"] = (found.upper_bound, COLOURS[2], "--")
     for name, (value, colour, line) in lines.items():
         axes.axvline(value.mean, color=colour, linestyle=line, linewidth=1, label=name, zorder=0)
-    for value in (found.upper_bound, found.clairvoyant):
+    for value, *_ in list(lines.values())[1:]:
         error = value.standard_error
         axes.axvspan(value.mean - error, value.mean + error, color="0.9", linewidth=0, zorder=-1)
     axes.set_xlabel("utility: right answers less costs")
@@ -57,7 +58,7 @@ def certification(found: "Certification") -> Figure:
         [100 * one.loss_bound for one in ones], range(len(ones)), color=COLOURS[1], linestyle="none", marker="|",
         markersize=8, label=f"bound of one rule's loss at {100 * ones[0].confidence:g} %",
     )  # fmt: skip
-    axes.axvline(100 * ones[0].max_drop, color="0.6", linewidth=0.8, linestyle="--", label="limit")
+    axes.axvline(100 * ones[0].max_loss, color="0.6", linewidth=0.8, linestyle="--", label="limit")
     axes.set_xlabel(
         f"loss of {'accuracy' if ones[0].risk == 'accuracy' else 'agreement'} against {ones[0].reference}, points"
     )

@@ -98,9 +98,9 @@ class Sampling(eqx.Module):
 
     def __init__(
         self,
-        model: LengthCorrectness | None,
         num_traces: int,
         *,
+        model: LengthCorrectness | None = None,
         wave_size: int | None = None,
         price_per_token: float = 0.0,
         price_per_second: float = 0.0,

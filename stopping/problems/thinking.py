@@ -132,8 +132,8 @@ class Thinking(eqx.Module):
 
     def __init__(
         self,
-        model: AnswerChain | None = None,
         *,
+        model: AnswerChain | None = None,
         price_per_token: float = 0.0,
         price_per_prefill_token: float = 0.0,
         price_per_second: float = 0.0,

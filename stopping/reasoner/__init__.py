@@ -30,7 +30,7 @@ _MODULES = {
     "names": ("NAMES",),
     "recording": (
         "Plan",
-        "load_log",
+        "load_shipped_log",
         "record",
     ),
     "sampling": (

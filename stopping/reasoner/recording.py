@@ -22,7 +22,7 @@ from stopping.reasoner.llama import Llama
 from stopping.reasoner.names import SHIPPED
 from stopping.reasoner.sampling import Samples, sample
 from stopping.reasoner.vocabulary import CLOSE_THINK, EOS, YES, decode, encode
-from stopping.traces import TraceLog, from_columns, load, save, split, with_checkpoints
+from stopping.traces import TraceLog, from_columns, load_log, save_log, split, with_checkpoints
 
 LOG = SHIPPED / "log" / "traces.parquet"
 BATCH_TRACES = 512  # drawn side by side
@@ -109,7 +109,7 @@ def record(model: Llama, plan: Plan, path: Path, report: Callable[[int], None] =
         first = Path(folder) / "traces.parquet"
         table = pa.Table.from_pylist([row | {"split": part_of[row["problem"]]} for row in rows], _SCHEMA)
         pa.parquet.write_table(table, first, row_group_size=1024)
-        log = load(
+        log = load_log(
             first,
             groups=("split", "numbers", "detail"),
             cap_tokens=plan.cap_tokens,
@@ -119,13 +119,13 @@ def record(model: Llama, plan: Plan, path: Path, report: Callable[[int], None] =
             log = with_checkpoints(
                 log, pa.Table.from_pylist(probes), grid="token", protocol=PROTOCOL, signals=CHECKPOINT_SIGNALS
             )
-        save(log, path)
-    return load(path)
+        save_log(log, path)
+    return load_log(path)
 
 
-def load_log() -> TraceLog:
+def load_shipped_log() -> TraceLog:
     """The log shipped beside the weights: 4,000 problems of 16 traces, as its card (`README.md`, there too) describes."""
-    return load(LOG)
+    return load_log(LOG)
 
 
 def card(log: TraceLog, plan: Plan) -> str:

@@ -1,6 +1,6 @@
 """What was logged: typed columnar logs of reasoning traces, their readers, and splits by problem.
 
-log = load("runs.parquet")
+log = load_log("runs.parquet")
 print(check(log))
 fit_part, certify_part, test_part = split(log, (0.3, 0.5, 0.2), seed=0)
 
@@ -13,11 +13,11 @@ from stopping.traces.checkpoints import Checkpoints
 from stopping.traces.errors import LogError
 from stopping.traces.extraction import extractor
 from stopping.traces.harness_logs import load_harness
-from stopping.traces.logs import from_columns, load
+from stopping.traces.logs import from_columns, load_log
 from stopping.traces.probes import with_checkpoints
 from stopping.traces.reports import Report, Use, check
 from stopping.traces.splits import split
-from stopping.traces.storage import save
+from stopping.traces.storage import save_log
 from stopping.traces.trace_log import LiveColumns, TraceLog
 
 __all__ = [
@@ -32,10 +32,10 @@ __all__ = [
     "checker",
     "extractor",
     "from_columns",
-    "load",
     "load_chat",
     "load_harness",
-    "save",
+    "load_log",
+    "save_log",
     "split",
     "with_checkpoints",
 ]

@@ -60,7 +60,7 @@ def load_chat(
         check: says which answers are right: "exact", "numeric", "choice", a function (see `checkers.checker`) or "none".
         references: what answers are checked against: problem -> target, or a file with the columns `problem` and
             `target` (.parquet, .jsonl, .csv). Each problem of the log must have one.
-        answers: which answers are equal, as in `load`; by default as `check` compares them, else "exact".
+        answers: which answers are equal, as in `load_log`; by default as `check` compares them, else "exact".
 
     Raises `LogError`, naming file, row, field, expected and got; `FileNotFoundError` without a file.
     """

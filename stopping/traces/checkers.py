@@ -23,7 +23,7 @@ class Checker:
     Fields:
         name: "exact", "numeric", "choice" or "custom".
         judge: from an answer and its target to whether the answer is right.
-        answers: which answers are equal, as `load` takes it.
+        answers: which answers are equal, as `load_log` takes it.
     """
 
     name: str

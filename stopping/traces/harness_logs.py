@@ -69,7 +69,7 @@ def load_harness(
             By default the line's metric does where there is one response; the metrics of a vote say nothing of its voters,
             and correctness is then unknown.
         metric: the name of that metric, needed if there are several. It must be 0 or 1.
-        answers: which answers are equal, as in `load`; by default as `check` compares them, else "exact".
+        answers: which answers are equal, as in `load_log`; by default as `check` compares them, else "exact".
         cap_tokens: the cap on length; by default `max_gen_toks`, if the line says it. A response counted within 1 % of
             it or more is taken to have hit it, and to have its length.
 

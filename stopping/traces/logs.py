@@ -15,7 +15,7 @@ from stopping.traces.tables import as_table
 from stopping.traces.trace_log import TraceLog
 
 
-def load(
+def load_log(
     path: str | Path,
     columns: ColumnNames | None = None,
     *,
@@ -33,7 +33,7 @@ def load(
     `thought_tokens` (of the length, those before the thought was closed), `answer`, `answered` (default: there is an answer;
     without an answer column: not censored), `censored` (default: at
     the cap, if there is one), `cap_tokens`, `answer_label` (equal labels in a problem: equal answers), and of live runs
-    `policy_id`, `would_stop_at`, `propensity`. A file that `save` wrote comes back as it was; arguments given here
+    `policy_id`, `would_stop_at`, `propensity`. A file that `save_log` wrote comes back as it was; arguments given here
     change it.
 
     Args:
@@ -86,6 +86,6 @@ def from_columns(
     where: Mapping[str, Any] | None = None,
     set_aside_incomplete: bool = False,
 ) -> TraceLog:
-    """The log in a dictionary of columns, a pandas DataFrame or a pyarrow Table; arguments and errors as in `load`."""
+    """The log in a dictionary of columns, a pandas DataFrame or a pyarrow Table; arguments and errors as in `load_log`."""
     reading = Reading(columns, groups, answers, no_answer_values, cap_tokens, reference, where, set_aside_incomplete)
     return build(as_table, data, reading)[0]

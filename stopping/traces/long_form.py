@@ -31,7 +31,7 @@ CANONICAL = (
     *LIVE,
 )
 REQUIRED = ("problem", "length_tokens")
-CHECKPOINT = "checkpoint_"  # begins the names of the columns that `save` writes checkpoints to
+CHECKPOINT = "checkpoint_"  # begins the names of the columns that `save_log` writes checkpoints to
 NO_ANSWER_VALUES = ("NO_ANSWER", "")
 MAX_SAMPLE_ID = 2**62 - 1
 _MAX_PADDING = 100_000_000  # cells; more, and one long row of samples would take the memory
@@ -93,7 +93,7 @@ class Padding:
 
 @dataclass(frozen=True)
 class Reading:
-    """How rows are read; the arguments of `load`, which explains them."""
+    """How rows are read; the arguments of `load_log`, which explains them."""
 
     columns: ColumnNames | None
     groups: Sequence[str]

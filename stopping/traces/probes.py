@@ -42,7 +42,7 @@ def with_checkpoints(
     Args:
         log: the traces that were probed.
         data: a path, or a table as for `from_columns`.
-        columns: our name -> the table's name, as for `load`.
+        columns: our name -> the table's name, as for `load_log`.
         grid: "token", "cue" or "fraction_of_final", see `Checkpoints`.
         protocol: a few words on how the answer was forced.
         signals: further columns of numbers to keep.
@@ -52,7 +52,7 @@ def with_checkpoints(
         where: the table's column -> label or labels to keep.
 
     Raises `LogError` for a row without its trace, two at one position, a position beyond the end of its trace, and
-    whatever `load` refuses.
+    whatever `load_log` refuses.
     """
     if answers is None:
         if log.answer_equality == "custom":

@@ -45,8 +45,8 @@ class Description:
     checkpoints: dict[str, Any] | None
 
 
-def save(log: TraceLog, path: str | Path) -> None:
-    """Write the log to a Parquet file that `load` reads back equal.
+def save_log(log: TraceLog, path: str | Path) -> None:
+    """Write the log to a Parquet file that `load_log` reads back equal.
 
     Per-token lists are copied from the file they lie in. The file appears whole or not at all. Raises `LogError` if the
     name does not end in .parquet, or the file of the lists was changed; `FileNotFoundError` if that file is gone.
@@ -92,7 +92,7 @@ def save(log: TraceLog, path: str | Path) -> None:
 
 
 def description(path: Path) -> Description | None:
-    """What the file says of itself; `None` if `save` did not write it. Raises `LogError` for another version."""
+    """What the file says of itself; `None` if `save_log` did not write it. Raises `LogError` for another version."""
     try:
         metadata = pa.parquet.read_schema(path).metadata or {}
     except (OSError, pa.ArrowException, UnicodeDecodeError):
@@ -128,7 +128,7 @@ def complete(
     source_row: np.ndarray,
     reading: Reading,
 ) -> TraceLog:
-    """Add what `save` wrote beside the traces, where the caller did not say otherwise."""
+    """Add what `save_log` wrote beside the traces, where the caller did not say otherwise."""
     return dataclasses.replace(
         log,
         reference=stored.reference if reading.reference is None else log.reference,

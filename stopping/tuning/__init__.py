@@ -5,6 +5,7 @@ from stopping.tuning.certification import Certificate, Certification, Grade, cer
 from stopping.tuning.measurement import Measured, Prediction, predict
 from stopping.tuning.placebo import placebo
 from stopping.tuning.planning import Plan, plan
+from stopping.tuning.played import Played, play
 from stopping.tuning.substitution import Substitution, substitute
 from stopping.tuning.traffic import traffic
 from stopping.tuning.tuning import Tested, Tuning, tune
@@ -15,6 +16,7 @@ __all__ = [
     "Grade",
     "Measured",
     "Plan",
+    "Played",
     "Prediction",
     "Substitution",
     "Tested",
@@ -24,6 +26,7 @@ __all__ = [
     "order_by_risk",
     "placebo",
     "plan",
+    "play",
     "predict",
     "problems_floor",
     "substitute",

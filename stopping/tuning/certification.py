@@ -220,7 +220,6 @@ def certified(
     needed = _needed(losses, max_loss, confidence)
     passed = np.cumprod(proven | (p_value <= risk_of(confidence))).astype(bool)
     reached = np.r_[True, passed[:-1]]
-    common = {"risk": risk, "reference": reference, "max_loss": max_loss, "confidence": confidence}
     certificates = []
     for index, policy in enumerate(rules):
         grade = Grade.PROOF if proven[index] else Grade.DATA if passed[index] else Grade.NONE
@@ -230,7 +229,10 @@ def certified(
             Certificate(
                 policy,
                 grade,
-                **common,
+                risk=risk,
+                reference=reference,
+                max_loss=max_loss,
+                confidence=confidence,
                 mean_loss=Estimate.of(losses[index]) if tested else Estimate(0.0, 0.0, len(order)),
                 loss_bound=float(bound[index]) if tested else 0.0,
                 p_value=float(p_value[index]) if tested else None,

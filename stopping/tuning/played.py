@@ -91,8 +91,8 @@ def play(
     outcome, base = _Outcome(values), _Outcome({name: each[:1] for name, each in values.items()})
     loss, cost = problem.loss(outcome, base, judged), problem.cost(outcome)
     kept = {name: values[name] for name in names_of(problem)}
-    means = [np.asarray(each, np.float64).mean(axis=2) for each in (loss, cost)]
-    return Played(problem, rules, worlds, *means, kept)
+    loss, cost = (np.asarray(each, np.float64).mean(axis=2) for each in (loss, cost))
+    return Played(problem, rules, worlds, loss, cost, kept)
 
 
 class _Outcome:

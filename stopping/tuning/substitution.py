@@ -77,8 +77,8 @@ def substitute(
     certificate = None
     if max_loss is not None:
         found = certify(
-            [rule], certify_part, native_problem,
-            max_accuracy_drop=max_accuracy_drop, confidence=confidence or 0.95, reference=reference, seed=seed,
+            native_problem, [rule], certify_part,
+            max_loss=max_loss, confidence=confidence or 0.95, reference=reference, seed=seed,
         )  # fmt: skip
         certificate = found.certificates[0]
     worlds = problem.worlds(test_part)

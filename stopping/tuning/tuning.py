@@ -149,8 +149,7 @@ def tune(
     problems_floor(max_loss, confidence)  # refuses numbers that cannot be, before any work
     refuse_informative(log)
     num_orders = orders_averaged(problem, log, num_orders)
-    orders = {"num_orders": num_orders, "seed": seed}
-    choosing = problem.worlds(fit_part, **orders)
+    choosing = problem.worlds(fit_part, num_orders=num_orders, seed=seed)
     known = families_of(problem, choosing) if families is None else families
     tried = [(name, policy) for name, members in known.items() for policy in members if policy != reference]
     tried += [(type(policy).__name__, policy) for policy in rules]
@@ -166,13 +165,20 @@ def tune(
     own = [(type(policy).__name__, policy) for policy in rules]
     frontier += [rule for rule in own if rule not in frontier]  # the user wants to know
     order = sorted_by_risk(chosen_on.take([policy for _, policy in frontier]), testing_order(fit_part, seed))
-    certified_on = play_log(problem, order, certify_part, reference, **orders)
-    limits = {"max_loss": max_loss, "confidence": confidence, "num_orders": num_orders}
-    certification = certified(certified_on, testing_order(certify_part, seed), risk_of_log(certify_part), **limits)
+    certified_on = play_log(problem, order, certify_part, reference, num_orders=num_orders, seed=seed)
+    certification = certified(
+        certified_on,
+        testing_order(certify_part, seed),
+        risk_of_log(certify_part),
+        max_loss=max_loss,
+        confidence=confidence,
+        num_orders=num_orders,
+    )
     family_of = {policy: name for name, policy in frontier}
     others = log.take(np.flatnonzero(~np.isin(log.problem_ids, test_part.problem_ids)))
-    test_worlds = problem.worlds(test_part, **orders)
-    reachable = _reachable_tokens(problem, reference, problem.worlds(others, **orders), test_worlds, max_loss)
+    test_worlds = problem.worlds(test_part, num_orders=num_orders, seed=seed)
+    other_worlds = problem.worlds(others, num_orders=num_orders, seed=seed)
+    reachable = _reachable_tokens(problem, reference, other_worlds, test_worlds, max_loss)
     measured = measure(play(problem, reference, order, test_worlds), reachable)
     tested = tuple(
         Tested(one.policy, family_of[one.policy], one, figures)
@@ -228,7 +234,8 @@ def _mixture(loss: np.ndarray, saving: np.ndarray, limit: float) -> tuple[int, i
 def _crossed(problem: Replayable, reference: Policy, worlds: Any) -> dict[str, np.ndarray]:
     """Return loss and saving of the fitted families on each problem, `[2, members, problems]`.
 
-    Each half of the problems is played by rules fitted to the other half. On the problems that they were fitted to they look better than they are, and would drive others off the frontier.
+    Each half of the problems is played by rules fitted to the other half: on the problems they were fitted to they look better
+    than they are, and would drive others off the frontier.
     """
     half = np.arange(len(worlds.problem)) % 2
     found: dict[str, np.ndarray] = {}

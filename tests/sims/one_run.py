@@ -38,7 +38,7 @@ def simulated(**settings: object) -> object:
         [2.0, 0.4], [1.0, 0.3], [8.0, 7.5], [0.3, 0.1], shift=0.3, scale_right=0.4, scale_wrong=0.6, no_answer_prob=0.1,
         cap_tokens=8000.0, answers=Answers(0.2, 0.5),
     )  # fmt: skip
-    return sims.simulate(jax.random.key(1), Sampling(model, 4, price_per_token=2e-6), Margin(2), **settings)
+    return sims.simulate(jax.random.key(1), Sampling(4, model=model, price_per_token=2e-6), Margin(2), **settings)
 
 
 def bits(result: object) -> str:

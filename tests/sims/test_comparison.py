@@ -16,7 +16,7 @@ from stopping.problems import Sampling
 from tests.shared import take_samples
 
 MODEL = LengthCorrectness(1.5, 1.0, effect=7.0, shift=0.3, answers=Answers(0.1, 1.0))
-PROBLEM = Sampling(MODEL, 4)
+PROBLEM = Sampling(4, model=MODEL)
 
 
 @pytest.fixture(scope="module")
@@ -26,7 +26,7 @@ def log():
 
 @pytest.fixture(scope="module")
 def comparison(log):
-    return sims.compare(PROBLEM, log, [FixedSamples(1), FixedSamples(2), FirstFinish(1), Margin(2)])
+    return stopping.compare(PROBLEM, [FixedSamples(1), FixedSamples(2), FirstFinish(1), Margin(2)], log)
 
 
 def test_a_mixture_by_hand():
@@ -82,8 +82,8 @@ def test_the_paired_difference_is_sharper_than_its_parts(comparison):
 
 
 def test_what_cannot_be_followed_is_not_compared_at_equal_cost(log):
-    rows = sims.compare(
-        PROBLEM, take_samples(log, range(3)), [FixedSamples(4), FixedSamples(2)], reference=FixedSamples(3)
+    rows = stopping.compare(
+        PROBLEM, [FixedSamples(4), FixedSamples(2)], take_samples(log, range(3)), reference=FixedSamples(3)
     ).rows
     assert [len(row.at_equal) for row in rows] == [2, 0, 2]
 

@@ -27,7 +27,7 @@ def test_few_worlds_stay_on_the_cpu_and_many_go_to_the_accelerator(with_accelera
 
 
 def test_a_run_of_few_worlds_beside_an_accelerator_says_where_it_was(with_accelerator):
-    problem = Sampling(LengthCorrectness(2.0, 1.0, 8.0, 0.3), 4)
+    problem = Sampling(4, model=LengthCorrectness(2.0, 1.0, 8.0, 0.3))
     result = sims.simulate(jax.random.key(0), problem, Margin(1), num_replicas=100)
     assert result.platform == "cpu"
     assert sims.draw(jax.random.key(0), problem, 100).length_tokens.shape == (100, 4)

@@ -106,7 +106,7 @@ def test_goals_that_make_no_sense_are_refused(given_, match):
 
 
 def test_simulate_reaches_what_is_asked_and_tells_what_it_took():
-    problem, rule, key = Thinking(CHAIN, price_per_token=1e-3), TokenBudget(64), jax.random.key(0)
+    problem, rule, key = Thinking(model=CHAIN, price_per_token=1e-3), TokenBudget(64), jax.random.key(0)
     result = sims.simulate(key, problem, rule, relative_error=0.004, component="total_tokens")
     tokens = result.total_tokens
     assert tokens.standard_error <= 0.004 * tokens.mean

@@ -21,14 +21,14 @@ MODEL = LengthCorrectness([2.0, 1.0], [1.0, 2.0], shift=0.3)
 
 @pytest.fixture(scope="module")
 def log():
-    source = Sampling(MODEL, 8)
+    source = Sampling(8, model=MODEL)
     return source.log(sims.draw(jax.random.key(7), source, 150))
 
 
 def test_the_unit_is_the_problem(log):
-    result = sims.replay(Sampling(None, 8), FirstFinish(1), log, num_orders=7)
+    result = sims.replay(Sampling(8), FirstFinish(1), log, num_orders=7)
     assert result.utility.num_independent == 150
-    once = sims.replay(Sampling(None, 8), FirstFinish(1), log)
+    once = sims.replay(Sampling(8), FirstFinish(1), log)
     # with all eight at once the order only breaks ties in length
     assert np.mean(once.values["latency_tokens"] == result.values["latency_tokens"]) == 1
 
@@ -38,16 +38,16 @@ def test_first_finish_of_n_among_m_logged(log):
     m, n = 8, 3
     weight = np.array([comb(m - 1 - k, n - 1) / comb(m, n) for k in range(m)])
     exact = (np.sort(log.length_tokens, axis=1) @ weight).mean()
-    result = sims.replay(Sampling(None, n), FirstFinish(1), log, num_orders=400, seed=1)
+    result = sims.replay(Sampling(n), FirstFinish(1), log, num_orders=400, seed=1)
     # conditional on the log, only the choice of orders is random: compare with the error of that alone
-    spread = sims.replay(Sampling(None, n), FirstFinish(1), log, num_orders=400, seed=2)
+    spread = sims.replay(Sampling(n), FirstFinish(1), log, num_orders=400, seed=2)
     gap = np.std(result.values["latency_tokens"] - spread.values["latency_tokens"]) / np.sqrt(2 * 150)
     assert abs(result.latency_tokens.mean - exact) < 4.5 * gap
 
 
 def test_orders_average_to_all_subsets(log):
     few = log.take(range(12))
-    result = sims.replay(Sampling(None, 2), FixedSamples(2), few, num_orders=2000, seed=0)
+    result = sims.replay(Sampling(2), FixedSamples(2), few, num_orders=2000, seed=0)
     tokens = [
         [few.length_tokens[p, list(pair)].sum() for pair in itertools.combinations(range(8), 2)] for p in range(12)
     ]
@@ -57,20 +57,20 @@ def test_orders_average_to_all_subsets(log):
 
 def test_compare_is_paired_with_the_reference_first(log):
     rules = [FirstFinish(1), Margin(2), VoteTable.cannot_be_caught(8)]
-    table = sims.compare(Sampling(None, 8), log, rules)
+    table = stopping.compare(Sampling(8), rules, log)
     assert [row.policy for row in table.rows] == [FixedSamples(8), *rules]
     assert len({row.result.digest for row in table.rows}) == 1
     assert table.rows[0].against_reference["correct"] == sims.Estimate(0.0, 0.0, 150)
     sure = table.rows[3].against_reference
     assert (sure["correct"].mean, sure["correct"].standard_error) == (0, 0)
     assert sure["total_tokens"].mean < 0
-    own = sims.compare(Sampling(None, 8), log, rules, reference=FixedSamples(1))
+    own = stopping.compare(Sampling(8), rules, log, reference=FixedSamples(1))
     assert own.rows[0].policy == FixedSamples(1)
     assert own.rows[0].result.num_launched.mean == 1
 
 
 def test_too_short_a_log_is_counted_not_dropped(log):
-    result = sims.replay(Sampling(None, 12), FixedSamples(12), log)
+    result = sims.replay(Sampling(12), FixedSamples(12), log)
     assert result.num_unsupported == 150
     assert (result.correct.mean, result.at_most(correct=1).correct.mean) == (0, 1)
 
@@ -82,26 +82,26 @@ def test_too_short_a_log_is_counted_not_dropped(log):
 )  # fmt: skip
 def test_the_reference_is_the_logs_own(log, reference, rule):
     stated = dataclasses.replace(log, reference=reference)
-    assert Sampling(None, 8).reference_rule(stated) == rule
-    assert sims.compare(Sampling(None, 8), stated, [Margin(2)]).rows[0].policy == rule
+    assert Sampling(8).reference_rule(stated) == rule
+    assert stopping.compare(Sampling(8), [Margin(2)], stated).rows[0].policy == rule
 
 
 def test_a_reference_of_more_samples_than_the_log_has_is_refused(log):
     stated = dataclasses.replace(log, reference="majority@99")
     for num_traces in (4, 8, 99):
         with pytest.raises(ValueError, match="reference majority@99: expected at most the log's 8 samples, got 99"):
-            Sampling(None, num_traces).reference_rule(stated)
-    assert Sampling(None, 4).reference_rule(log) == FixedSamples(4)  # fewer were asked for here
+            Sampling(num_traces).reference_rule(stated)
+    assert Sampling(4).reference_rule(log) == FixedSamples(4)  # fewer were asked for here
 
 
 def test_without_named_answers_the_reference_is_one_sample():
     unnamed = from_columns({"problem": ["p", "p"], "length_tokens": [5, 6], "correct": [True, False]})
-    assert Sampling(None, 2).reference_rule(unnamed) == FixedSamples(1)
+    assert Sampling(2).reference_rule(unnamed) == FixedSamples(1)
 
 
 def test_compare_refuses_a_reference_the_log_is_too_short_for(log):
     with pytest.raises(ValueError, match=r"fewer in 100.0% of the problems; the fewest is 8"):
-        sims.compare(Sampling(None, 12), log, [FirstFinish(1)], reference=FixedSamples(12))
+        stopping.compare(Sampling(12), [FirstFinish(1)], log, reference=FixedSamples(12))
 
 
 def test_bounds_hold_order_by_order():
@@ -111,7 +111,7 @@ def test_bounds_hold_order_by_order():
         answer=np.array([[[0, 0], [0, 0]]], np.int32), logged=np.array([[[True, True], [True, False]]]),
         problem=np.zeros((1, 2), np.int32),
     )  # fmt: skip
-    result = sims.replay_worlds(Sampling(None, 2, wave_size=1), Margin(2), worlds)
+    result = sims.replay_worlds(Sampling(2, wave_size=1), Margin(2), worlds)
     most = result.at_most(correct=1, total_tokens=2 * 7)
     assert (result.num_unsupported, most.num_unsupported) == (0.5, 0)
     assert (result.correct.mean, most.correct.mean) == (0.0, 0.5)
@@ -122,7 +122,7 @@ def test_bounds_hold_order_by_order():
 @pytest.mark.parametrize("settings", [{}, {"wave_size": 2, "decision_interval_tokens": 900}, {"wave_size": 1}], ids=str)
 def test_what_a_cut_log_gives_bounds_what_the_whole_one_gives(log, rule, settings):
     """Every problem loses some samples; unit by unit, the truth lies between the bounds."""
-    problem = Sampling(None, 8, lag_tokens=50, **settings)
+    problem = Sampling(8, lag_tokens=50, **settings)
     whole = problem.worlds(log)
     num_logged = np.random.default_rng(0).integers(1, 9, log.num_problems)
     cut = whole._replace(logged=np.arange(8) < num_logged[:, None, None])
@@ -141,7 +141,7 @@ def test_what_a_cut_log_gives_bounds_what_the_whole_one_gives(log, rule, setting
 
 def test_names_that_are_missing_bound_from_where_they_matter(log):
     """Without names, a lead cannot be told: what came until the second answer is the least there can be."""
-    problem = Sampling(None, 8)
+    problem = Sampling(8)
     named = problem.worlds(log)
     unnamed = named._replace(answer=np.where(np.asarray(named.answer) == NO_ANSWER, NO_ANSWER, NOT_LOGGED))
     for rule in (FirstFinish(2), Margin(2), FixedSamples(8)):
@@ -163,7 +163,7 @@ def test_the_digest_tells_apart_what_only_double_precision_does():
 
 @pytest.mark.parametrize("num_orders", [0, -1, 1.5, True])
 def test_the_number_of_orders_is_a_count(log, num_orders):
-    for run in (lambda **given: sims.replay(Sampling(None, 8), FirstFinish(1), log, **given),
-                lambda **given: sims.compare(Sampling(None, 8), log, [FirstFinish(1)], **given)):  # fmt: skip
+    for run in (lambda **given: sims.replay(Sampling(8), FirstFinish(1), log, **given),
+                lambda **given: stopping.compare(Sampling(8), [FirstFinish(1)], log, **given)):  # fmt: skip
         with pytest.raises(ValueError, match="num_orders: expected a whole number >= 1"):
             run(num_orders=num_orders)

@@ -15,7 +15,7 @@ from stopping.models import LengthCorrectness
 from stopping.policies import FixedSamples, Margin
 from stopping.problems import Sampling
 
-PROBLEM = Sampling(LengthCorrectness(2.0, 1.0), 5, price_per_token=1e-6)
+PROBLEM = Sampling(5, model=LengthCorrectness(2.0, 1.0), price_per_token=1e-6)
 
 
 def test_estimate_of_many_is_the_textbook_one():
@@ -83,7 +83,7 @@ def test_difference_is_paired_and_refuses_other_worlds():
 def test_other_prices_on_the_same_worlds_may_be_compared():
     key = jax.random.key(0)
     cheap = sims.simulate(key, PROBLEM, Margin(2), num_replicas=1000)
-    dear = sims.simulate(key, Sampling(PROBLEM.model, 5, price_per_token=1e-4), Margin(2), num_replicas=1000)
+    dear = sims.simulate(key, Sampling(5, model=PROBLEM.model, price_per_token=1e-4), Margin(2), num_replicas=1000)
     assert difference(dear, cheap)["utility"].mean < 0
     assert difference(dear, cheap)["total_tokens"] == Estimate(0.0, 0.0, 1000)
 
@@ -126,7 +126,7 @@ def test_a_distribution_counts_what_is_at_or_below(values, point):
 
 
 def test_a_result_has_distributions():
-    problem = Sampling(LengthCorrectness(2.0, 1.0, 8.0, 0.3), 4)
+    problem = Sampling(4, model=LengthCorrectness(2.0, 1.0, 8.0, 0.3))
     result = sims.simulate(jax.random.key(0), problem, Margin(1), num_replicas=500)
     median = result.quantile("total_tokens", 0.5).mean
     band = result.distribution("total_tokens", np.array([0, median, 1e9]))

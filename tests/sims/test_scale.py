@@ -22,7 +22,7 @@ from tests.sims.one_run import bits, simulated
 CHAIN = AnswerChain(
     0.2, 0.3, 0.05, 0.1, right_log_prob=-0.3, wrong_log_prob=-0.9, log_prob_scale=0.3, num_points=4, gap_tokens=32
 )
-PROBLEM = Thinking(CHAIN, price_per_token=1e-3)
+PROBLEM = Thinking(model=CHAIN, price_per_token=1e-3)
 
 
 def start(**settings):

@@ -18,7 +18,7 @@ MODEL = LengthCorrectness(
     shift=0.3, scale_right=0.4, scale_wrong=0.6, loop_prob=0.1, no_answer_prob=0.1, cap_tokens=8000.0,
     answers=Answers(0.2, 0.5),
 )  # fmt: skip
-PROBLEM = Sampling(MODEL, 8, price_per_token=2e-6, price_per_second=1e-4)
+PROBLEM = Sampling(8, model=MODEL, price_per_token=2e-6, price_per_second=1e-4)
 RULES = [
     FirstFinish(1), FixedSamples(5), Margin(2), VoteTable.adaptive_consistency(0.9, 8),
     UnanimousWindow(3), TokenBudget(3000),
@@ -32,7 +32,7 @@ def same(a: sims.Result, b: sims.Result) -> bool:
 @pytest.mark.parametrize("rule", RULES, ids=str)
 @pytest.mark.parametrize("settings", [{}, {"wave_size": 3, "decision_interval_tokens": 700}], ids=str)
 def test_replay_of_drawn_worlds_is_simulation_to_the_last_bit(rule, settings):
-    problem, key, count = Sampling(MODEL, 8, price_per_token=2e-6, **settings), jax.random.key(3), BLOCK + 1000
+    problem, key, count = Sampling(8, model=MODEL, price_per_token=2e-6, **settings), jax.random.key(3), BLOCK + 1000
     log = problem.log(sims.draw(key, problem, count))
     assert log.num_problems == count
     assert same(sims.replay(problem, rule, log), sims.simulate(key, problem, rule, num_replicas=count))
@@ -81,7 +81,7 @@ def test_order_statistics_give_the_first_finish_curve(model):
     drawn = sims.first_finish(jax.random.key(2), model, 8, num_replicas=40 * BLOCK)
     exact = first_finish_curve(model, (8,))
     assert abs(drawn.correct.mean - exact.accuracy.mean()) < 4.5 * drawn.correct.standard_error
-    played = sims.simulate(jax.random.key(4), Sampling(model, 8), FirstFinish(1), num_replicas=10 * BLOCK)
+    played = sims.simulate(jax.random.key(4), Sampling(8, model=model), FirstFinish(1), num_replicas=10 * BLOCK)
     answered = played.values["answer"] >= 0
     latency = sims.Estimate.of(np.where(answered, played.values["latency_tokens"], 0))
     gap = np.hypot(latency.standard_error, drawn.latency_tokens.standard_error)
@@ -101,12 +101,14 @@ def test_precision_on_demand():
 
 
 def test_one_program_for_all_values_of_a_rule():
-    problem = Sampling(MODEL, 7)
+    problem = Sampling(7, model=MODEL)
     sims.simulate(jax.random.key(0), problem, Margin(1), num_replicas=10)
     before = draw_blocks._cached._cache_size(), play_blocks._cached._cache_size()
     for votes in (2, 3):
         sims.simulate(jax.random.key(votes), problem, Margin(votes), num_replicas=2 * BLOCK)
-        sims.simulate(jax.random.key(votes), Sampling(MODEL, 7, price_per_token=1e-6), Margin(votes), num_replicas=10)
+        sims.simulate(
+            jax.random.key(votes), Sampling(7, model=MODEL, price_per_token=1e-6), Margin(votes), num_replicas=10
+        )
     assert (draw_blocks._cached._cache_size(), play_blocks._cached._cache_size()) == before
 
 
@@ -141,7 +143,7 @@ def test_counts_may_be_numpys():
 def test_double_precision_simulates_too(settings):
     with jax.enable_x64(True):
         model = LengthCorrectness(2.0, 1.0, loop_prob=0.1, cap_tokens=8000.0)
-        problem, key = Sampling(model, 4, price_per_token=1e-5, **settings), jax.random.key(0)
+        problem, key = Sampling(4, model=model, price_per_token=1e-5, **settings), jax.random.key(0)
         for rule in (Margin(2), FixedSamples(3)):
             log = problem.log(sims.draw(key, problem, 50))
             assert same(sims.replay(problem, rule, log), sims.simulate(key, problem, rule, num_replicas=50))
@@ -151,16 +153,16 @@ def test_no_total_overflows():
     """As many and as long traces as are allowed, one after the other: their sum is what it is."""
 
     def played(model, num_traces):
-        problem = Sampling(model, num_traces, wave_size=1)
+        problem = Sampling(num_traces, model=model, wave_size=1)
         outcome = problem.play(problem.draw(jax.random.key(0)), FixedSamples(num_traces))
         return int(outcome.total_tokens), int(outcome.latency_tokens)
 
     model = LengthCorrectness(1e-3, 1e3, loop_prob=1.0, cap_tokens=2.0**22)
     assert played(model, 255) == (255 * 2**22, 255 * 2**22)
     with pytest.raises(ValueError, match="num_traces: expected fewer than 1,073,741,824 tokens in all, got 256 traces"):
-        Sampling(model, 256)
+        Sampling(256, model=model)
     with pytest.raises(ValueError, match="model: traces that loop never end without a cap"):
-        Sampling(LengthCorrectness(loop_prob=0.1), 2)
+        Sampling(2, model=LengthCorrectness(loop_prob=0.1))
     huge = LengthCorrectness(effect=30.0)  # no cap, and lengths beyond all bounds
     assert played(huge, 160) == ((2**30 - 1) // 160 * 160, (2**30 - 1) // 160 * 160)
 
@@ -172,11 +174,11 @@ def test_a_policy_the_problem_lacks_signals_for_is_refused_before_anything_is_dr
 
 def test_a_log_without_a_cap_does_not_make_endless_traces():
     """Nothing was cut, so nothing loops: what is simulated has the log's own mean length."""
-    source = Sampling(LengthCorrectness(2.0, 1.0, shift=0.3), 4)
+    source = Sampling(4, model=LengthCorrectness(2.0, 1.0, shift=0.3))
     log = source.log(sims.draw(jax.random.key(8), source, 200))
     fitted = stopping.fit(LengthCorrectness(), log).model
     assert float(fitted.loop_prob) == 0
-    drawn = sims.simulate(jax.random.key(9), Sampling(fitted, 4), FixedSamples(4), num_replicas=4 * BLOCK)
+    drawn = sims.simulate(jax.random.key(9), Sampling(4, model=fitted), FixedSamples(4), num_replicas=4 * BLOCK)
     assert abs(drawn.total_tokens.mean / log.length_tokens.sum(axis=1).mean() - 1) < 0.05
 
 

@@ -15,7 +15,7 @@ from stopping.problems import PolicyMismatch, Thinking
 CHAIN = AnswerChain(
     0.2, 0.3, 0.05, 0.1, right_log_prob=-0.3, wrong_log_prob=-0.9, log_prob_scale=0.3, num_points=4, gap_tokens=32
 )
-PROBLEM = Thinking(CHAIN, price_per_token=1e-3)
+PROBLEM = Thinking(model=CHAIN, price_per_token=1e-3)
 BUDGETS = [TokenBudget(tokens) for tokens in (32, 64, 96, 200)]
 RULES = [BUDGETS[0], AnswerAgreement(2, 32), *BUDGETS[1:], AnswerAgreement(1, 64)]
 PRICES = (1e-4, 1e-3, 4e-3)
@@ -62,7 +62,7 @@ def test_a_grid_that_makes_no_sense_is_refused():
         sims.sweep(key, PROBLEM, [Margin(2)], **few)
     other = AnswerChain(0.3, 0.3, 0.05, num_points=4)
     with pytest.raises(ValueError, match="expected the same worlds of all, got 2 different draws"):
-        sims.sweep(key, [PROBLEM, Thinking(other)], RULES, **few)
+        sims.sweep(key, [PROBLEM, Thinking(model=other)], RULES, **few)
 
 
 def test_a_search_finds_the_best_and_scores_it_on_new_worlds():

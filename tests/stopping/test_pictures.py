@@ -12,7 +12,7 @@ from stopping.policies import FixedSamples, Margin
 from stopping.problems import Sampling
 from tests.stopping.test_plots import drawn_log
 
-PROBLEM = Sampling(models.LengthCorrectness(1.5, 1.0, effect=7.0), 4, price_per_token=1e-5)
+PROBLEM = Sampling(4, model=models.LengthCorrectness(1.5, 1.0, effect=7.0), price_per_token=1e-5)
 
 
 def test_a_result_shows_means_with_errors():
@@ -39,7 +39,7 @@ def test_a_fit_shows_its_parameters_and_its_law():
     model = models.LengthCorrectness(
         [3.0, 1.0], [1.0, 2.0], effect=[6.0, 7.0], effect_scale=0.1, shift=0.4, cap_tokens=4000
     )
-    problem = Sampling(model, 4)
+    problem = Sampling(4, model=model)
     log = problem.log(sims.draw(jax.random.key(1), problem, 2000))
     diagnostics = calibration.Diagnostics(np.zeros(0), np.zeros(0), 0.0, 0.0, 1.0, 1.0)
     fit = calibration.Fit(model, model, {"shift": 0.02, "centre": 0.1}, diagnostics, 2000, 8000, 0, 7, True)
@@ -76,7 +76,7 @@ def test_a_solution_shows_every_family_between_the_fixed_rule_and_the_bounds():
 
 
 def test_certificates_stand_in_the_order_of_testing():
-    log, problem = drawn_log(), Sampling(None, 8)
+    log, problem = drawn_log(), Sampling(8)
     rules = [FixedSamples(8), FixedSamples(1)]
     found = tuning.certify(problem, rules, log, max_loss=0.1, reference=FixedSamples(8))
     (axes,) = found.plot().axes

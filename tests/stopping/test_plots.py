@@ -1,7 +1,6 @@
 import numpy as np
 import pytest
 
-import sims
 from stopping.cli.rules import default_rules, name_of
 from stopping.plots import frontier
 from stopping.plots.frontiers import _undominated
@@ -27,8 +26,8 @@ def drawn_log():
 
 @pytest.fixture(scope="module")
 def comparison():
-    log, problem = drawn_log(), Sampling(None, 8, decision_interval_tokens=500)
-    return sims.compare(problem, log, default_rules(log, problem))
+    log, problem = drawn_log(), Sampling(8, decision_interval_tokens=500)
+    return stopping.compare(problem, default_rules(log, problem), log)
 
 
 def names_of(comparison):

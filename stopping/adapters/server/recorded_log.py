@@ -12,7 +12,7 @@ import pyarrow.parquet
 
 from stopping.adapters.server.prompts import Prompt
 from stopping.adapters.server.recording import TOKEN_SIGNALS, RecordedTrace
-from stopping.traces import Checker, TraceLog, load, save, with_checkpoints
+from stopping.traces import Checker, TraceLog, load_log, save_log, with_checkpoints
 from stopping.traces.answers import Equality
 
 _ROWS_AT_ONCE = 1024  # a per-token list is read back by the row group
@@ -83,15 +83,15 @@ def save_recorded(
         first = Path(folder) / "traces.parquet"
         table = pa.Table.from_pylist(rows, _schema(groups, lists))
         pa.parquet.write_table(table, first, row_group_size=_ROWS_AT_ONCE)
-        log = load(first, groups=groups, answers=judging.answers, cap_tokens=cap_tokens, reference="single")
+        log = load_log(first, groups=groups, answers=judging.answers, cap_tokens=cap_tokens, reference="single")
         if probes := _probes(ordered, prompts, place, judging):
             kinds = {"correct": pa.bool_(), "answer": pa.string(), **dict.fromkeys(signals, pa.float64())}
             shown = {name: pa.array([probe[name] for probe in probes], kinds.get(name)) for name in probes[0]}
             log = with_checkpoints(
                 log, pa.table(shown), grid="token", protocol=protocol, signals=tuple(signals), answers=judging.answers
             )
-        save(dataclasses.replace(log, set_aside=dict(set_aside)), path)
-    return load(path)
+        save_log(dataclasses.replace(log, set_aside=dict(set_aside)), path)
+    return load_log(path)
 
 
 def _schema(groups: Sequence[str], lists: Sequence[str]) -> pa.Schema:

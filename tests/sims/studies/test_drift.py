@@ -7,7 +7,7 @@ import pytest
 import sims.studies.drift as study
 from sims import Estimate
 from stopping.adapters.drift import Drift, Traffic, coarse
-from stopping.reasoner import load_log
+from stopping.reasoner import load_shipped_log
 from tests.stopping.reasoner.examples import untrained
 
 UNCHANGED = study.UNCHANGED
@@ -87,7 +87,7 @@ def test_rounded_weights():
 
 
 def test_the_study_runs_on_the_shipped_log(tmp_path, monkeypatch):
-    log = load_log()
+    log = load_shipped_log()
     monkeypatch.setattr(study, "changed_models", lambda num_recorded: {"the log again": log.take(log.probed)})
     part = study.run(log.take(np.flatnonzero(log.probed)[:200]))["drift"]
     assert part.rows["harder tasks: excess loss of a request, points"].num_independent < 100

@@ -12,7 +12,7 @@ from sims import Estimate
 from stopping.policies import AnswerAgreement, CloseTokenThreshold, TokenBudget
 from stopping.policies.recorded_decisions import compare_decisions
 from stopping.problems import Thinking
-from stopping.reasoner import Plan, load_log, load_model
+from stopping.reasoner import Plan, load_model, load_shipped_log
 from stopping.reasoner.recording import draw_distinct
 from stopping.reasoner.vocabulary import encode
 from stopping.tuning.measurement import Prediction
@@ -25,7 +25,7 @@ LIBRARIES = {"llama.cpp": ("xllamacpp", "gguf", "httpx"), "transformers": ("torc
 
 @pytest.fixture(scope="module")
 def log():
-    return load_log()
+    return load_shipped_log()
 
 
 @pytest.fixture(scope="module")

@@ -14,13 +14,13 @@ from tests.stopping.cli.drawn import drawn_log
 from tests.stopping.cli.test_commands import refused
 
 CHAIN = AnswerChain(0.2, 0.15, 0.05, 0.1, num_points=8)
-PROBLEM = Thinking(CHAIN, price_per_token=8e-4)
+PROBLEM = Thinking(model=CHAIN, price_per_token=8e-4)
 LAGS = (0, 1, 32, 33, 100, 300)
 
 
 def test_the_exact_utility_of_a_budget_with_a_lag_is_what_simulation_gives():
     for lag in LAGS:
-        lagging = Thinking(CHAIN, price_per_token=8e-4, lag_tokens=lag)
+        lagging = Thinking(model=CHAIN, price_per_token=8e-4, lag_tokens=lag)
         for point in (1, 3, 8):
             drawn = sims.simulate(jax.random.key(lag), lagging, TokenBudget(32 * point), num_replicas=4096).utility
             assert abs(drawn.mean - study.budget_value(PROBLEM, lag, point)) < 5 * drawn.standard_error
@@ -51,7 +51,7 @@ def test_what_looks_loses_by_a_lag_and_a_budget_makes_up_for_it(monkeypatch):
 
 
 def test_the_study_runs_on_a_log(tmp_path, monkeypatch):
-    drawn = sims.draw(jax.random.key(0), Thinking(study.CHAIN), 60)
+    drawn = sims.draw(jax.random.key(0), Thinking(model=study.CHAIN), 60)
     log = Thinking().log(drawn)
     monkeypatch.setattr(study, "LAGS", (0, 128))
     monkeypatch.setattr(

@@ -38,7 +38,7 @@ def features(world):
 
 
 @pytest.mark.parametrize(
-    "problem", [Sampling(MODEL, NUM_TRACES), Thinking(CHAIN)], ids=lambda problem: type(problem).__name__
+    "problem", [Sampling(NUM_TRACES, model=MODEL), Thinking(model=CHAIN)], ids=lambda problem: type(problem).__name__
 )
 def test_the_law_is_that_of_draw(problem):
     """Means of all numbers of a world and of all their products, two samples of 8,192."""
@@ -68,14 +68,14 @@ def test_quantiles_of_the_beta_law(a, b):
 
 
 def test_without_a_model_there_are_no_worlds():
-    for problem in (Sampling(None, 2), Thinking()):
+    for problem in (Sampling(2), Thinking()):
         with pytest.raises(ValueError, match="expected a model to draw worlds from, got None"):
             _ = problem.num_uniforms
         with pytest.raises(ValueError, match="expected a model to draw worlds from, got None"):
             problem.from_uniforms(jnp.ones(3) / 2)
 
 
-PROBLEM = Sampling(MODEL, NUM_TRACES, price_per_token=2e-5)
+PROBLEM = Sampling(NUM_TRACES, model=MODEL, price_per_token=2e-5)
 
 
 def utilities(uniforms):
@@ -128,7 +128,7 @@ def test_first_finish_given_how_many_are_right_and_with_controls():
         return quad(density, -4, 4, epsabs=1e-10)[0] if k else 0.0
 
     table = jnp.array([first_is_right(k) for k in range(NUM_TRACES + 1)])
-    problem = Sampling(FREE, NUM_TRACES)
+    problem = Sampling(NUM_TRACES, model=FREE)
 
     def integrand(uniforms):
         world = problem.from_uniforms(uniforms)

@@ -16,7 +16,7 @@ from prometheus_client.parser import text_string_to_metric_families
 from stopping.adapters.proxy import Serving, build
 from stopping.adapters.proxy.accounts import Accounts
 from stopping.adapters.server.client import Upstream
-from stopping.artifacts import load
+from stopping.artifacts import load_policy
 from tests.stopping.adapters.live import CAP_TOKENS, EVERY_TOKENS, capabilities_of, marks_of
 
 
@@ -74,7 +74,7 @@ def proxied(
             given = {"holdout": 0.0, "cap_tokens": CAP_TOKENS, "default": next(iter(policies), "")} | settings
             serving = Serving(upstream, capabilities, markup, **given)
             for name, path in policies.items():
-                serving.add(name, load(path), every_tokens=every_tokens)
+                serving.add(name, load_policy(path), every_tokens=every_tokens)
             app = build(serving, None if accounts is None else Accounts(accounts))
             server = uvicorn.Server(
                 uvicorn.Config(app, port=0, log_config=None, access_log=False, timeout_graceful_shutdown=60)

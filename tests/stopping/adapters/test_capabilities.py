@@ -107,12 +107,12 @@ def test_doctor(llama_server, tmp_path):
 
 @pytest.mark.parametrize("policy", [WindowedConfidence(-0.5, 64), AnswerAgreement(2, 32), Margin(2)], ids=str)
 def test_doctor_says_that_a_policy_can_run(llama_server, tmp_path, policy):
-    artifacts.save(policy, tmp_path / "policy")
+    artifacts.save_policy(policy, tmp_path / "policy")
     assert f"{policy} can run here." in doctor(llama_server, "--policy", tmp_path / "policy").stdout
 
 
 def test_doctor_says_what_a_policy_lacks(llama_server, tmp_path):
-    artifacts.save(CandidateStop(2), tmp_path / "policy")
+    artifacts.save_policy(CandidateStop(2), tmp_path / "policy")
     asked = ["--policy", tmp_path / "policy", "--json", tmp_path / "doctor.json"]
     result = doctor(llama_server, *asked, code=1)
     assert (

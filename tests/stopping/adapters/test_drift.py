@@ -221,7 +221,9 @@ def saved(traffic):
     import tempfile
 
     with tempfile.TemporaryDirectory() as folder:
-        return artifacts.load(artifacts.save(Margin(2), Path(folder) / "policy", traffic=traffic)).document
+        return artifacts.load_policy(
+            artifacts.save_policy(Margin(2), Path(folder) / "policy", traffic=traffic)
+        ).document
 
 
 def test_the_reference_sample_travels_with_the_policy():

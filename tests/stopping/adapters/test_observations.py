@@ -17,13 +17,13 @@ from stopping.policies import (
     WindowedConfidence,
 )
 from stopping.policies.decisions import THINKING
-from stopping.reasoner import load_log
+from stopping.reasoner import load_shipped_log
 from stopping.reasoner.vocabulary import YES
 from tests.test_imports import BLOCK_JAX, run
 
 
 def test_a_shipped_trace_is_observed_as_its_log_says():
-    log, compared = load_log().take(range(2)), 0
+    log, compared = load_shipped_log().take(range(2)), 0
     points = log.checkpoints
     for problem in range(2):
         for sample in range(8):

@@ -39,7 +39,7 @@ def server(tmp_path_factory):
 def policies(tmp_path_factory):
     folder = tmp_path_factory.mktemp("policies")
     made = {"budget": TokenBudget(BUDGET), "never": NEVER, "close": CLOSE, "probes": AnswerAgreement(2, 64)}
-    return {name: artifacts.save(policy, folder / name) for name, policy in made.items()}
+    return {name: artifacts.save_policy(policy, folder / name) for name, policy in made.items()}
 
 
 @pytest.fixture(scope="module")

@@ -30,9 +30,9 @@ def policies(tmp_path_factory):
     folder = tmp_path_factory.mktemp("policies")
     lengths = {"length_tokens": [40, 80, 120, 200, 300, 480]}
     made = {
-        "budget": artifacts.save(TokenBudget(BUDGET), folder / "budget", traffic=lengths),
-        "never": artifacts.save(NEVER, folder / "never"),
-        "close": artifacts.save(CloseTokenThreshold(-1.0, -12.0, 96), folder / "close"),
+        "budget": artifacts.save_policy(TokenBudget(BUDGET), folder / "budget", traffic=lengths),
+        "never": artifacts.save_policy(NEVER, folder / "never"),
+        "close": artifacts.save_policy(CloseTokenThreshold(-1.0, -12.0, 96), folder / "close"),
     }
     return made
 
@@ -319,7 +319,7 @@ def test_the_shadow_changes_not_a_byte_and_notes_what_would_have_been(llama_serv
     ]
 
     async def replayed(text):
-        async with thinker_of(llama_server, artifacts.load(policies["close"]).policy) as thinker:
+        async with thinker_of(llama_server, artifacts.load_policy(policies["close"]).policy) as thinker:
             return await thinker.capped(200).run(await prompt_of(thinker, text), {"temperature": 0})
 
     with proxied(llama_server, budget, accounts=path, shadow=True, holdout=0.5) as proxy:
@@ -339,7 +339,7 @@ def test_the_shadow_changes_not_a_byte_and_notes_what_would_have_been(llama_serv
     for row in rows:
         assert row["treatment"] == "shadow" and row["propensity"] == 1.0 and not row["stopped"] and not row["failure"]
         assert row["policy_id"].startswith("close@") and row["length_tokens"] > 0
-    log = stopping.load(path)
+    log = stopping.load_log(path)
     assert sorted(log.length_tokens[log.present].tolist()) == sorted(row["length_tokens"] for row in rows)
     assert set(log.live.policy_id.ravel()) >= {rows[0]["policy_id"]}
     assert sorted(log.live.would_stop_at[log.present].tolist()) == sorted(found)
@@ -366,7 +366,7 @@ def test_a_holdout_is_left_alone(llama_server, policies, tmp_path):
     for row in rows:
         assert row["propensity"] == pytest.approx(0.3 if row["treatment"] == "holdout" else 0.7)
         assert not (row["treatment"] == "holdout" and row["stopped"])
-    log = stopping.load(path)
+    log = stopping.load_log(path)
     assert set(log.live.propensity[log.present].round(6).tolist()) == {0.3, 0.7}
 
 

@@ -49,7 +49,7 @@ def policies(tmp_path_factory):
         "close": CloseTokenThreshold(0.5, -1e4, 32),  # reads log-probabilities, and never stops
         "agreement": AnswerAgreement(2, 32),
     }
-    return {name: artifacts.save(policy, folder / name) for name, policy in made.items()}
+    return {name: artifacts.save_policy(policy, folder / name) for name, policy in made.items()}
 
 
 @pytest.fixture(scope="module")

@@ -18,10 +18,10 @@ from hypothesis import strategies as st
 from stopping.adapters.server.journal import Journal
 from stopping.adapters.server.prompts import read_prompts
 from stopping.adapters.server.recording import Recording
-from stopping.reasoner import load_log, load_model
+from stopping.reasoner import load_model, load_shipped_log
 from stopping.reasoner.countdown import vote_key
 from stopping.reasoner.vocabulary import CLOSE_THINK, YES, decode, encode
-from stopping.traces import LogError, checker, load
+from stopping.traces import LogError, checker, load_log
 from tests.stopping.adapters.llama import WHOLE_LAW, running
 from tests.stopping.cli.test_commands import NO_JAX, WIDE, refused, run, written
 
@@ -45,7 +45,7 @@ JUDGED = ["--check", "own_record:right", "--answers", "stopping.reasoner.countdo
 
 
 def write_prompts(folder, num_problems=NUM_PROBLEMS, name="prompts.jsonl"):
-    problems = load_log().problem_ids[:num_problems]
+    problems = load_shipped_log().problem_ids[:num_problems]
     lines = [
         {"problem": problem, "messages": [{"role": "user", "content": problem}], "target": problem, "half": index % 2}
         for index, problem in enumerate(problems)
@@ -76,7 +76,7 @@ def recorded(llama_server, folder):
         os.chdir(here)
         sys.modules.pop("own_record", None)
     assert "runs.parquet is there already" in refusal
-    return load(out), out, written("record", folder / "out.json")
+    return load_log(out), out, written("record", folder / "out.json")
 
 
 def traces_of(log):
@@ -221,7 +221,7 @@ def test_a_killed_run_goes_on(llama_server, tmp_path):
     shown = run("record", prompts, *asked).stdout
     assert "not written to its end is dropped" in shown
     assert f"{len(kept)} of 12 traces are there" in shown and "If they are like those there" in shown
-    log = load(out)
+    log = load_log(out)
     assert log.present.sum() == 12 and log.present.shape == (6, 2) and not log.set_aside
     assert not log.correct_known.any()  # the checker is none by default
     for trace in kept:
@@ -244,7 +244,7 @@ def test_a_server_that_dies_loses_nothing(reasoner_gguf, tmp_path):
     with running(reasoner_gguf, port=int(server.url.rpartition(":")[2])) as server:
         shown = run("record", prompts, "--upstream", server.url, "--out", out, *MODEL, "--samples", 2).stdout
     assert f"{number} of 12 traces are there" in shown
-    assert load(out).present.sum() == 12 and not partial.exists()
+    assert load_log(out).present.sum() == 12 and not partial.exists()
 
 
 def test_a_trace_that_cannot_be_had_is_counted(llama_server, tmp_path):
@@ -254,7 +254,7 @@ def test_a_trace_that_cannot_be_had_is_counted(llama_server, tmp_path):
     asked = ["record", prompts, "--upstream", llama_server, "--out", tmp_path / "runs.parquet", *MODEL]
     result = run(*asked, code=1)
     assert "1 traces could not be had (1 times: the server refused with status 400)" in result.stderr
-    log = load(tmp_path / "runs.parquet")
+    log = load_log(tmp_path / "runs.parquet")
     assert log.num_problems == 2 and log.set_aside == {"the server refused with status 400": 1}
     assert "2 of 3 traces are there" in run(*asked, code=1).stdout  # that one alone is tried again
 
@@ -279,7 +279,7 @@ def test_signals_that_cannot_be_had_are_left_out(llama_server, tmp_path):
     asked = ["--upstream", llama_server, "--out", out, "--max-tokens", 100, "--probe-every", 32, "--yes"]
     shown = run("record", prompts, *asked, "--top-log-probs", 2, "--answer-tokens", 2).stdout
     assert "100.0% of forced answers did not end within 2 tokens, and count as none (--answer-tokens)" in shown
-    signals = load(out).checkpoints.signals
+    signals = load_log(out).checkpoints.signals
     assert "mean_log_prob" in signals and not {"mean_entropy", "num_candidates"} & set(signals)
     assert "log_close_prob: missing at" not in shown and not np.isnan(signals["log_close_prob"]).any()
 

@@ -100,7 +100,7 @@ def test_one_after_another_it_is_the_play(llama_server, whole, policy):
         sampler = Sampler(policy, NUM_TRACES, answer_of, wave_size=1)
         return [await sampler.run(streams(upstream, text)) for text in QUESTIONS]
 
-    played = Sampling(None, NUM_TRACES, wave_size=1)
+    played = Sampling(NUM_TRACES, wave_size=1)
     same = 0
     for run, traces in zip(told(llama_server, ask), whole, strict=True):
         ran = [(trace.num_tokens, trace.key) for trace in run.traces]
@@ -145,7 +145,7 @@ def test_side_by_side_it_is_the_play_of_what_came(llama_server, policy):
             logged=jnp.ones(NUM_TRACES, bool),
             problem=jnp.int32(0),
         )
-        outcome = Sampling(None, NUM_TRACES).play(world, policy)
+        outcome = Sampling(NUM_TRACES).play(world, policy)
         assert outcome.latency_tokens == len(came)  # a tick an end: stopped at the same one
         assert (outcome.answer == NO_ANSWER) == (run.chosen is None)
         if run.chosen is not None:  # its answer had as many votes as the play's
@@ -293,7 +293,7 @@ def test_the_account_is_a_log(llama_server, tmp_path):
     rows = [row for text, run in zip(QUESTIONS, runs, strict=True) for row in run.rows(text)]
     path = tmp_path / "account.jsonl"
     path.write_text("".join(json.dumps(row) + "\n" for row in rows))
-    log = stopping.load(path)
+    log = stopping.load_log(path)
     assert log.num_problems == len(QUESTIONS) and log.present.sum() == len(rows)
     assert len(rows) == sum(trace.num_tokens > 0 for run in runs for trace in run.traces)
     assert log.length_tokens[log.present].sum() == sum(run.total_tokens for run in runs)

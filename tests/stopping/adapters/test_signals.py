@@ -11,7 +11,7 @@ from stopping.adapters.server.client import Token
 from stopping.adapters.server.markup import Markup, stripped
 from stopping.adapters.server.signals import log_close_prob_of
 from stopping.policies import CloseTokenThreshold
-from stopping.traces import load
+from stopping.traces import load_log
 from tests.stopping.adapters.live import CAP_TOKENS, EVERY_TOKENS, prompt_of, questions, with_thinker
 from tests.stopping.adapters.llama import WHOLE_LAW
 from tests.stopping.cli.test_commands import run
@@ -79,7 +79,7 @@ def test_what_is_recorded_is_what_a_live_policy_sees(llama_server, tmp_path, k):
         runs = [thinker.run(await prompt_of(thinker, text), {"temperature": 0.0, **WHOLE_LAW}) for text in texts]
         return await asyncio.gather(*runs)
 
-    points, compared = load(out).checkpoints, 0
+    points, compared = load_log(out).checkpoints, 0
     for index, live in enumerate(with_thinker(llama_server, WATCHES, ask)):
         assert not live.failure
         mine = (points.problem_index == index) & (points.position_tokens > 0)

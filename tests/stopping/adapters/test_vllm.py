@@ -12,7 +12,7 @@ pytest.importorskip("torch")
 
 from stopping.adapters import vllm as adapter
 from stopping.adapters.observations import MissingSignal, short
-from stopping.artifacts import ArtifactError, save
+from stopping.artifacts import ArtifactError, save_policy
 from stopping.policies import (
     NO_ANSWER,
     THINKING,
@@ -64,7 +64,7 @@ def stand_ins(monkeypatch):
 
 def saved(tmp_path, policy):
     points = {"on": "checkpoint", "interval_tokens": EVERY}
-    return save(policy, tmp_path / "policy", decision=THINKING, decision_points=points)
+    return save_policy(policy, tmp_path / "policy", decision=THINKING, decision_points=points)
 
 
 def alone(prompt, name, policy=None, forced=(BLANK, CLOSE)):

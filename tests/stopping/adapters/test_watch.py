@@ -9,7 +9,7 @@ import pytest
 from stopping import artifacts
 from stopping.adapters.proxy.watch import Watch
 from stopping.adapters.server.thought_run import ThoughtRun
-from stopping.artifacts import load
+from stopping.artifacts import load_policy
 from stopping.policies import ConfidenceExit, ThinkingObservation
 from tests.stopping.adapters.live import NEVER, questions
 from tests.stopping.adapters.proxied import proxied
@@ -25,7 +25,7 @@ LAWS = {
 
 @pytest.fixture
 def artifact(tmp_path):
-    return load(artifacts.save(ConfidenceExit(-0.1, 64), tmp_path / "policy", traffic=LAWS))
+    return load_policy(artifacts.save_policy(ConfidenceExit(-0.1, 64), tmp_path / "policy", traffic=LAWS))
 
 
 def left_alone(length=70, answer="1+2", would_stop_at=None, would_answer="", **more):
@@ -67,18 +67,18 @@ def test_the_state_goes_on_after_a_restart(artifact, tmp_path):
     watch.save()
     again = Watch(artifact, 0.01, path)
     assert kept(again, "length_tokens") == [70]
-    other = load(artifacts.save(NEVER, tmp_path / "other", traffic={"length_tokens": [1, 2]}))
+    other = load_policy(artifacts.save_policy(NEVER, tmp_path / "other", traffic={"length_tokens": [1, 2]}))
     with pytest.raises(ValueError, match="another reference sample"):
         Watch(other, 0.01, path)
     with pytest.raises(ValueError, match="traffic"):
-        Watch(load(artifacts.save(NEVER, tmp_path / "none")), 0.01)
+        Watch(load_policy(artifacts.save_policy(NEVER, tmp_path / "none")), 0.01)
 
 
 def test_after_an_alarm_thoughts_end_by_themselves_and_that_is_counted(llama_server, tmp_path):
-    far = artifacts.save(NEVER, tmp_path / "far", traffic={"length_tokens": np.arange(2, 12)})
+    far = artifacts.save_policy(NEVER, tmp_path / "far", traffic={"length_tokens": np.arange(2, 12)})
     with proxied(llama_server, {"far": far}, holdout=1.0) as proxy:
-        watch = Watch(load(far), 0.05, lots=random.Random(0))
-        proxy.serving.add("far", load(far), every_tokens=32, watch=watch)
+        watch = Watch(load_policy(far), 0.05, lots=random.Random(0))
+        proxy.serving.add("far", load_policy(far), every_tokens=32, watch=watch)
         client = proxy.client()
 
         def ask(text):
@@ -112,9 +112,9 @@ def test_like_its_log_there_is_no_alarm(llama_server, tmp_path):
             return answer.usage.completion_tokens
 
         lengths = [length(text) for text in texts[:30]]
-        near = artifacts.save(NEVER, tmp_path / "near", traffic={"length_tokens": lengths})
-        watch = Watch(load(near), 0.05, lots=random.Random(0))
-        plain.serving.add("near", load(near), every_tokens=32, watch=watch)
+        near = artifacts.save_policy(NEVER, tmp_path / "near", traffic={"length_tokens": lengths})
+        watch = Watch(load_policy(near), 0.05, lots=random.Random(0))
+        plain.serving.add("near", load_policy(near), every_tokens=32, watch=watch)
         plain.serving.default, plain.serving.holdout = "near", 1.0
         for text in texts[30:]:
             length(text)

@@ -50,7 +50,9 @@ class Original(NamedTuple):
 
 def original(policy: Any, directory: Path) -> Original:
     """Save a policy and note its files and decisions."""
-    artifacts.save(policy, directory, created="2026-01-01T00:00:00Z", license="MIT", certificate={"grade": "none"})
+    artifacts.save_policy(
+        policy, directory, created="2026-01-01T00:00:00Z", license="MIT", certificate={"grade": "none"}
+    )
     contents = {path.name: path.read_bytes() for path in directory.iterdir()}
     return Original(policy, contents, decisions(policy))
 
@@ -418,7 +420,7 @@ def run(originals: list[Original], seed: int, number: int, directory: Path) -> O
     write(contents, target)
     start = time.perf_counter()
     try:
-        loaded = artifacts.load(target)
+        loaded = artifacts.load_policy(target)
         verdict = "original" if decisions(loaded.policy) == case.decisions else "other decisions"
         if not isinstance(loaded.policy, type(case.policy)):
             verdict = f"another policy: {loaded.policy!r}"

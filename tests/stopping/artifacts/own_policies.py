@@ -4,7 +4,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from stopping.policies import Action, Kind, policy
+from stopping.policies import Action, Decision, Kind, policy
 
 
 @policy(signals=("elapsed_tokens",), kinds=(Kind.CONTINUE, Kind.STOP))
@@ -45,3 +45,6 @@ class Head:
 
     def step(self, xp: Any, state: tuple[()], observation: Any) -> tuple[tuple[()], Action]:
         return state, Action(self.score(xp, state, observation) > 0, 0)
+
+
+HEAD = Decision("head", HeadObservation, (Kind.CONTINUE, Kind.STOP), "token")

@@ -14,8 +14,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from stopping.artifacts import load, native, save
-from stopping.artifacts.load import Artifact
+from stopping.artifacts import load_policy, native, save_policy
+from stopping.artifacts.loading import Artifact
 from stopping.policies import (
     SAMPLING,
     THINKING,
@@ -32,7 +32,7 @@ BUDGET = TokenBudget(160)
 
 
 def saved(tmp_path, policy, decision=THINKING, **options):
-    return load(save(policy, tmp_path / "policy", decision=decision, **options))
+    return load_policy(save_policy(policy, tmp_path / "policy", decision=decision, **options))
 
 
 @pytest.mark.parametrize(

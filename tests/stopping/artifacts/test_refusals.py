@@ -38,17 +38,17 @@ def checksums(directory):
 
 @pytest.fixture
 def directory(tmp_path):
-    return artifacts.save(VoteTable([3, 5, 6, 8]), tmp_path / "policy")
+    return artifacts.save_policy(VoteTable([3, 5, 6, 8]), tmp_path / "policy")
 
 
 @pytest.fixture
 def with_weights(tmp_path):
-    return artifacts.save(VoteTable.cannot_be_caught(9000), tmp_path / "policy")
+    return artifacts.save_policy(VoteTable.cannot_be_caught(9000), tmp_path / "policy")
 
 
 def refused(directory, message):
     with pytest.raises(ArtifactError, match=message) as raised:
-        artifacts.load(directory)
+        artifacts.load_policy(directory)
     assert raised.value.file
     return raised.value
 
@@ -198,7 +198,7 @@ def test_policy_json(directory, old, new, field, message):
 
 def test_a_newer_minor_version_is_read(directory):
     replace(directory, '"schema_version": "1.1"', '"schema_version": "1.7"')
-    assert artifacts.load(directory).document.schema_version == "1.7"
+    assert artifacts.load_policy(directory).document.schema_version == "1.7"
 
 
 def test_what_the_policy_itself_refuses(directory):
@@ -212,7 +212,7 @@ def test_what_the_policy_itself_refuses(directory):
 @pytest.mark.parametrize(("value", "dtype"), [(300, "int8"), (-1, "uint8"), (0.1, "float32"), (1e300, "float32")])
 def test_values_that_the_dtype_cannot_hold(tmp_path, value, dtype):
     kind = "int64" if isinstance(value, int) else "float64"
-    directory = artifacts.save(FLOAT_POLICY(0.5, np.array([value], kind)), tmp_path / "policy")
+    directory = artifacts.save_policy(FLOAT_POLICY(0.5, np.array([value], kind)), tmp_path / "policy")
     with np.errstate(over="ignore"):
         replace(directory, f'"dtype": "{kind}"', f'"dtype": "{dtype}"')
         refused(directory, f"parameters.weights.array: .*expected values that {dtype} holds exactly")
@@ -334,7 +334,7 @@ def test_weights_nobody_refers_to(directory):
 
 
 def test_tensors_are_finite(tmp_path):
-    directory = artifacts.save(FLOAT_POLICY(0.5, np.ones(5000)), tmp_path / "policy")
+    directory = artifacts.save_policy(FLOAT_POLICY(0.5, np.ones(5000)), tmp_path / "policy")
     (directory / "weights.safetensors").write_bytes(safetensors.numpy.save({"weights": np.full(5000, np.nan)}))
     sign(directory)
     refused(directory, "weights: expected finite numbers")
@@ -353,7 +353,7 @@ def test_tensors_are_finite(tmp_path):
 def test_parameters_that_are_no_numbers(tmp_path, name, value):
     policy = FLOAT_POLICY(**{"threshold": 0.5, "weights": np.ones(2)} | {name: value})
     with pytest.raises(ArtifactError, match=rf"policy\.json: parameters\.{name}\S*: .*expected"):
-        artifacts.save(policy, tmp_path / "policy")
+        artifacts.save_policy(policy, tmp_path / "policy")
     assert list(tmp_path.iterdir()) == []
 
 
@@ -378,7 +378,7 @@ def test_parameters_that_are_no_numbers(tmp_path, name, value):
 )
 def test_notes_are_checked(tmp_path, given, field):
     with pytest.raises(ArtifactError, match=r"policy\.json") as raised:
-        artifacts.save(Margin(2), tmp_path / "policy", **given)
+        artifacts.save_policy(Margin(2), tmp_path / "policy", **given)
     assert raised.value.field.startswith(field)
     assert list(tmp_path.iterdir()) == []
 
@@ -395,39 +395,39 @@ def test_notes_are_checked(tmp_path, given, field):
 )
 def test_the_observation_lacks_a_signal(tmp_path, given, message):
     with pytest.raises(ArtifactError, match=message):
-        artifacts.save(Margin(2), tmp_path / "policy", **given)
+        artifacts.save_policy(Margin(2), tmp_path / "policy", **given)
 
 
 def test_what_is_there_is_kept(directory, tmp_path):
     with pytest.raises(ArtifactError, match="not empty"):
-        artifacts.save(Margin(2), directory)
+        artifacts.save_policy(Margin(2), directory)
     with pytest.raises(ArtifactError):
-        artifacts.save(Margin(2), directory, overwrite=True, lag_tokens=-1)
-    assert artifacts.load(directory).document.kind == "VoteTable"
-    artifacts.save(Margin(2), directory, overwrite=True)
-    assert artifacts.load(directory).policy == Margin(2)
+        artifacts.save_policy(Margin(2), directory, overwrite=True, lag_tokens=-1)
+    assert artifacts.load_policy(directory).document.kind == "VoteTable"
+    artifacts.save_policy(Margin(2), directory, overwrite=True)
+    assert artifacts.load_policy(directory).policy == Margin(2)
     assert [path.name for path in tmp_path.iterdir()] == ["policy"]  # nothing is left beside it
 
 
 def test_an_empty_directory_is_used(tmp_path):
     (tmp_path / "policy").mkdir()
-    artifacts.save(Margin(2), tmp_path / "policy")
-    assert artifacts.load(tmp_path / "policy").policy == Margin(2)
+    artifacts.save_policy(Margin(2), tmp_path / "policy")
+    assert artifacts.load_policy(tmp_path / "policy").policy == Margin(2)
 
 
 def test_only_an_artifact_is_overwritten(tmp_path):
     (tmp_path / "diary.txt").write_text("dear diary")
     with pytest.raises(ArtifactError, match="is not an artifact"):
-        artifacts.save(Margin(2), tmp_path, overwrite=True)
+        artifacts.save_policy(Margin(2), tmp_path, overwrite=True)
     with pytest.raises(ArtifactError, match="expected a directory or nothing there"):
-        artifacts.save(Margin(2), tmp_path / "diary.txt", overwrite=True)
+        artifacts.save_policy(Margin(2), tmp_path / "diary.txt", overwrite=True)
     (tmp_path / "link").symlink_to(tmp_path)
     with pytest.raises(ArtifactError, match="expected a directory or nothing there"):
-        artifacts.save(Margin(2), tmp_path / "link", overwrite=True)
+        artifacts.save_policy(Margin(2), tmp_path / "link", overwrite=True)
 
 
 def test_saving_appears_whole_or_not_at_all(tmp_path, monkeypatch):
-    directory = artifacts.save(RunningAgreement(0.7), tmp_path / "policy")
+    directory = artifacts.save_policy(RunningAgreement(0.7), tmp_path / "policy")
     real = os.rename
 
     def fails(self, target):
@@ -437,8 +437,8 @@ def test_saving_appears_whole_or_not_at_all(tmp_path, monkeypatch):
 
     monkeypatch.setattr(Path, "rename", fails)
     with pytest.raises(OSError, match="no space left"):
-        artifacts.save(Margin(2), directory, overwrite=True)
-    assert artifacts.load(directory).policy == RunningAgreement(0.7)
+        artifacts.save_policy(Margin(2), directory, overwrite=True)
+    assert artifacts.load_policy(directory).policy == RunningAgreement(0.7)
     assert [path.name for path in tmp_path.iterdir()] == ["policy"]
 
 
@@ -460,4 +460,4 @@ def test_saving_appears_whole_or_not_at_all(tmp_path, monkeypatch):
 )
 def test_traffic_that_is_none(traffic, message, tmp_path):
     with pytest.raises(ArtifactError, match=message):
-        artifacts.save(Margin(2), tmp_path / "policy", traffic=traffic)
+        artifacts.save_policy(Margin(2), tmp_path / "policy", traffic=traffic)

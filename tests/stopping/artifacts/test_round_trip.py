@@ -37,8 +37,8 @@ CREATED = "2026-01-31T12:00:00Z"
 
 @pytest.mark.parametrize("policy", (*EXAMPLES, *OWN_POLICIES, BIG), ids=name_of)
 def test_round_trip(policy, tmp_path):
-    directory = artifacts.save(policy, tmp_path / "policy")
-    loaded = artifacts.load(directory)
+    directory = artifacts.save_policy(policy, tmp_path / "policy")
+    loaded = artifacts.load_policy(directory)
     assert loaded.policy == policy
     for name, value in parameters(policy).items():
         again = parameters(loaded.policy)[name]
@@ -51,7 +51,7 @@ def test_round_trip(policy, tmp_path):
 
 @pytest.mark.parametrize("policy", EXAMPLES + OWN_POLICIES, ids=name_of)
 def test_golden_lines_show_every_kind_that_can_occur(policy, tmp_path):
-    lines = (artifacts.save(policy, tmp_path / "policy") / "golden.jsonl").read_text().splitlines()
+    lines = (artifacts.save_policy(policy, tmp_path / "policy") / "golden.jsonl").read_text().splitlines()
     kinds = {kind for line in lines for kind, _ in json.loads(line)["decisions"]}
     unreachable = {Kind.STOP} if policy.signals == ("elapsed_tokens",) and policy.max_tokens > 2**27 else set()
     assert kinds == set(policy.kinds) - unreachable
@@ -63,7 +63,7 @@ def test_golden_lines_show_every_kind_that_can_occur(policy, tmp_path):
 @pytest.mark.parametrize("backend", ["python", "numpy", "jax", "torch"])
 def test_a_loaded_policy_binds(backend, tmp_path):
     needs(backend)
-    bound = artifacts.load(artifacts.save(Margin(3), tmp_path / "policy")).bind(backend)
+    bound = artifacts.load_policy(artifacts.save_policy(Margin(3), tmp_path / "policy")).bind(backend)
     observation = SimpleNamespace(leader_votes=4, runner_up_votes=1)
     if backend == "torch":
         import torch
@@ -75,10 +75,10 @@ def test_a_loaded_policy_binds(backend, tmp_path):
 
 def test_the_same_bytes_each_time(tmp_path):
     for name in ("a", "b"):
-        artifacts.save(BIG, tmp_path / name, created=CREATED)
+        artifacts.save_policy(BIG, tmp_path / name, created=CREATED)
     for path in (tmp_path / "a").iterdir():
         assert path.read_bytes() == (tmp_path / "b" / path.name).read_bytes()
-    one, other = (artifacts.load(tmp_path / name).digest for name in ("a", "b"))
+    one, other = (artifacts.load_policy(tmp_path / name).digest for name in ("a", "b"))
     assert one == other
     assert len(one) == 64
 
@@ -92,8 +92,8 @@ def test_floats_are_exact(threshold, values, width, tmp_path_factory):
     with np.errstate(over="ignore"):
         weights = np.nan_to_num(np.array(values, width))
     policy = FLOAT_POLICY(threshold, weights)
-    directory = artifacts.save(policy, tmp_path_factory.mktemp("float") / "policy")
-    loaded = artifacts.load(directory).policy
+    directory = artifacts.save_policy(policy, tmp_path_factory.mktemp("float") / "policy")
+    loaded = artifacts.load_policy(directory).policy
     assert np.float64(loaded.threshold).tobytes() == np.float64(threshold).tobytes()
     assert (loaded.weights.tobytes(), loaded.weights.dtype) == (weights.tobytes(), weights.dtype)
 
@@ -102,7 +102,7 @@ def test_floats_are_exact(threshold, values, width, tmp_path_factory):
 @pytest.mark.parametrize("shape", [(), (0,), (3,), (2, 3), (5000,)])
 def test_arrays_of_every_type(dtype, shape, tmp_path):
     weights = (np.arange(np.prod(shape, dtype=int)) % 3).astype(dtype).reshape(shape)
-    loaded = artifacts.load(artifacts.save(FLOAT_POLICY(0.5, weights), tmp_path / "policy")).policy
+    loaded = artifacts.load_policy(artifacts.save_policy(FLOAT_POLICY(0.5, weights), tmp_path / "policy")).policy
     assert (loaded.weights.dtype, loaded.weights.shape) == (weights.dtype, weights.shape)
     np.testing.assert_array_equal(loaded.weights, weights)
 
@@ -112,9 +112,9 @@ def test_a_policy_with_another_observation(tmp_path):
     head = Head(rng.normal(size=(4, 1)).astype(np.float32))
     streams = [[HeadObservation(rng.normal(size=4), 0.5) for _ in range(3)] for _ in range(20)]
     with pytest.raises(artifacts.ArtifactError, match=r"golden.jsonl: no streams are known for HeadObservation"):
-        artifacts.save(head, tmp_path / "policy", decision=HEAD)
-    artifacts.save(head, tmp_path / "policy", decision=HEAD, golden_observations=streams)
-    loaded = artifacts.load(tmp_path / "policy")
+        artifacts.save_policy(head, tmp_path / "policy", decision=HEAD)
+    artifacts.save_policy(head, tmp_path / "policy", decision=HEAD, golden_observations=streams)
+    loaded = artifacts.load_policy(tmp_path / "policy")
     assert loaded.policy == head
     assert loaded.document.observation == "HeadObservation"
     assert not loaded.document.plain_python  # it sums over an array
@@ -127,17 +127,17 @@ def test_streams_end_before_a_tie(tmp_path):
     ]
     policy = next(p for p in OWN_POLICIES if p.signals == ("leader_votes", "runner_up_votes") and hasattr(p, "weights"))
     policy = type(policy)(np.array([1.0]), 2.0)  # sqrt(4) is a tie
-    text = (artifacts.save(policy, tmp_path / "a", golden_observations=streams) / "golden.jsonl").read_text()
+    text = (artifacts.save_policy(policy, tmp_path / "a", golden_observations=streams) / "golden.jsonl").read_text()
     assert [len(json.loads(line)["decisions"]) for line in text.splitlines()] == [1, 1]
     with pytest.raises(artifacts.ArtifactError, match="expected at least one observation stream away from ties"):
-        artifacts.save(policy, tmp_path / "b", golden_observations=[streams[0][1:]])
+        artifacts.save_policy(policy, tmp_path / "b", golden_observations=[streams[0][1:]])
 
 
 def test_evidence_and_all_the_rest(tmp_path):
     quantity = artifacts.Quantity(mean=-0.01, interval=[-0.02, 0.0], confidence=0.95)
     figures = {"net_saving_tokens": {"mean": np.float64(1200.5), "standard_error": 3, "num_independent": np.int64(500)}}
     result = SimpleNamespace(summary=lambda: {"title": "replay", "figures": figures})
-    directory = artifacts.save(
+    directory = artifacts.save_policy(
         Margin(2),
         tmp_path / "deep" / "policy",
         evidence=[result, {"title": "simulation", "figures": {}}],
@@ -157,7 +157,7 @@ def test_evidence_and_all_the_rest(tmp_path):
         license="MIT",
         created=CREATED,
     )
-    document = artifacts.load(directory).document
+    document = artifacts.load_policy(directory).document
     assert document.evidence[0].figures["net_saving_tokens"].mean == 1200.5
     assert document.evidence[1].title == "simulation"
     assert document.promised["accuracy_change"] == quantity
@@ -184,8 +184,8 @@ def test_the_laws_of_the_traffic(tmp_path):
         "agreement": np.array([True, False]),
         "log_close_prob": -np.geomspace(1e-8, 300, 2000, dtype=np.float32),
     }
-    directory = artifacts.save(Margin(2), tmp_path / "policy", traffic=laws)
-    document = artifacts.load(directory).document
+    directory = artifacts.save_policy(Margin(2), tmp_path / "policy", traffic=laws)
+    document = artifacts.load_policy(directory).document
     assert (document.schema_version, set(document.traffic)) == ("1.1", set(laws))
     for name, values in laws.items():
         again = document.traffic[name].array()
@@ -195,12 +195,12 @@ def test_the_laws_of_the_traffic(tmp_path):
 
 
 def test_a_policy_of_version_1_0_is_read(tmp_path):
-    directory = artifacts.save(Margin(2), tmp_path / "policy")
+    directory = artifacts.save_policy(Margin(2), tmp_path / "policy")
     content = json.loads((directory / "policy.json").read_text())
     assert "traffic" not in content
     (directory / "policy.json").write_text(json.dumps(content | {"schema_version": "1.0"}))
     checksums(directory)
-    assert artifacts.load(directory).document.traffic is None
+    assert artifacts.load_policy(directory).document.traffic is None
 
 
 def test_checksums_are_those_of_sha256sum(tmp_path):
@@ -208,7 +208,7 @@ def test_checksums_are_those_of_sha256sum(tmp_path):
 
     if shutil.which("sha256sum") is None:
         pytest.skip("sha256sum is not installed")
-    directory = artifacts.save(Margin(2), tmp_path / "policy")
+    directory = artifacts.save_policy(Margin(2), tmp_path / "policy")
     subprocess.run(["sha256sum", "--check", "--strict", "SHA256SUMS"], cwd=directory, check=True, capture_output=True)
 
 
@@ -226,8 +226,8 @@ def python(code, *arguments):
 
 
 def test_a_policy_of_ones_own_in_a_new_process(tmp_path):
-    directory = artifacts.save(RunningAgreement(0.75), tmp_path / "policy")
-    load = "import sys; from stopping import artifacts; print(artifacts.load(sys.argv[1]).policy)"
+    directory = artifacts.save_policy(RunningAgreement(0.75), tmp_path / "policy")
+    load = "import sys; from stopping import artifacts; print(artifacts.load_policy(sys.argv[1]).policy)"
     alone = python(load, directory)
     assert alone.returncode != 0
     assert "ArtifactError: policy.json: kind: no policy is called 'RunningAgreement'; known: " in alone.stderr
@@ -256,8 +256,8 @@ from stopping import artifacts
 from stopping.policies import SamplingObservation, VoteTable, bind
 import numpy as np
 
-artifacts.save(VoteTable.cannot_be_caught(9000), sys.argv[1])
-loaded = artifacts.load(sys.argv[1])
+artifacts.save_policy(VoteTable.cannot_be_caught(9000), sys.argv[1])
+loaded = artifacts.load_policy(sys.argv[1])
 for backend, array in (("python", int), ("numpy", lambda x: np.array([x], np.int32))):
     bound = loaded.bind(backend)
     observation = SamplingObservation(*map(array, [9000, 3000, 6000, 0, 4501, 1499, 100, 10_000]))

@@ -17,7 +17,7 @@ def drawn_logs(
     model: LengthCorrectness, seed: int, num_logs: int, num_problems: int, num_traces: int
 ) -> list[TraceLog]:
     """Logs of problems drawn from a model: of one entry, then every problem is a new one of its population."""
-    problem = Sampling(model, num_traces)
+    problem = Sampling(num_traces, model=model)
     worlds = jax.jit(jax.vmap(problem.draw))(jr.split(jr.key(seed), num_logs * num_problems))
     whole = problem.log(worlds)
     return [whole.take(range(first, first + num_problems)) for first in range(0, whole.num_problems, num_problems)]

@@ -17,7 +17,7 @@ from stopping.cli import app
 from stopping.cli.output import OUTPUTS
 from stopping.policies import FirstFinish, FixedSamples, Margin
 from stopping.problems import Sampling
-from stopping.traces import load
+from stopping.traces import load_log
 from tests.shared import ART_OF_TTS, needs_art_of_tts
 from tests.stopping.cli.drawn import NUM_PROBLEMS, NUM_SAMPLES, drawn_log
 
@@ -83,7 +83,7 @@ def test_compare_gives_what_the_library_gives(log, tmp_path):
     content = written("compare", out)
     assert content["reference"] == "FixedSamples(4)" and not content["bootstrap"] and content["num_orders"] == 3
     assert [rule["rule"] for rule in content["rules"]] == ["FixedSamples(4)", "Margin(2)", "FirstFinish(1)"]
-    expected = sims.compare(Sampling(None, NUM_SAMPLES), load(log), [Margin(2), FirstFinish(1)], num_orders=3)
+    expected = stopping.compare(Sampling(NUM_SAMPLES), [Margin(2), FirstFinish(1)], load_log(log), num_orders=3)
     for row, rule in zip(expected.rows, content["rules"], strict=True):
         for name in ("correct", "total_tokens", "latency_tokens"):
             assert rule["figures"][name] == dataclasses.asdict(row.result.estimates[name])
@@ -131,8 +131,8 @@ def test_replay_and_narrow_terminals(log, tmp_path):
     out = tmp_path / "out.json"
     run("replay", log, "--rule", "Margin(2)", "--price-per-token", 1e-5, "--json", out)
     content = written("replay", out)
-    problem = Sampling(None, NUM_SAMPLES, price_per_token=1e-5)
-    expected = sims.replay(problem, Margin(2), load(log))
+    problem = Sampling(NUM_SAMPLES, price_per_token=1e-5)
+    expected = sims.replay(problem, Margin(2), load_log(log))
     assert content["figures"]["utility"]["mean"] == expected.utility.mean and content["worlds"] == expected.digest
     narrow = CliRunner().invoke(app, ["compare", str(log), "--rule", "Margin(2)"], env=WIDE | {"COLUMNS": "80"})
     assert narrow.exit_code == 0 and max(map(len, narrow.stdout.splitlines())) <= 80
@@ -175,7 +175,7 @@ def test_inspect_logs_and_policies(log, tmp_path):
     assert "majority vote" in run("inspect", log, "--json", out).stdout
     content = written("inspect", out)
     assert content["kind"] == "log" and content["content"]["counts"]["problems"] == NUM_PROBLEMS
-    artifacts.save(FixedSamples(3), tmp_path / "policy")
+    artifacts.save_policy(FixedSamples(3), tmp_path / "policy")
     assert "Valid" in run("inspect", tmp_path / "policy", "--json", out).stdout
     assert written("inspect", out)["content"]["document"]["kind"] == "FixedSamples"
 
@@ -196,7 +196,9 @@ def test_ones_own_rule_and_its_artifact(log, tmp_path, monkeypatch):
     shutil.copy(Path(__file__).with_name("own_rules.py"), tmp_path / "my_cli_rules.py")
     monkeypatch.chdir(tmp_path)
     assert "my_cli_rules:CliShare(2)" in run("replay", log, "--rule", "my_cli_rules:CliShare(2)").stdout
-    save = "from stopping import artifacts; import my_cli_rules; artifacts.save(my_cli_rules.CliShare(2), 'policy')"
+    save = (
+        "from stopping import artifacts; import my_cli_rules; artifacts.save_policy(my_cli_rules.CliShare(2), 'policy')"
+    )
     paths = {"PYTHONPATH": f"{ROOT}:{tmp_path}", "PATH": ""}
     subprocess.run([sys.executable, "-c", save], check=True, env=paths)
     assert "Valid" in run("inspect", "policy", "--import", "my_cli_rules").stdout
@@ -280,7 +282,7 @@ def test_missing_options_are_the_users_error(log):
 
 
 def test_help_and_inspect_need_no_jax(log, tmp_path):
-    artifacts.save(Margin(2), tmp_path / "policy")
+    artifacts.save_policy(Margin(2), tmp_path / "policy")
     for arguments in (
         ["--help"],
         ["compare", "--help"],

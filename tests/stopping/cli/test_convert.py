@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from stopping.traces import load, load_chat, load_harness
+from stopping.traces import load_chat, load_harness, load_log
 from tests.stopping.cli.test_commands import NO_JAX, WIDE, refused, run, written
 from tests.stopping.traces import test_chat_logs as chat
 from tests.stopping.traces import test_harness_logs as harness
@@ -39,19 +39,21 @@ def test_from_lm_eval(here):
     path = harness.written(here, *harness.repeats())
     asked = ["--from", "lm-eval", "--count-tokens", "own_convert:words", "--extract-target", harness.TARGET]
     result = run("convert", path, *asked, "--check", "numeric", "--out", "runs.parquet", "--json", "out.json")
-    log = load("runs.parquet")
+    log = load_log("runs.parquet")
     assert log.equals(load_harness(path, harness.words, check="numeric", extract_target=harness.TARGET))
     content = written("convert", Path("out.json"))
     assert content["log"]["num_traces"] == 8 and content["report"]["counts"]["share_correct"] == 3 / 8
     assert "yes  majority vote" in result.stdout and "TraceLog(2 problems x 4 samples" in result.stdout
     own = ["--extract-answer", "own_convert:last_word", "--check", "own_convert:same_number"]
     run("convert", path, *asked, *own, "--out", "own.parquet")
-    assert load("own.parquet").correct.tolist() == [[True, True, False, False], [True, True, False, False]]
+    assert load_log("own.parquet").correct.tolist() == [[True, True, False, False], [True, True, False, False]]
     approximate = ["--count-tokens", "characters/4", "--filter", "strict-match"]
     assert "approximate: characters/4" in run("convert", path, *asked[:2], *approximate, "--out", "a.parquet").stdout
     both = [path, harness.written(here, *harness.single(), name=harness.LATER)]
     run("convert", *both, *asked[:4], "--filter", "strict-match", "--cap-tokens", 60, "--out", "b.parquet")
-    assert load("b.parquet").cap_tokens == 60 and load("b.parquet").set_aside == {"filter is not 'strict-match'": 3}
+    assert load_log("b.parquet").cap_tokens == 60 and load_log("b.parquet").set_aside == {
+        "filter is not 'strict-match'": 3
+    }
     assert "own_convert" not in "".join(sys.path)
 
 
@@ -80,7 +82,7 @@ def test_from_openai_and_on_with_the_other_commands(here):
     expected = load_chat(
         path, extract_problem="(.*)-", extract_answer=chat.ANSWER, check="exact", references=here / "targets.csv"
     )
-    assert load("runs.parquet").equals(expected) and expected.correct.sum() == 3
+    assert load_log("runs.parquet").equals(expected) and expected.correct.sum() == 3
     replayed = run("replay", "runs.parquet", "--rule", "FixedSamples(3)", "--json", "replay.json")
     assert replayed.exit_code == 0
     assert (
@@ -95,7 +97,7 @@ def test_it_needs_no_jax(here):
     root = Path(__file__).parents[3]
     result = subprocess.run(command, capture_output=True, text=True, cwd=root, env={"PATH": "", **WIDE})
     assert result.returncode == 0, result.stderr
-    assert load(here / "runs.parquet").num_traces == 1
+    assert load_log(here / "runs.parquet").num_traces == 1
 
 
 def test_what_is_refused_in_one_line(here):

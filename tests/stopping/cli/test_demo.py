@@ -11,7 +11,7 @@ from stopping.cli import app
 from stopping.cli.output import DemoOutput
 from stopping.cli.rules import name_of
 from stopping.problems import Sampling
-from stopping.traces import load, split
+from stopping.traces import load_log, split
 from tests.stopping.cli.drawn import NUM_SAMPLES, drawn_log
 
 
@@ -24,7 +24,7 @@ def test_the_whole_road_on_a_small_log(tmp_path, monkeypatch):
     content = json.loads((tmp_path / "demo.json").read_text())
     jsonschema.validate(content, DemoOutput.model_json_schema())
 
-    loaded = artifacts.load(tmp_path / "policy")
+    loaded = artifacts.load_policy(tmp_path / "policy")
     assert name_of(loaded.policy) == content["rule"] and content["decisions_agree"]
     assert loaded.document.reference_rule == "majority@4" and loaded.document.promised.keys() == {
         "accuracy_change",
@@ -33,8 +33,8 @@ def test_the_whole_road_on_a_small_log(tmp_path, monkeypatch):
     assert content["split"] == [60, 100, 40]
 
     # the realised figures are those of a replay on the test part, the promised ones close to them in tokens
-    test_part = split(load(log), (0.3, 0.5, 0.2))[2]
-    problem = Sampling(None, NUM_SAMPLES, price_per_token=content["problem"]["price_per_token"])
+    test_part = split(load_log(log), (0.3, 0.5, 0.2))[2]
+    problem = Sampling(NUM_SAMPLES, price_per_token=content["problem"]["price_per_token"])
     replayed = sims.replay(problem, loaded.policy, test_part)
     assert content["realised"]["total_tokens"]["mean"] == replayed.total_tokens.mean
     promised, realised = content["promised"]["total_tokens"], content["realised"]["total_tokens"]
@@ -60,4 +60,4 @@ def test_without_a_log_it_is_the_reasoners(tmp_path, monkeypatch):
     assert (content["log"]["name"], content["log"]["num_traces"]) == ("shipped log", 64_000)
     assert content["split"] == [1200, 2000, 800] and content["reference"] == "FixedSamples(16)"
     assert content["decisions_agree"] and "the shipped reasoner's" in result.stdout
-    assert name_of(artifacts.load(tmp_path / "policy").policy) == content["rule"]
+    assert name_of(artifacts.load_policy(tmp_path / "policy").policy) == content["rule"]

@@ -8,8 +8,8 @@ import pytest
 import stopping
 from stopping.policies import SAMPLING, THINKING, CandidateStop, FixedSamples, Margin, TokenBudget
 from stopping.problems import Thinking
-from stopping.reasoner import load_log
-from stopping.traces import from_columns, load, save, split, with_checkpoints
+from stopping.reasoner import load_shipped_log
+from stopping.traces import from_columns, load_log, save_log, split, with_checkpoints
 from stopping.tuning import certify
 from tests.stopping.cli.test_commands import refused, run, without_jax, written
 
@@ -21,15 +21,15 @@ EVERY = 32
 @pytest.fixture(scope="module")
 def log(tmp_path_factory):
     """A part of the shipped log: 500 problems with checkpoints, every 32 tokens."""
-    whole = load_log()
+    whole = load_shipped_log()
     path = tmp_path_factory.mktemp("log") / "part.parquet"
-    save(whole.take(np.flatnonzero(whole.probed)[:500]), path)
+    save_log(whole.take(np.flatnonzero(whole.probed)[:500]), path)
     return path
 
 
 def saved(tmp_path, policy, decision=THINKING, **options):
     options = {"decision_points": POINTS, "reference_rule": "budget=480", **options}
-    return stopping.save(policy, tmp_path / "policy", decision=decision, **options)
+    return stopping.save_policy(policy, tmp_path / "policy", decision=decision, **options)
 
 
 def traces(log):
@@ -70,7 +70,7 @@ def test_the_budget_and_its_loss_are_those_found_by_hand(log, tmp_path):
         "export", policy, "--target", "llamacpp", "--log", log, "--out", out, "--json", tmp_path / "e.json"
     ).stdout
     record = written("export", tmp_path / "e.json")
-    whole = load(log)
+    whole = load_log(log)
     pick, certify_part, test = split(whole, (0.3, 0.5, 0.2), seed=0)
 
     as_policy = lambda part: by_hand(part, lambda _, candidates: candidates >= 1, empty_stands=False)  # noqa: E731
@@ -92,7 +92,7 @@ def test_the_budget_and_its_loss_are_those_found_by_hand(log, tmp_path):
 
     rule, native = TokenBudget(budget), Thinking(empty_stands=True)
     limits = {"max_accuracy_drop": 0.04, "confidence": 0.95, "reference": TokenBudget(480)}
-    expected = certify([rule], certify_part, native, **limits).certificates[0]
+    expected = certify(native, [rule], certify_part, **limits).certificates[0]
     assert record["loss"]["certified"] == (expected.grade.name != "NONE")
     assert record["loss"]["certificate"] == expected.statement and expected.statement in record["statement"]
     assert " ".join(record["statement"].split()) in " ".join(shown.split())
@@ -143,7 +143,7 @@ def test_of_an_exact_budget_the_answers_left_empty_are_counted(log, tmp_path):
     policy = saved(tmp_path, TokenBudget(128), certificate=CERTIFICATE)
     run("export", policy, "--target", "llamacpp", "--log", log, "--json", tmp_path / "e.json")
     record = written("export", tmp_path / "e.json")
-    test = split(load(log), (0.3, 0.5, 0.2), seed=0)[2]
+    test = split(load_log(log), (0.3, 0.5, 0.2), seed=0)[2]
     thinks_on = by_hand(test, lambda position, _: position >= 128, empty_stands=False)
     change = (budget_by_hand(test, 128) - thinks_on).mean(axis=1)
     told = record["loss"]["change"]
@@ -169,7 +169,7 @@ def test_where_no_budget_stands_in_nothing_is_written(tmp_path):
         "num_candidates": [0] * len(rows),
     }
     log = with_checkpoints(log, checkpoints, grid="cue", protocol="by hand", signals=("num_candidates",))
-    save(log, tmp_path / "hard.parquet")
+    save_log(log, tmp_path / "hard.parquet")
     policy = saved(tmp_path, CandidateStop(1), reference_rule=None)
     asked = ["export", policy, "--target", "llamacpp", "--log", tmp_path / "hard.parquet", "--out", tmp_path / "out"]
     done = run(*asked, code=1)
@@ -188,6 +188,6 @@ def test_what_cannot_be_is_refused(log, tmp_path):
     asked = ["export", thinking, "--target", "vllm", "--log", log, "--out", tmp_path / "full"]
     assert "--out: expected nothing or an empty directory" in refused(*asked)
     columns = {"problem": list(range(9)), "length_tokens": [9] * 9, "correct": [True] * 9, "answer": ["1"] * 9}
-    save(from_columns(columns, reference="single"), tmp_path / "bare.parquet")
+    save_log(from_columns(columns, reference="single"), tmp_path / "bare.parquet")
     bare = refused("export", thinking, "--target", "vllm", "--log", tmp_path / "bare.parquet")
     assert "expected checkpoints" in bare

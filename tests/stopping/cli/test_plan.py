@@ -9,7 +9,7 @@ import sims.studies.certification
 from stopping.cli.output import StudyOutput
 from stopping.policies import FixedSamples
 from stopping.problems import Sampling
-from stopping.traces import load
+from stopping.traces import load_log
 from tests.stopping.cli.drawn import drawn_log
 from tests.stopping.cli.test_commands import refused, run, written
 
@@ -43,8 +43,8 @@ def test_numbers_given_are_counted_up(tmp_path):
 
 def test_a_log_gives_tokens_and_a_rules_losses(log, tmp_path):
     run("plan", log, "--rule", "FixedSamples(2)", "--max-accuracy-drop", 0.1, "--json", tmp_path / "out.json")
-    content, data = written("plan", tmp_path / "out.json"), load(log)
-    problem = Sampling(None, 4)
+    content, data = written("plan", tmp_path / "out.json"), load_log(log)
+    problem = Sampling(4)
     base, own = (sims.replay(problem, rule, data).values["correct"] for rule in (FixedSamples(4), FixedSamples(2)))
     assert content["losses"] == {
         "rule": "FixedSamples(2)", "reference": "FixedSamples(4)",

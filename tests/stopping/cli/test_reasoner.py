@@ -10,7 +10,7 @@ from typer.testing import CliRunner
 from stopping.cli import app
 from stopping.cli.output import StudyOutput
 from stopping.reasoner import load_model
-from stopping.traces import load
+from stopping.traces import load_log
 from tests.stopping.cli.drawn import drawn_log
 
 
@@ -31,7 +31,7 @@ def test_a_log_is_recorded_and_studied(tmp_path):
     path, out = tmp_path / "log" / "traces.parquet", tmp_path / "study"
     size = ["--problems", 12, "--samples", 4, "--probed", 8, "--with-signals", 4]
     run("reasoner", "record", "--model", "draft", "--out", path.parent, *size)
-    log = load(path)
+    log = load_log(path)
     assert (log.num_problems, log.num_samples, log.cap_tokens) == (12, 4, 480)
     assert {name: list(log.groups["detail"]).count(name) for name in ("tokens", "checkpoints", "traces")} == {
         "tokens": 4, "checkpoints": 4, "traces": 4,
@@ -59,7 +59,7 @@ def test_the_shipped_log_is_studied_where_none_is_given(tmp_path, monkeypatch):
     monkeypatch.setattr("stopping.reasoner.recording.LOG", path)
     monkeypatch.setattr("sims.studies.reasoner.run", lambda log: seen.append(log) or {})
     run("study", "reasoner", "--out", tmp_path / "study")
-    assert seen[0].equals(load(path))
+    assert seen[0].equals(load_log(path))
     assert "from the shipped log: 120 problems" in (tmp_path / "study" / "README.md").read_text()
 
 

@@ -76,7 +76,7 @@ class Reader(HTMLParser):
 
 @pytest.fixture(scope="module")
 def log():
-    problem = Thinking(TELLING)
+    problem = Thinking(model=TELLING)
     drawn = problem.log(sims.draw(jax.random.key(0), problem, 600))
     probes = dataclasses.replace(drawn.checkpoints, protocol=HOSTILE)
     return dataclasses.replace(drawn, checkpoints=probes, set_aside={HOSTILE: 3})
@@ -84,7 +84,7 @@ def log():
 
 @pytest.fixture(scope="module")
 def found(log):
-    return tune(log, Thinking(), max_accuracy_drop=0.05, families=FAMILIES)
+    return tune(Thinking(), log, max_loss=0.05, families=FAMILIES)
 
 
 @pytest.fixture(scope="module")

@@ -4,7 +4,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from stopping.artifacts import save
+from stopping.artifacts import save_policy
 from stopping.cli.rules import default_rules, name_of, parse
 from stopping.policies import (
     ExitValue,
@@ -52,7 +52,7 @@ def test_a_name_gives_the_policy_back(policy, tmp_path):
     name, numbers = type(policy).__name__, [key for key, value in parameters(policy).items() if np.ndim(value) == 0]
     shown = ", ".join(f"{key}={getattr(policy, key)}" for key in numbers[:2])
     assert name_of(policy) == f"{name}({shown}, ...)"
-    assert parse(str(save(policy, tmp_path / "policy"))) == policy
+    assert parse(str(save_policy(policy, tmp_path / "policy"))) == policy
 
 
 def test_published_tables_go_by_their_names():
@@ -99,7 +99,7 @@ def test_ones_own_rule_from_the_working_directory(tmp_path, monkeypatch):
 
 
 def test_a_directory_is_a_rule(tmp_path):
-    save(Margin(2), tmp_path / "policy")
+    save_policy(Margin(2), tmp_path / "policy")
     assert parse(str(tmp_path / "policy")) == Margin(2)
     with pytest.raises(ValueError, match=r"expected only README\.md"):
         parse(str(tmp_path))
@@ -120,15 +120,13 @@ def log_of(answers):
 
 def test_default_rules_are_those_a_log_can_tell_apart():
     voted, single, unnamed = log_of("xxyx"), log_of("x"), log_of([None] * 4)
-    assert default_rules(voted, Sampling(None, 4)) == [
+    assert default_rules(voted, Sampling(4)) == [
         FixedSamples(1), FixedSamples(2), FixedSamples(4), FirstFinish(1), FirstFinish(3), Margin(2), Margin(3),
         VoteTable.adaptive_consistency(0.8, 4), VoteTable.adaptive_consistency(0.95, 4),
         VoteTable.cannot_be_caught(4), UnanimousWindow(3),
     ]  # fmt: skip
     assert (
-        default_rules(single, Sampling(None, 1))
-        == default_rules(unnamed, Sampling(None, 4))
-        == [FixedSamples(1), FirstFinish(1)]
+        default_rules(single, Sampling(1)) == default_rules(unnamed, Sampling(4)) == [FixedSamples(1), FirstFinish(1)]
     )
-    budgets = default_rules(voted, Sampling(None, 4, decision_interval_tokens=50))[-3:]
+    budgets = default_rules(voted, Sampling(4, decision_interval_tokens=50))[-3:]
     assert [budget.max_tokens for budget in budgets] == [175, 250, 325]

@@ -29,7 +29,7 @@ def policies(tmp_path_factory):
     folder = tmp_path_factory.mktemp("policies")
     made = {"budget": TokenBudget(64), "other": TokenBudget(96), "candidate": CandidateStop(1), "margin": Margin(2)}
     for name, policy in made.items():
-        artifacts.save(policy, folder / name, decision_points={"on": "token", "interval_tokens": 32})
+        artifacts.save_policy(policy, folder / name, decision_points={"on": "token", "interval_tokens": 32})
     return folder
 
 
@@ -143,7 +143,7 @@ def test_what_cannot_run_is_refused_before_the_first_token(llama_server, policie
     assert "expected a directory, got none" in refused(*upstream, code=2)
     assert "MODEL=DIR" in refused(policies / "budget", *upstream, "--policy-for", "small", code=2)
     again = tmp_path / "budget"
-    artifacts.save(TokenBudget(3), again, decision_points={"on": "token", "interval_tokens": 32})
+    artifacts.save_policy(TokenBudget(3), again, decision_points={"on": "token", "interval_tokens": 32})
     assert "'budget' twice" in refused(policies / "budget", *upstream, "--policy-for", f"small={again}", code=2)
     assert "--proxy-key" in refused(policies / "budget", *upstream, "--proxy-key", "NOT_SET", code=2)
     start = time.monotonic()

@@ -9,19 +9,19 @@ from stopping.adapters.drift import Drift, Traffic
 from stopping.cli.rules import name_of
 from stopping.policies import ThinkingObservation, bind
 from stopping.problems import Thinking
-from stopping.reasoner import load_log
-from stopping.traces import load, save
+from stopping.reasoner import load_shipped_log
+from stopping.traces import load_log, save_log
+from stopping.traces.splits import FRACTIONS
 from stopping.tuning import traffic
-from stopping.tuning.tuning import FRACTIONS
 from tests.stopping.cli.test_commands import refused, run, written
 
 
 @pytest.fixture(scope="module")
 def probed(tmp_path_factory):
     """A part of the shipped log: 500 problems with checkpoints, and 20 without."""
-    log = load_log()
+    log = load_shipped_log()
     path = tmp_path_factory.mktemp("log") / "part.parquet"
-    save(log.take(np.r_[np.flatnonzero(log.probed)[:500], np.flatnonzero(~log.probed)[:20]]), path)
+    save_log(log.take(np.r_[np.flatnonzero(log.probed)[:500], np.flatnonzero(~log.probed)[:20]]), path)
     return path
 
 
@@ -29,14 +29,14 @@ def test_tune_saves_what_it_found(probed, tmp_path):
     asked = ["tune", probed, "--decision", "thinking", "--max-accuracy-drop", "0.04", "--out", tmp_path / "policy"]
     shown = run(*asked, "--json", tmp_path / "tune.json", "--plot", tmp_path / "tune.png").stdout
     content = written("tune", tmp_path / "tune.json")
-    log = load(probed)
-    found = stopping.tune(log.take(log.probed), Thinking(), max_accuracy_drop=0.04)
+    log = load_log(probed)
+    found = stopping.tune(Thinking(), log.take(log.probed), max_loss=0.04)
     assert content["advice"] == found.advice and content["split"] == [150, 250, 100]
     assert " ".join(found.advice.split()) in " ".join(shown.split())
     assert "20 problems have no checkpoints, and are left out" in shown
     assert (tmp_path / "tune.png").stat().st_size > 10_000
 
-    loaded = artifacts.load(tmp_path / "policy")
+    loaded = artifacts.load_policy(tmp_path / "policy")
     document = loaded.document
     assert loaded.policy == found.chosen.policy and name_of(loaded.policy) == content["chosen"]
     points = document.decision_points
@@ -57,8 +57,8 @@ def test_tune_saves_what_it_found(probed, tmp_path):
 
 
 def test_tune_ends_with_1_where_there_is_nothing_to_save(probed, tmp_path):
-    few = load(probed)
-    save(few.take(np.flatnonzero(few.probed)[:100]), tmp_path / "few.parquet")
+    few = load_log(probed)
+    save_log(few.take(np.flatnonzero(few.probed)[:100]), tmp_path / "few.parquet")
     asked = ["tune", tmp_path / "few.parquet", "--decision", "thinking"]
     assert "Do not bother" in run(*asked).stdout
     assert "nothing was saved" in run(*asked, "--out", tmp_path / "policy", code=1).stderr
@@ -94,8 +94,8 @@ def test_what_cannot_be_is_refused(probed, tmp_path):
     assert "--num-traces: means nothing for one chain of thought" in refused(
         "tune", probed, "--decision", "thinking", "--num-traces", 4
     )
-    log = load(probed)
-    save(log.take(np.flatnonzero(~log.probed)), tmp_path / "bare.parquet")
+    log = load_log(probed)
+    save_log(log.take(np.flatnonzero(~log.probed)), tmp_path / "bare.parquet")
     assert "expected checkpoints for --decision thinking" in refused(
         "tune", tmp_path / "bare.parquet", "--decision", "thinking"
     )

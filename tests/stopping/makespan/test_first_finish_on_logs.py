@@ -23,6 +23,6 @@ ACCURACIES = {
 @pytest.mark.parametrize(("model", "dataset"), ACCURACIES)
 def test_first_of_eight(model: str, dataset: str) -> None:
     log = art_of_tts()[model, "GPQA" if dataset == "gpqa" else "AIME"].where(dataset=dataset)
-    result = sims.replay(Sampling(None, 8), FirstFinish(1), log)
+    result = sims.replay(Sampling(8), FirstFinish(1), log)
     assert f"{result.correct.mean:.3f}" == ACCURACIES[model, dataset]
     assert result.num_unsupported == 0

@@ -209,7 +209,7 @@ def assert_within_errors(estimate: Estimate, exact: float, errors: float = 5) ->
 def test_first_finish_against_simulation(model: LengthCorrectness) -> None:
     for n in (1, 4):
         curve = first_finish_curve(model, (n,))
-        result = sims.simulate(jr.key(0), Sampling(model, n), FirstFinish(1), num_replicas=NUM_REPLICAS)
+        result = sims.simulate(jr.key(0), Sampling(n, model=model), FirstFinish(1), num_replicas=NUM_REPLICAS)
         assert_within_errors(result.correct, curve.accuracy.mean())
         assert_within_errors(result.latency_tokens, curve.latency_tokens.mean())
         assert_within_errors(result.total_tokens, curve.total_tokens.mean())
@@ -220,7 +220,7 @@ def test_first_finish_against_simulation_far_beyond_the_cap() -> None:
     law: dict[str, Any] = dict(shift=0.3, scale_right=0.2, scale_wrong=0.3, loop_prob=0.1, cap_tokens=1500.0)
     model = LengthCorrectness(2.0, 1.5, 8.5, 1.0, **law)
     curve = first_finish_curve(model, (4,))
-    played = sims.simulate(jr.key(2), Sampling(model, 4), FirstFinish(1), num_replicas=NUM_REPLICAS)
+    played = sims.simulate(jr.key(2), Sampling(4, model=model), FirstFinish(1), num_replicas=NUM_REPLICAS)
     for result in (played, sims.first_finish(jr.key(3), model, 4, num_replicas=NUM_REPLICAS)):
         assert_within_errors(result.correct, curve.accuracy.mean())
     assert_within_errors(played.latency_tokens, curve.latency_tokens.mean())
@@ -229,7 +229,7 @@ def test_first_finish_against_simulation_far_beyond_the_cap() -> None:
 @pytest.mark.parametrize("model", MODELS.values(), ids=MODELS)
 def test_majority_against_simulation(model: LengthCorrectness) -> None:
     n = 6
-    curve, problem = majority_curve(model, (n,)), Sampling(model, n)
+    curve, problem = majority_curve(model, (n,)), Sampling(n, model=model)
     result = sims.simulate(jr.key(1), problem, FixedSamples(n), num_replicas=NUM_REPLICAS)
     assert_within_errors(result.latency_tokens, curve.latency_tokens.mean())
     assert_within_errors(result.total_tokens, curve.total_tokens.mean())

@@ -81,7 +81,7 @@ FOUR = world([50, 30, 80, 60], [0, 1, NO_ANSWER, 0], 0)
     ],
 )
 def test_by_hand(rule, settings, expected):
-    outcome = play(Sampling(None, 4, **settings), rule, FOUR)
+    outcome = play(Sampling(4, **settings), rule, FOUR)
     got = tuple(int(outcome[name]) for name in ("total_tokens", "latency_tokens", "num_launched", "answer", "correct"))
     assert got == expected
     assert outcome["unsupported"] == 0
@@ -89,19 +89,19 @@ def test_by_hand(rule, settings, expected):
 
 def test_a_unanimous_window_returns_its_own_answer_not_the_leaders():
     lengths, answers = [10, 20, 30, 40, 50, 60], [0, 1, 0, 0, 1, 1]  # windows of 2: A B, A A
-    outcome = play(Sampling(None, 6), UnanimousWindow(2), world(lengths, answers, 0))
+    outcome = play(Sampling(6), UnanimousWindow(2), world(lengths, answers, 0))
     assert outcome["latency_tokens"] == 40
     answers = [0, 1, 0, 2, 1, 1]  # A B, A C, B B: B is the window's answer; A was seen first, B leads by votes
-    assert play(Sampling(None, 6), UnanimousWindow(2), world(lengths, answers, 1))["correct"] == 1
+    assert play(Sampling(6), UnanimousWindow(2), world(lengths, answers, 1))["correct"] == 1
     answers = [0, 0, 1, 0, 1, 1]  # a window of 3: A A B, A B B: none; the vote is tied and A was seen first
-    assert play(Sampling(None, 6), UnanimousWindow(3), world(lengths, answers, 0))["correct"] == 1
+    assert play(Sampling(6), UnanimousWindow(3), world(lengths, answers, 0))["correct"] == 1
     answers = [0, 1, 0, 1, 1, 0, 1, 1, 1]  # A B A, B B A, B B B
-    last = play(Sampling(None, 9), UnanimousWindow(3), world([*lengths, 70, 80, 90], answers, 1))
+    last = play(Sampling(9), UnanimousWindow(3), world([*lengths, 70, 80, 90], answers, 1))
     assert (last["correct"], last["latency_tokens"]) == (1, 90)
 
 
 def test_utility_prices_tokens_and_seconds():
-    problem = Sampling(None, 4, price_per_token=1e-3, price_per_second=0.1, seconds_per_token=0.02)
+    problem = Sampling(4, price_per_token=1e-3, price_per_second=0.1, seconds_per_token=0.02)
     outcome = play(problem, FixedSamples(4), FOUR)
     assert outcome["latency_seconds"] == pytest.approx(1.6)
     assert outcome["utility"] == pytest.approx(1 - 0.22 - 0.16, rel=1e-6)
@@ -110,21 +110,21 @@ def test_utility_prices_tokens_and_seconds():
 def test_no_answer_at_all_is_told_and_is_not_correct():
     silent = world([5, 9], [NO_ANSWER, NO_ANSWER], 0)
     for rule in (FirstFinish(1), FixedSamples(2), TokenBudget(1)):
-        outcome = play(Sampling(None, 2), rule, silent)
+        outcome = play(Sampling(2), rule, silent)
         assert (outcome["answer"], outcome["correct"], outcome["latency_tokens"]) == (NO_ANSWER, 0, 9)
 
 
 def test_a_fixed_number_of_samples_is_exactly_that_even_if_none_answers():
-    outcome = play(Sampling(None, 4), FixedSamples(2), world([5, 9, 4, 4], [NO_ANSWER, NO_ANSWER, 0, 0], 0))
+    outcome = play(Sampling(4), FixedSamples(2), world([5, 9, 4, 4], [NO_ANSWER, NO_ANSWER, 0, 0], 0))
     assert (outcome["num_launched"], outcome["correct"]) == (2, 0)
 
 
 def test_past_the_log_a_unit_is_unsupported():
     short = world([50, 30, 80, 60], [0, 1, 2, 3], 0, num_logged=2)
-    assert play(Sampling(None, 4), FixedSamples(2), short)["unsupported"] == 0
-    assert play(Sampling(None, 4), FixedSamples(3), short)["unsupported"] == 1
-    assert play(Sampling(None, 4, wave_size=1), FirstFinish(1), short)["unsupported"] == 0
-    beyond = play(Sampling(None, 4, wave_size=1, lag_tokens=9), Margin(2), short)
+    assert play(Sampling(4), FixedSamples(2), short)["unsupported"] == 0
+    assert play(Sampling(4), FixedSamples(3), short)["unsupported"] == 1
+    assert play(Sampling(4, wave_size=1), FirstFinish(1), short)["unsupported"] == 0
+    beyond = play(Sampling(4, wave_size=1, lag_tokens=9), Margin(2), short)
     assert beyond["unsupported"] == 1
     assert (beyond["total_tokens"], beyond["latency_tokens"], beyond["num_launched"]) == (80, 80, 2)  # until then
     assert (beyond["answer"], beyond["correct"]) == (NO_ANSWER, 0)  # though the first answer was right
@@ -132,9 +132,9 @@ def test_past_the_log_a_unit_is_unsupported():
 
 def test_answers_the_log_does_not_name_support_the_first_answer_only():
     unnamed = world([50, 30, 80, 60], [NOT_LOGGED] * 4, 0)._replace(right=np.array([True, False, True, True]))
-    assert play(Sampling(None, 4), FirstFinish(1), unnamed)["unsupported"] == 0
-    assert play(Sampling(None, 4), FirstFinish(1), unnamed)["correct"] == 0
-    assert play(Sampling(None, 4), FirstFinish(2), unnamed)["unsupported"] == 1
+    assert play(Sampling(4), FirstFinish(1), unnamed)["unsupported"] == 0
+    assert play(Sampling(4), FirstFinish(1), unnamed)["correct"] == 0
+    assert play(Sampling(4), FirstFinish(2), unnamed)["unsupported"] == 1
 
 
 RULES = [
@@ -193,10 +193,10 @@ def random_worlds(seed, count=200, size=6):
 
 
 @pytest.mark.parametrize("problem", [
-    Sampling(None, 6),
-    Sampling(None, 6, wave_size=1, lag_tokens=3),
-    Sampling(None, 6, wave_size=2),
-    Sampling(None, 6, wave_size=4, decision_interval_tokens=7, lag_tokens=5),
+    Sampling(6),
+    Sampling(6, wave_size=1, lag_tokens=3),
+    Sampling(6, wave_size=2),
+    Sampling(6, wave_size=4, decision_interval_tokens=7, lag_tokens=5),
 ])  # fmt: skip
 @given(seed=st.integers(0, 2**32 - 1))
 @settings(max_examples=5, deadline=None)
@@ -218,7 +218,7 @@ def test_play_agrees_with_a_second_implementation(problem, seed):
 @settings(max_examples=5, deadline=None)
 def test_laws_of_every_rule(wave, seed):
     many = random_worlds(seed)
-    problem = Sampling(None, 6, wave_size=wave, price_per_token=1e-3, price_per_second=1e-2, lag_tokens=2)
+    problem = Sampling(6, wave_size=wave, price_per_token=1e-3, price_per_second=1e-2, lag_tokens=2)
     stacked = jax.tree.map(lambda *leaves: np.stack(leaves)[:, None], *many)
     best = np.asarray(jax.vmap(problem.hindsight)(jax.tree.map(lambda leaf: leaf[:, 0], stacked)).utility)
     full = replay_worlds(problem, FixedSamples(6), stacked).values
@@ -239,11 +239,11 @@ def test_worlds_of_a_log_keep_its_traces_and_relabel_answers():
         "problem": ["p"] * 3 + ["q"] * 2, "sample": [0, 1, 2, 0, 1], "length_tokens": [5, 6, 7, 8, 9],
         "correct": [False, True, True, True, False], "answer": ["x", "y", "y", "z", None],
     })  # fmt: skip
-    got = Sampling(None, 4).worlds(log)
+    got = Sampling(4).worlds(log)
     np.testing.assert_array_equal(got.length_tokens[:, 0], [[5, 6, 7, 0], [8, 9, 0, 0]])
     np.testing.assert_array_equal(got.answer[:, 0], [[0, 1, 1, NO_ANSWER], [0, NO_ANSWER, NO_ANSWER, NO_ANSWER]])
     np.testing.assert_array_equal(got.logged[:, 0], [[True, True, True, False], [True, True, False, False]])
-    many = Sampling(None, 2).worlds(log, num_orders=200, seed=1)
+    many = Sampling(2).worlds(log, num_orders=200, seed=1)
     pairs = Counter(map(tuple, np.asarray(many.length_tokens[0]).tolist()))
     assert set(pairs) == {(a, b) for a in (5, 6, 7) for b in (5, 6, 7) if a != b}
     assert (np.asarray(many.length_tokens[1]) > 0).all()  # padding comes last
@@ -258,54 +258,54 @@ def test_logs_and_policies_mean_the_same_by_no_answer():
 def test_worlds_refuse_unknown_correctness():
     log = from_columns({"problem": ["p", "p"], "length_tokens": [5, 6], "answer": ["x", "y"]})
     with pytest.raises(ValueError, match="2 traces without"):
-        Sampling(None, 2).worlds(log)
+        Sampling(2).worlds(log)
 
 
 def test_a_policy_is_checked_at_the_door():
-    problem = Sampling(None, 2)
+    problem = Sampling(2)
     with pytest.raises(PolicyMismatch, match="ReadsTemperature reads temperature; Sampling shows num_launched"):
         admit(problem, ReadsTemperature())
     with pytest.raises(PolicyMismatch, match="Restarts may ask for RESTART; Sampling allows CONTINUE, STOP, LAUNCH"):
         admit(problem, Restarts())
     for rule in RULES:
-        admit(Sampling(None, 6), rule)
+        admit(Sampling(6), rule)
 
 
 def test_a_policy_that_does_what_it_does_not_declare_is_refused():
-    problem = Sampling(None, 4)
+    problem = Sampling(4)
     with pytest.raises(PolicyMismatch, match="Peeks reads total_tokens; its signals are num_answers"):
         replay_worlds(problem, Peeks(), FOUR)
     with pytest.raises(PolicyMismatch, match="LaunchesUndeclared asks for LAUNCH; its kinds are CONTINUE, STOP"):
         replay_worlds(problem, LaunchesUndeclared(2), FOUR)
     with pytest.raises(PolicyMismatch, match="StopsUndeclared asks for STOP; its kinds are CONTINUE, LAUNCH"):
-        simulate(jax.random.key(0), Sampling(LengthCorrectness(), 4), StopsUndeclared(), num_replicas=10)
+        simulate(jax.random.key(0), Sampling(4, model=LengthCorrectness()), StopsUndeclared(), num_replicas=10)
 
 
 @pytest.mark.parametrize("settings", [{}, {"decision_interval_tokens": 1000}, {"wave_size": 2}], ids=str)
 def test_what_is_not_declared_buys_nothing_in_play(settings):
-    problem = Sampling(None, 4, **settings)
+    problem = Sampling(4, **settings)
     for undeclared, declared in ((LaunchesUndeclared(2), FirstFinish(5)), (StopsUndeclared(), LaunchesOne())):
         one, other = (problem.play(jax.tree.map(jnp.asarray, FOUR), rule) for rule in (undeclared, declared))
         assert [float(value) for value in one] == [float(value) for value in other]
 
 
 def test_a_policy_that_launches_more_than_is_offered_is_refused():
-    admit(Sampling(None, 5), FixedSamples(5))
+    admit(Sampling(5), FixedSamples(5))
     for wave_size in (1, 4):
         with pytest.raises(PolicyMismatch, match="FixedSamples launches up to 5 traces; Sampling offers 4"):
-            replay_worlds(Sampling(None, 4, wave_size=wave_size), FixedSamples(5), FOUR)
+            replay_worlds(Sampling(4, wave_size=wave_size), FixedSamples(5), FOUR)
     with pytest.raises(PolicyMismatch, match="FixedSamples launches up to 5 traces; Sampling offers 4"):
-        simulate(jax.random.key(0), Sampling(LengthCorrectness(), 4), FixedSamples(5), num_replicas=10)
-    admit(Sampling(None, 4), LaunchesPairs(2))  # one's own says it in the same way
+        simulate(jax.random.key(0), Sampling(4, model=LengthCorrectness()), FixedSamples(5), num_replicas=10)
+    admit(Sampling(4), LaunchesPairs(2))  # one's own says it in the same way
     with pytest.raises(PolicyMismatch, match="LaunchesPairs launches up to 6 traces; Sampling offers 4"):
-        admit(Sampling(None, 4), LaunchesPairs(3))
+        admit(Sampling(4), LaunchesPairs(3))
 
 
 def test_a_log_shorter_than_the_problem_is_still_counted_as_unsupported():
     log = from_columns(
         {"problem": ["p"] * 2, "length_tokens": [50, 30], "correct": [True, False], "answer": ["x", "y"]}
     )
-    problem = Sampling(None, 4)
+    problem = Sampling(4)
     assert replay_worlds(problem, FixedSamples(3), problem.worlds(log)).num_unsupported == 1
     assert replay_worlds(problem, FixedSamples(2), problem.worlds(log)).num_unsupported == 0
     with pytest.raises(PolicyMismatch, match="launches up to 5 traces; Sampling offers 4"):
@@ -324,9 +324,7 @@ def test_bad_settings_are_named(bad):
 
 
 def test_counts_may_be_numpys():
-    problem = Sampling(
-        None, np.int64(4), wave_size=np.int32(2), lag_tokens=np.int16(3), decision_interval_tokens=np.int64(5)
-    )
+    problem = Sampling(np.int64(4), wave_size=np.int32(2), lag_tokens=np.int16(3), decision_interval_tokens=np.int64(5))
     assert (problem.num_traces, problem.wave_size, int(problem.lag_tokens), problem.decision_interval_tokens) == (
         4,
         2,
@@ -338,21 +336,21 @@ def test_counts_may_be_numpys():
 def test_a_log_whose_tokens_overflow_is_refused():
     columns = {"problem": ["p"] * 3, "correct": [True] * 3, "answer": ["x"] * 3}
     log = from_columns({**columns, "length_tokens": [2**29, 2**29 - 1, 7]})
-    assert Sampling(None, 2).worlds(log).length_tokens.sum() == 2**30 - 1
+    assert Sampling(2).worlds(log).length_tokens.sum() == 2**30 - 1
     for num_traces in (3, 99):
         with pytest.raises(
             ValueError, match=r"log: expected fewer than 1,073,741,824 tokens in all .*, got 1,073,741,830"
         ):
-            Sampling(None, num_traces).worlds(log)
+            Sampling(num_traces).worlds(log)
 
 
 def test_without_a_model_there_is_nothing_to_draw():
     with pytest.raises(ValueError, match="expected a model"):
-        Sampling(None, 2).draw(jax.random.key(0))
+        Sampling(2).draw(jax.random.key(0))
 
 
 def test_a_grid_of_policies_is_one_policy_mapped_over():
-    problem = Sampling(LengthCorrectness(), 4)
+    problem = Sampling(4, model=LengthCorrectness())
     one = problem.draw(jax.random.key(0))
     grid = [Margin(votes) for votes in (1, 2, 3)]
     stacked, axes = stack(grid)

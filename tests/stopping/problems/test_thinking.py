@@ -204,7 +204,7 @@ def test_nobody_beats_hindsight_and_no_answer_is_lost(one, rule, price, lag, emp
 
 @pytest.mark.parametrize("rule", [TokenBudget(100), ConfidenceExit(-0.5, 64), AnswerAgreement(2, 32)], ids=str)
 def test_replay_of_drawn_worlds_is_the_simulation(rule):
-    problem, key = Thinking(CHAIN, price_per_token=1e-3), jax.random.key(3)
+    problem, key = Thinking(model=CHAIN, price_per_token=1e-3), jax.random.key(3)
     drawn = sims.draw(key, problem, 300)
     simulated = simulate(key, problem, rule, num_replicas=300)
     stacked = replay_worlds(problem, rule, jax.tree.map(lambda leaf: leaf[:, None], drawn))
@@ -218,7 +218,7 @@ def test_replay_of_drawn_worlds_is_the_simulation(rule):
 
 def test_a_chain_is_right_as_often_as_its_closed_form():
     num = 40_000
-    drawn = sims.draw(jax.random.key(0), Thinking(CHAIN), num)
+    drawn = sims.draw(jax.random.key(0), Thinking(model=CHAIN), num)
     running = drawn.position_tokens < NEVER
     expected = np.asarray(CHAIN.right_prob(), float)
     for k in range(CHAIN.num_points):
@@ -245,7 +245,7 @@ def test_a_chain_that_cannot_move_stays():
 
 @pytest.fixture(scope="module")
 def log():
-    problem = Thinking(CHAIN)
+    problem = Thinking(model=CHAIN)
     return problem.log(sims.draw(jax.random.key(1), problem, 60))
 
 
@@ -255,7 +255,7 @@ def test_the_reference_is_the_whole_thought_or_the_log_s_budget(log):
     np.testing.assert_array_equal(result.values["total_tokens"], log.length_tokens[:, 0])
     np.testing.assert_array_equal(result.values["correct"], log.correct[:, 0])
     assert Thinking().reference_rule(dataclasses.replace(log, reference="budget=70")) == TokenBudget(70)
-    table = sims.compare(Thinking(), log, [TokenBudget(64)])
+    table = stopping.compare(Thinking(), [TokenBudget(64)], log)
     assert table.rows[0].policy == whole and table.rows[1].result.thought_tokens.mean <= 64
 
 

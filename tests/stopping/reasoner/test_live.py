@@ -7,7 +7,7 @@ import pytest
 import sims
 from stopping.policies import AnswerAgreement, CandidateStop, CloseTokenThreshold, ConfidenceExit, TokenBudget
 from stopping.problems import Thinking
-from stopping.reasoner import Plan, load_log, load_model, run_live
+from stopping.reasoner import Plan, load_model, load_shipped_log, run_live
 from stopping.reasoner.recording import draw_distinct
 
 NUM_PROBLEMS = 64
@@ -16,7 +16,7 @@ NUM_PROBLEMS = 64
 @pytest.fixture(scope="module")
 def worlds():
     """The first trace of the first problems of the shipped log."""
-    log = load_log().take(range(NUM_PROBLEMS))
+    log = load_shipped_log().take(range(NUM_PROBLEMS))
     return jax.tree.map(lambda leaf: leaf[:, :1], Thinking().worlds(log))
 
 

@@ -16,7 +16,7 @@ from stopping.reasoner.recording import (
 )
 from stopping.reasoner.sampling import Probes, Samples
 from stopping.reasoner.vocabulary import CLOSE_THINK, EOS, PAD, decode, encode
-from stopping.traces import check, load, split
+from stopping.traces import check, load_log, split
 from tests.stopping.reasoner.examples import shipped
 
 # One-digit numbers make prompts of two lengths only, so few programs are compiled.
@@ -42,7 +42,7 @@ def path(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def log(path):
-    return load(path)
+    return load_log(path)
 
 
 @pytest.fixture(scope="module")

@@ -7,7 +7,7 @@ import jax
 import numpy as np
 import pytest
 
-from stopping.reasoner import Plan, load_log, load_model
+from stopping.reasoner import Plan, load_model, load_shipped_log
 from stopping.reasoner.countdown import Problem, is_held_out, is_right, vote_key
 from stopping.reasoner.names import SHIPPED
 from stopping.reasoner.recording import LOG, TOKEN_SIGNALS, card, prompt_tokens
@@ -19,7 +19,7 @@ PLAN = Plan()
 
 @pytest.fixture(scope="module")
 def log():
-    return load_log()
+    return load_shipped_log()
 
 
 def problem_of(name):

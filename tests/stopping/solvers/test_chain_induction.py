@@ -36,7 +36,7 @@ def tried(model, price):
 def test_one_step_ahead_is_backward_induction_is_the_best_of_all():
     numbers = []
     for model, price in chains(200):
-        problem = Thinking(model, price_per_token=price)
+        problem = Thinking(model=model, price_per_token=price)
         point, value = induced_point(problem)
         values = tried(model, float(problem.price_per_token))
         assert one_step_point(problem) == point
@@ -50,9 +50,9 @@ def test_one_step_ahead_is_backward_induction_is_the_best_of_all():
 def test_chains_that_swing_need_induction():
     swinging = AnswerChain(0.9, 0.9, 0.8, num_points=12)  # right, then mostly wrong, then right again
     with pytest.raises(ValueError, match="expected repair_prob \\+ break_prob <= 1"):
-        one_step_point(Thinking(swinging, price_per_token=1e-3))
+        one_step_point(Thinking(model=swinging, price_per_token=1e-3))
     low = AnswerChain(0.1, 0.9, 0.8, num_points=12)
-    point, value = induced_point(Thinking(low, price_per_token=1e-4))
+    point, value = induced_point(Thinking(model=low, price_per_token=1e-4))
     assert point == 2 and value == pytest.approx(tried(low, 1e-4).max(), abs=1e-7)
     for search in (induced_point, one_step_point):
         with pytest.raises(ValueError, match="model: expected a chain of answers, got None"):
@@ -61,7 +61,7 @@ def test_chains_that_swing_need_induction():
 
 def test_its_value_is_that_of_the_budget_in_simulation():
     model, price = AnswerChain(0.2, 0.25, 0.05, 0.1, num_points=12), 1e-3
-    problem = Thinking(model, price_per_token=price)
+    problem = Thinking(model=model, price_per_token=price)
     point, value = induced_point(problem)
     results = {
         k: sims.simulate(jax.random.key(0), problem, TokenBudget(k * model.gap_tokens), num_replicas=20_000).utility

@@ -175,7 +175,7 @@ def test_posterior_vote_comes_near_it(name):
     weighs how many more traces it would take to change the answer.
     """
     model, law = level(MODELS[name]), CountLaw(MODELS[name], NUM_TRACES)
-    problem = Sampling(model, NUM_TRACES, wave_size=1, price_per_token=COST / 1000)
+    problem = Sampling(NUM_TRACES, model=model, wave_size=1, price_per_token=COST / 1000)
     best = count_induction(law, COST).value
     gaps = []
     for field, grid in (("threshold", (0.5, 0.6, 0.7, 0.8, 0.9)), ("least_hope", (0.02, 0.05, 0.07, 0.1, 0.15))):
@@ -198,7 +198,7 @@ def test_the_optimal_rule_in_drawn_worlds():
     """The optimum is met by playing the stopping set in worlds drawn from the model: 4.5 standard errors."""
     law = CountLaw(SILENT, NUM_TRACES)
     best = count_induction(law, COST)
-    worlds = sims.draw(jax.random.key(3), Sampling(level(SILENT), NUM_TRACES), 8192)
+    worlds = sims.draw(jax.random.key(3), Sampling(NUM_TRACES, model=level(SILENT)), 8192)
     answers, right = np.asarray(worlds.answer).tolist(), np.asarray(worlds.right)
     utility = []
     for world, answer in enumerate(answers):

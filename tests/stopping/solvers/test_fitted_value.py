@@ -14,7 +14,7 @@ from stopping.policies import ExitValue, ProbedExitValue, bind
 from stopping.policies.exit_value import FREE_SIGNALS
 from stopping.problems import Thinking, ThinkingWorld
 from stopping.problems.thinking_worlds import NEVER
-from stopping.reasoner import load_log
+from stopping.reasoner import load_shipped_log
 from stopping.solvers import exit_values, fitted_value, induced_point
 from stopping.traces import split
 from tests.stopping.solvers.test_chain_induction import tried
@@ -26,7 +26,7 @@ CHAIN = AnswerChain(
 
 def drawn(model, count, key, noise=0.0):
     """Worlds `[traces, 1]` of a chain, with free signals that tell nothing: all 0, or drawn anew at each point."""
-    worlds = sims.draw(jax.random.key(key), Thinking(model), count)
+    worlds = sims.draw(jax.random.key(key), Thinking(model=model), count)
     random = np.random.default_rng(key)
     shape = worlds.position_tokens.shape
     told = {name: random.normal(-1, noise, shape).astype(np.float32) for name in FREE_SIGNALS[1:]}
@@ -40,7 +40,7 @@ def play(problem, rule, worlds):
 
 @pytest.mark.parametrize("price", [1e-4, 1e-3, 3e-3])
 def test_where_nothing_is_seen_it_is_backward_induction(price):
-    problem = Thinking(CHAIN, price_per_token=price)
+    problem = Thinking(model=CHAIN, price_per_token=price)
     rule = fitted_value(problem, drawn(CHAIN, 4000, 0), 0)
     assert isinstance(rule, ExitValue) and rule.price_per_token == pytest.approx(price, rel=1e-3)
     point, value = induced_point(problem)
@@ -160,7 +160,7 @@ def test_families_go_from_thinking_to_the_end_to_stopping_at_once():
 
 def test_the_ridge_hardly_matters_on_the_shipped_log(monkeypatch):
     """Fitted on 300 problems, played on the other 700, where thinking to the end costs .2 of a right answer."""
-    log = load_log()
+    log = load_shipped_log()
     chosen, rest = split(log.take(log.probed), (0.3, 0.7), seed=0)
     problem = Thinking(price_per_token=0.2 / float(chosen.length_tokens[chosen.present].mean()))
     worlds, others = problem.worlds(chosen), problem.worlds(rest)

@@ -127,14 +127,14 @@ def seating(model, labels):
 @pytest.mark.parametrize("history", range(len(HISTORIES)))
 @pytest.mark.parametrize("model", [FREE, CUT, FOUR_KINDS], ids=["free", "cut", "four-kinds"])
 def test_beliefs_against_brute_force(model, history):
-    policy = posterior_vote(model, Sampling(model, 6), 0.5)
+    policy = posterior_vote(model, Sampling(6, model=model), 0.5)
     traces, num_ended = HISTORIES[history]
     ours, exact = beliefs(policy, observations(traces, num_ended)), brute_force(model, traces, num_ended)
     np.testing.assert_allclose(ours, exact, atol=1e-5)
 
 
 def test_nothing_is_believed_before_an_answer():
-    policy = posterior_vote(CUT, Sampling(CUT, 3), 0.5)
+    policy = posterior_vote(CUT, Sampling(3, model=CUT), 0.5)
     for num_ended in (0, 2):
         stream = observations([(900, NO_ANSWER), (6000, NO_ANSWER), (6000, 0)], num_ended)
         assert beliefs(policy, stream) == (0, 1)
@@ -142,7 +142,7 @@ def test_nothing_is_believed_before_an_answer():
 
 def test_the_order_of_ends_is_forgotten_when_all_have_ended():
     """Two votes to one to one: the leader's probability hangs on which lengths go with which answer alone."""
-    policy = posterior_vote(FREE, Sampling(FREE, 4), 0.5)
+    policy = posterior_vote(FREE, Sampling(4, model=FREE), 0.5)
     traces = [(2000, 0), (2500, 1), (2600, 1), (4000, 2)]
     stream = observations(traces, 4)
     expected = beliefs(policy, stream)
@@ -184,7 +184,7 @@ def test_what_is_believed_comes_true(model, wave_size, error):
 
     Of many problems only mean, variance and covariance are kept: within .02 more.
     """
-    problem = Sampling(model, 6, wave_size=wave_size)
+    problem = Sampling(6, model=model, wave_size=wave_size)
     worlds = sims.draw(jax.random.key(0), problem, 8192)
     prob, hope, leader, votes = paths(posterior_vote(model, problem, 0.9), problem, worlds)
     right = np.take_along_axis(np.asarray(worlds.right), leader, axis=1)
@@ -203,7 +203,7 @@ def test_what_is_believed_comes_true(model, wave_size, error):
 
 
 def test_when_all_have_ended_it_is_the_model_s_own_posterior():
-    problem = Sampling(CUT, 6)
+    problem = Sampling(6, model=CUT)
     worlds = sims.draw(jax.random.key(0), problem, 300)
     prob, _, leader, votes = paths(posterior_vote(CUT, problem, 0.9), problem, worlds)
     exact = np.asarray(jax.jit(jax.vmap(CUT.right_probs))(worlds.problem, worlds.length_tokens, worlds.answer))
@@ -214,7 +214,7 @@ def test_when_all_have_ended_it_is_the_model_s_own_posterior():
 
 def test_a_fit_s_problems_are_summed_up_exactly():
     """The table's chances and effects have the means, variances and covariance of a problem drawn at random."""
-    policy = posterior_vote(MANY, Sampling(MANY, 16), 0.5)
+    policy = posterior_vote(MANY, Sampling(16, model=MANY), 0.5)
     weight = np.exp(policy.log_prior.astype(float))
     effect, chance = policy.effects[:, None].astype(float), policy.chances.astype(float)
     alpha, beta, centre = (np.asarray(values, float) for values in (MANY.alpha, MANY.beta, MANY.effect))
@@ -228,7 +228,7 @@ def test_a_fit_s_problems_are_summed_up_exactly():
 
 def test_a_score_beyond_the_bounds_counts_as_at_the_bound():
     """A freak length is not taken for proof."""
-    policy = posterior_vote(FREE, Sampling(FREE, 2), 0.5)
+    policy = posterior_vote(FREE, Sampling(2, model=FREE), 0.5)
     believed = [beliefs(policy, observations([(length, 0), (9000, 1)], 1))[0] for length in (2, 1)]
     assert believed[0] == pytest.approx(believed[1], abs=1e-6)
     assert 0 < believed[0] < 1
@@ -236,7 +236,7 @@ def test_a_score_beyond_the_bounds_counts_as_at_the_bound():
 
 def test_a_new_wave_starts_in_doubt():
     """Two at once: when both have ended in doubt the next two start, and when they agree, none."""
-    problem = Sampling(CUT, 6, wave_size=2)
+    problem = Sampling(6, model=CUT, wave_size=2)
     policy = posterior_vote(CUT, problem, 0.8)
     lengths = np.array([900, 1000, 1100, 1200, 900, 900], np.int32)
 
@@ -253,7 +253,7 @@ def test_a_new_wave_starts_in_doubt():
 
 
 def test_the_family_shares_its_tables():
-    problem = Sampling(CUT, 4)
+    problem = Sampling(4, model=CUT)
     members = sampling_families(problem, SimpleNamespace(length_tokens=np.arange(1, 9)))["PosteriorVote"]
     assert len({(member.threshold, member.least_hope) for member in members}) == len(members) > 10
     assert members[0] == posterior_vote(CUT, problem, members[0].threshold, members[0].least_hope)
@@ -273,6 +273,6 @@ def test_the_family_shares_its_tables():
     ],
 )
 def test_parameters_are_checked(changes, says):
-    policy = posterior_vote(CUT, Sampling(CUT, 5), 0.9)
+    policy = posterior_vote(CUT, Sampling(5, model=CUT), 0.9)
     with pytest.raises(ValueError, match=says):
         PosteriorVote(**(parameters(policy) | changes))

@@ -19,7 +19,7 @@ MODEL = LengthCorrectness(
     shift=0.3, scale_right=0.4, scale_wrong=0.6, loop_prob=0.1, no_answer_prob=0.1, cap_tokens=8000.0,
     answers=Answers(0.2, 0.5),
 )  # fmt: skip
-PROBLEM = Sampling(MODEL, 6, price_per_token=2e-6, price_per_second=1e-4)
+PROBLEM = Sampling(6, model=MODEL, price_per_token=2e-6, price_per_second=1e-4)
 
 
 @pytest.fixture(scope="module")
@@ -51,7 +51,7 @@ def test_the_score_is_met_by_fresh_simulation(solution):
 
 
 def test_when_waiting_is_free_all_are_sampled_and_the_fixed_rule_stays():
-    free = Sampling(LengthCorrectness(3.0, 1.0, answers=Answers(0.0, 1.0)), 4)
+    free = Sampling(4, model=LengthCorrectness(3.0, 1.0, answers=Answers(0.0, 1.0)))
     found = solve(free, FamilySearch(BLOCK), key=jax.random.key(1))
     assert found.status is Status.FIXED
     assert found.policy == FixedSamples(4)
@@ -59,7 +59,7 @@ def test_when_waiting_is_free_all_are_sampled_and_the_fixed_rule_stays():
 
 
 def test_when_tokens_are_dear_one_sample_is_enough():
-    dear = Sampling(LengthCorrectness(3.0, 1.0), 4, price_per_token=1e-3)
+    dear = Sampling(4, model=LengthCorrectness(3.0, 1.0), price_per_token=1e-3)
     found = solve(dear, FamilySearch(BLOCK), key=jax.random.key(1))
     assert found.best_fixed.policy == FixedSamples(1)
 
@@ -77,7 +77,7 @@ def test_a_family_is_searched_exactly():
 
 def test_the_reachable_bound_is_exact_with_one_trace():
     """With a single trace there is nothing to know: the bound is the value of running it."""
-    one = Sampling(MODEL, 1, price_per_token=1e-6)
+    one = Sampling(1, model=MODEL, price_per_token=1e-6)
     worlds = sims.draw(jax.random.key(3), one, 4 * BLOCK)
     played = sims.replay_worlds(one, FixedSamples(1), jax.tree.map(lambda leaf: leaf[:, None], worlds)).utility
     bound = reachable(one, worlds)
@@ -88,11 +88,11 @@ def test_the_reachable_bound_is_exact_with_one_trace():
 def test_more_traces_raise_the_bounds():
     values = []
     for num_traces in (1, 2, 4):
-        problem = Sampling(MODEL, num_traces, price_per_token=1e-6)
+        problem = Sampling(num_traces, model=MODEL, price_per_token=1e-6)
         values.append(reachable(problem, sims.draw(jax.random.key(5), problem, 4 * BLOCK)))
     assert all(b.mean > a.mean + 4 * a.standard_error for a, b in pairwise(values))
 
 
 def test_no_model_no_solution():
     with pytest.raises(ValueError, match="expected a model"):
-        solve(Sampling(None, 4))
+        solve(Sampling(4))

@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from stopping.traces import LogError, TraceLog, load, load_chat, save
+from stopping.traces import LogError, TraceLog, load_chat, load_log, save_log
 from tests.stopping.traces.examples import STEADY, damaged
 
 ANSWER = r"answer is (\S+)"
@@ -125,8 +125,8 @@ def test_what_failed_is_counted(tmp_path: Path) -> None:
         "finish_reason is null": 1,
         "no token was generated": 1,
     }
-    save(log, tmp_path / "runs.parquet")
-    assert load(tmp_path / "runs.parquet").equals(log)
+    save_log(log, tmp_path / "runs.parquet")
+    assert load_log(tmp_path / "runs.parquet").equals(log)
     with pytest.raises(
         LogError, match=r"chat\.jsonl: expected at least one response, got none \(1: status_code is 429 set"
     ):
@@ -303,8 +303,8 @@ def test_laws(tmp_path_factory: pytest.TempPathFactory, lines: list[dict[str, An
     targets = dict.fromkeys(["a", "b", "c/d", "\ud800"], "4")
     options: dict[str, Any] = {"extract_answer": ANSWER, "check": "numeric", "references": targets}
     log = read(folder, *lines, **options)
-    save(log, folder / "runs.parquet")
-    assert load(folder / "runs.parquet").equals(log)
+    save_log(log, folder / "runs.parquet")
+    assert load_log(folder / "runs.parquet").equals(log)
     assert log.num_traces + sum(log.set_aside.values()) == len(lines)
     order = np.random.default_rng(seed).permutation(len(lines))
     again = read(folder, *(lines[index] for index in order), **options)

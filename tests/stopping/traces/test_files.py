@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from stopping.traces import LogError, from_columns, load, save
+from stopping.traces import LogError, from_columns, load_log, save_log
 from tests.stopping.traces.examples import STEADY, long_tables, small
 
 HEADER = "problem,n_tokens,correct\n"
@@ -41,20 +41,20 @@ def test_every_format_gives_the_same_log(tmp_path: Path, name: str) -> None:
         written(tmp_path, name, "\n".join(lines))
     else:
         written(tmp_path, name, as_json_lines(small()))
-    assert load(path).equals(from_columns(small()))
+    assert load_log(path).equals(from_columns(small()))
 
 
 @STEADY
 @given(table=long_tables(live=True))
 def test_json_lines_hold_any_text(tmp_path_factory: pytest.TempPathFactory, table: dict[str, list[Any]]) -> None:
     path = written(tmp_path_factory.mktemp("log"), "log.jsonl", as_json_lines(table))
-    assert load(path, groups=("model",)).equals(from_columns(table, groups=("model",)))
+    assert load_log(path, groups=("model",)).equals(from_columns(table, groups=("model",)))
 
 
 def test_the_message_of_the_manual(tmp_path: Path) -> None:
     path = written(tmp_path, "runs.csv", HEADER + "a,5,1\n" * 16 + "a,-3,0\n")
     with pytest.raises(LogError) as caught:
-        load(path, COLUMNS)
+        load_log(path, COLUMNS)
     expected = "runs.csv, row 17 (line 18), column 'n_tokens': expected a whole number of tokens >= 1, got '-3'"
     assert str(caught.value) == expected
     error = caught.value
@@ -111,7 +111,7 @@ def test_the_message_of_the_manual(tmp_path: Path) -> None:
 )
 def test_bad_files_are_named(tmp_path: Path, name: str, content: str | bytes, message: str) -> None:
     with pytest.raises(LogError, match=message):
-        load(written(tmp_path, name, content), COLUMNS)
+        load_log(written(tmp_path, name, content), COLUMNS)
 
 
 def test_a_cut_gzip_file_is_named(tmp_path: Path) -> None:
@@ -122,23 +122,23 @@ def test_a_cut_gzip_file_is_named(tmp_path: Path) -> None:
         path = written(tmp_path, name, content)
         path.write_bytes(path.read_bytes()[:-20])
         with pytest.raises(LogError, match=name):
-            load(path, COLUMNS)
+            load_log(path, COLUMNS)
 
 
 def test_empty_parquet_is_named(tmp_path: Path) -> None:
     pa.parquet.write_table(pa.table(small()).slice(0, 0), tmp_path / "a.parquet")
     with pytest.raises(LogError, match=r"a\.parquet: expected at least one row"):
-        load(tmp_path / "a.parquet")
+        load_log(tmp_path / "a.parquet")
 
 
 def test_a_missing_file_is_not_found(tmp_path: Path) -> None:
     with pytest.raises(FileNotFoundError, match="no such log"):
-        load(tmp_path / "a.parquet")
+        load_log(tmp_path / "a.parquet")
 
 
 def test_quotes_marks_and_line_ends_of_csv(tmp_path: Path) -> None:
     text = "\ufeff" + 'problem,length_tokens,answer\r\n"a ""quoted"", name",3,"x\ny"\r\n'
-    log = load(written(tmp_path, "a.csv", text))
+    log = load_log(written(tmp_path, "a.csv", text))
     assert log.problem_ids == ('a "quoted", name',) and log.answer_text is not None and log.answer_text[0, 0] == "x\ny"
 
 
@@ -147,7 +147,7 @@ def test_texts_that_look_like_dates_or_numbers_stay_texts(tmp_path: Path) -> Non
         ("a.jsonl", '{"problem": "2024-01-01", "length_tokens": 3, "answer": "007"}\n'),
         ("a.csv", "problem,length_tokens,answer\n2024-01-01,3,007\n"),
     ):
-        log = load(written(tmp_path, name, content))
+        log = load_log(written(tmp_path, name, content))
         assert log.problem_ids == ("2024-01-01",) and log.answer_text is not None and log.answer_text[0, 0] == "007"
 
 
@@ -156,7 +156,7 @@ def test_kinds_may_change_along_a_file(tmp_path: Path) -> None:
         '{"problem": "x", "length_tokens": 3.0}',
         '{"problem": 1, "length_tokens": "3"}',
     ]
-    log = load(written(tmp_path, "a.jsonl", "\n".join(lines)))
+    log = load_log(written(tmp_path, "a.jsonl", "\n".join(lines)))
     assert log.problem_ids == ("1", "x") and log.samples_per_problem.tolist() == [70_001, 1]
 
 
@@ -165,7 +165,7 @@ def test_kinds_may_change_along_a_file(tmp_path: Path) -> None:
 def test_a_damaged_file_is_read_or_named(tmp_path_factory: pytest.TempPathFactory, data: st.DataObject) -> None:
     """Nothing but `LogError` comes out, whichever byte is wrong."""
     folder = tmp_path_factory.mktemp("log")
-    save(from_columns(small()), folder / "a.parquet")
+    save_log(from_columns(small()), folder / "a.parquet")
     written(folder, "a.jsonl", as_json_lines(small()))
     written(folder, "a.csv", HEADER + "a,1,1\n" * 5)
     path = folder / data.draw(st.sampled_from(["a.parquet", "a.jsonl", "a.csv"]))
@@ -173,6 +173,6 @@ def test_a_damaged_file_is_read_or_named(tmp_path_factory: pytest.TempPathFactor
     content[data.draw(st.integers(0, len(content) - 1))] = data.draw(st.integers(0, 255))
     path.write_bytes(content)
     try:
-        load(path, COLUMNS if path.suffix == ".csv" else None)
+        load_log(path, COLUMNS if path.suffix == ".csv" else None)
     except LogError as error:
         assert path.name in str(error) or error.row is not None or error.column is not None

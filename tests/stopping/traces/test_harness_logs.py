@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from stopping.traces import LogError, check, load, load_harness, save
+from stopping.traces import LogError, check, load_harness, load_log, save_log
 from tests.stopping.traces.examples import STEADY, damaged
 
 NAME = "samples_gsm8k_2026-01-01T10-00-00.123456.jsonl"
@@ -150,8 +150,8 @@ def test_an_approximation_says_so(tmp_path: Path) -> None:
     log = load_harness(path, "characters/4")
     assert log.length_tokens[0].tolist() == [1, 1, 2] and not log.censored_known.any()
     assert log.groups["token_count"].tolist() == ["approximate: characters/4"]
-    save(log, tmp_path / "runs.parquet")
-    assert load(tmp_path / "runs.parquet").equals(log)
+    save_log(log, tmp_path / "runs.parquet")
+    assert load_log(tmp_path / "runs.parquet").equals(log)
     with pytest.raises(LogError, match="cap_tokens: expected with a function as count_tokens"):
         load_harness(path, "characters/4", cap_tokens=64)
 
@@ -275,8 +275,8 @@ def test_laws(tmp_path_factory: pytest.TempPathFactory, lines: list[dict[str, An
     folder = tmp_path_factory.mktemp("log")
     (folder / NAME).write_text("".join(json.dumps(content) + "\n" for content in lines))
     log = load_harness(folder / NAME, len, check=checks, extract_target=TARGET)
-    save(log, folder / "runs.parquet")
-    assert load(folder / "runs.parquet").equals(log)
+    save_log(log, folder / "runs.parquet")
+    assert load_log(folder / "runs.parquet").equals(log)
     order = np.random.default_rng(seed).permutation(len(lines))
     (folder / NAME).write_text("".join(json.dumps(lines[index]) + "\n" for index in order))
     again = load_harness(folder / NAME, len, check=checks, extract_target=TARGET)

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from stopping.traces import LogError, from_columns, load, save
+from stopping.traces import LogError, from_columns, load_log, save_log
 from tests.stopping.traces.examples import STEADY, long_tables, small
 
 
@@ -217,8 +217,8 @@ def test_the_length_of_the_thought_is_kept_and_checked(tmp_path: Path) -> None:
     table = {"problem": ["a", "a", "b"], "length_tokens": [30, 20, 10], "thought_tokens": [25, None, 10]}
     log = from_columns(table)
     assert log.thought_tokens is not None and log.thought_tokens.tolist() == [[25, -1], [10, -1]]
-    save(log, tmp_path / "log.parquet")
-    assert load(tmp_path / "log.parquet").equals(log) and log.take([1]).thought_tokens.tolist() == [[10]]
+    save_log(log, tmp_path / "log.parquet")
+    assert load_log(tmp_path / "log.parquet").equals(log) and log.take([1]).thought_tokens.tolist() == [[10]]
     assert log.to_pandas()["thought_tokens"].isna().tolist() == [False, True, False]
     assert from_columns(log.to_pandas(), cap_tokens=None).equals(log)
     with pytest.raises(LogError, match=r"row 2.*'thought_tokens'.*at most the length of 20 tokens.*21"):

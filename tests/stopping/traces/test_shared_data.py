@@ -5,7 +5,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from stopping.traces import TraceLog, check, from_columns, load, save, split, with_checkpoints
+from stopping.traces import TraceLog, check, from_columns, load_log, save_log, split, with_checkpoints
 from tests.stopping.traces.examples import shared
 
 KEY = {"sample": "sample_id", "length_tokens": "n_tokens", "correct": "correct"}
@@ -58,7 +58,7 @@ TABLES: list[tuple[str, dict[str, Any], dict[str, Any], tuple[int, int, int]]] =
 def test_every_table_with_lengths_loads(
     name: str, columns: dict[str, Any], options: dict[str, Any], counts: tuple[int, int, int]
 ) -> None:
-    log = load(shared("traces", f"{name}.parquet"), KEY | columns, **options)
+    log = load_log(shared("traces", f"{name}.parquet"), KEY | columns, **options)
     assert (log.num_traces, log.num_samples) == (counts[0], counts[2])
     if name == "misguided_attention":
         assert dict(log.set_aside) == {"where: length_complete is not True": 6620 - 6016}
@@ -70,16 +70,16 @@ def test_every_table_with_lengths_loads(
 
 
 def test_facts_of_the_tables() -> None:
-    aime = load(shared("traces", "aime_r1distill_qwen_1p5b.parquet"), KEY | TABLES[0][1], cap_tokens=16000)
+    aime = load_log(shared("traces", "aime_r1distill_qwen_1p5b.parquet"), KEY | TABLES[0][1], cap_tokens=16000)
     assert int(aime.censored.sum()) == 66 and aime.reference == "logged"
-    lengths = load(shared("traces", "qwen3_1p7b_livecodebench_lengths.parquet"), KEY | TABLES[6][1])
+    lengths = load_log(shared("traces", "qwen3_1p7b_livecodebench_lengths.parquet"), KEY | TABLES[6][1])
     assert lengths.reference == "single" and int(lengths.censored.sum()) == 220 and not lengths.correct_known.any()
-    saturn = load(shared("traces", "saturn_single_sample.parquet"), KEY | TABLES[5][1], **TABLES[5][2])
+    saturn = load_log(shared("traces", "saturn_single_sample.parquet"), KEY | TABLES[5][1], **TABLES[5][2])
     assert saturn.where(dataset="math500").num_problems == 500 and saturn.reference == "single"
 
 
 def test_probes_of_gemma_are_checkpoints(tmp_path: Any) -> None:
-    log = load(shared("traces", "gemma4_12b_mcq.parquet"), KEY | TABLES[1][1])
+    log = load_log(shared("traces", "gemma4_12b_mcq.parquet"), KEY | TABLES[1][1])
     columns = {
         "problem": ["collection", "problem_id"],
         "sample": "sample_id",
@@ -103,12 +103,12 @@ def test_probes_of_gemma_are_checkpoints(tmp_path: Any) -> None:
     assert 0.5 < same.mean() < 1  # the generated answer is not the last probe
     assert probes.correct[last].mean() < log.correct[log.present].mean()  # and beats it
     assert not check(log).uses["thinking exit"].possible
-    save(log, tmp_path / "gemma.parquet")
-    assert load(tmp_path / "gemma.parquet").equals(log)
+    save_log(log, tmp_path / "gemma.parquet")
+    assert load_log(tmp_path / "gemma.parquet").equals(log)
 
 
 def art_of_tts() -> TraceLog:
-    return load(
+    return load_log(
         shared("reasoning_traces_art_of_tts", "traces.csv.gz"),
         ART_OF_TTS,
         groups=("model", "dataset"),

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from stopping.traces import LogError, TraceLog, from_columns, load, save, with_checkpoints
+from stopping.traces import LogError, TraceLog, from_columns, load_log, save_log, with_checkpoints
 from tests.stopping.traces.examples import STEADY, long_tables, small
 
 
@@ -50,40 +50,40 @@ def test_round_trip(
     if positions and log.length_tokens[log.present].min() > 1:
         log = probed(log, positions)
     path = tmp_path_factory.mktemp("log") / "log.parquet"
-    save(log, path)
-    assert load(path).equals(log)
+    save_log(log, path)
+    assert load_log(path).equals(log)
     part = log.take([log.num_problems - 1])
-    save(part, path)
-    assert load(path).equals(part)
+    save_log(part, path)
+    assert load_log(path).equals(part)
 
 
 def test_labels_of_a_function_survive(tmp_path: Path) -> None:
     log = from_columns(small(), answers=lambda text: "same")
-    save(log, tmp_path / "log.parquet")
-    again = load(tmp_path / "log.parquet")
+    save_log(log, tmp_path / "log.parquet")
+    again = load_log(tmp_path / "log.parquet")
     assert (
         again.answer.tolist() == log.answer.tolist() == [[0, 0, 0], [0, -1, -1]] and again.answer_equality == "custom"
     )
-    assert load(tmp_path / "log.parquet", answers="exact").answer.tolist() == [[0, 1, 0], [0, -1, -1]]
+    assert load_log(tmp_path / "log.parquet", answers="exact").answer.tolist() == [[0, 1, 0], [0, -1, -1]]
 
 
 def test_arguments_change_a_saved_log(tmp_path: Path) -> None:
-    save(from_columns(small()), tmp_path / "log.parquet")
-    log = load(tmp_path / "log.parquet", cap_tokens=60, reference="budget=2", where={"problem": "b"})
+    save_log(from_columns(small()), tmp_path / "log.parquet")
+    log = load_log(tmp_path / "log.parquet", cap_tokens=60, reference="budget=2", where={"problem": "b"})
     assert (log.cap_tokens, log.reference, log.problem_ids) == (60, "budget=2", ("b",))
     assert log.censored.tolist() == [[False, True]]
 
 
 def test_a_log_with_checkpoints_is_loaded_whole(tmp_path: Path) -> None:
-    save(probed(from_columns(small()), [1]), tmp_path / "log.parquet")
+    save_log(probed(from_columns(small()), [1]), tmp_path / "log.parquet")
     with pytest.raises(LogError, match="belong to whole problems"):
-        load(tmp_path / "log.parquet", where={"sample": 0})
+        load_log(tmp_path / "log.parquet", where={"sample": 0})
 
 
 def test_a_newer_version_and_other_endings_are_refused(tmp_path: Path) -> None:
-    save(from_columns(small()), tmp_path / "log.parquet")
+    save_log(from_columns(small()), tmp_path / "log.parquet")
     with pytest.raises(LogError, match=r"log.csv: expected a name ending in .parquet"):
-        save(from_columns(small()), tmp_path / "log.csv")
+        save_log(from_columns(small()), tmp_path / "log.csv")
     table = pa.parquet.read_table(tmp_path / "log.parquet")
     for said, message in (
         (b"3", "the description that save writes"),
@@ -94,9 +94,9 @@ def test_a_newer_version_and_other_endings_are_refused(tmp_path: Path) -> None:
     ):
         pa.parquet.write_table(table.replace_schema_metadata({b"stopping.trace_log": said}), tmp_path / "new.parquet")
         with pytest.raises(LogError, match=message):
-            load(tmp_path / "new.parquet")
+            load_log(tmp_path / "new.parquet")
 
 
 def test_nothing_is_left_beside_the_file(tmp_path: Path) -> None:
-    save(from_columns(small()), tmp_path / "log.parquet")
+    save_log(from_columns(small()), tmp_path / "log.parquet")
     assert [path.name for path in tmp_path.iterdir()] == ["log.parquet"]

@@ -7,7 +7,7 @@ import pyarrow as pa
 import pyarrow.parquet
 import pytest
 
-from stopping.traces import LogError, from_columns, load, save
+from stopping.traces import LogError, from_columns, load_log, save_log
 from tests.stopping.traces.examples import small
 
 
@@ -20,7 +20,7 @@ def source(folder: Path) -> Path:
 
 
 def test_a_list_is_found_through_every_selection(tmp_path: Path) -> None:
-    log = load(source(tmp_path))
+    log = load_log(source(tmp_path))
     # in the file: a2 b0 a0 b1 a1
     assert log.token_signal("logprob", 0, 0).tolist() == [2.0, 2.5]
     assert log.token_signal("logprob", 0, 2).tolist() == []
@@ -29,18 +29,18 @@ def test_a_list_is_found_through_every_selection(tmp_path: Path) -> None:
 
 
 def test_lists_are_copied_by_save(tmp_path: Path) -> None:
-    log = load(source(tmp_path))
-    save(log, tmp_path / "saved.parquet")
-    again = load(tmp_path / "saved.parquet")
+    log = load_log(source(tmp_path))
+    save_log(log, tmp_path / "saved.parquet")
+    again = load_log(tmp_path / "saved.parquet")
     assert again.equals(log)
     assert np.array_equal(again.token_signal("logprob", 1, 1), [3.0, 3.5, 4.0])
-    save(again, tmp_path / "saved.parquet")  # onto itself
-    assert load(tmp_path / "saved.parquet").token_signal("logprob", 0, 0).tolist() == [2.0, 2.5]
+    save_log(again, tmp_path / "saved.parquet")  # onto itself
+    assert load_log(tmp_path / "saved.parquet").token_signal("logprob", 0, 0).tolist() == [2.0, 2.5]
 
 
 def test_what_is_not_there_is_named(tmp_path: Path) -> None:
     path = source(tmp_path)
-    log = load(path)
+    log = load_log(path)
     with pytest.raises(LogError, match="no list column 'entropy' for a token signal; there are: 'logprob'"):
         log.token_signal("entropy", 0, 0)
     with pytest.raises(LogError, match="nothing was logged for problem 0, sample 1"):

@@ -21,8 +21,8 @@ from stopping.tuning.certification import losses_on
 MODEL = LengthCorrectness(
     np.linspace(1, 6, 40), 1.5, np.linspace(7, 8, 40), shift=0.3, no_answer_prob=0.05, answers=Answers(0.1, 1.0)
 )
-SOURCE = Sampling(MODEL, 8)
-PROBLEM = Sampling(None, 8)
+SOURCE = Sampling(8, model=MODEL)
+PROBLEM = Sampling(8)
 PROVEN = VoteTable.cannot_be_caught(8)
 RULES = [PROVEN, Margin(3), Margin(2), FixedSamples(1), FixedSamples(4)]
 
@@ -34,7 +34,7 @@ def log():
 
 @pytest.fixture(scope="module")
 def certification(log):
-    return stopping.certify(RULES, log, PROBLEM, max_accuracy_drop=0.03, confidence=0.95)
+    return stopping.certify(PROBLEM, RULES, log, max_loss=0.03, confidence=0.95)
 
 
 def unlabelled(log):
@@ -57,7 +57,7 @@ def test_the_grades_are_those_of_the_fixed_sequence(log, certification):
     assert [one.reached for one in certification.certificates] == [True, True, True, True, False]
     assert certification.certified == certification.certificates[:3]
     assert certification.policy == Margin(2)
-    losses = losses_on(log, RULES, PROBLEM, FixedSamples(8))
+    losses = losses_on(PROBLEM, RULES, log, FixedSamples(8))
     for one, values in zip(certification.certificates[1:], losses[1:], strict=True):
         assert one.p_value == p_values(values, 0.03) and one.loss_bound == upper_bounds(values, 0.95)
     proof = certification.certificates[0]
@@ -66,20 +66,20 @@ def test_the_grades_are_those_of_the_fixed_sequence(log, certification):
 
 def test_a_failure_ends_the_sequence_whatever_comes_after(log):
     """The same rules, a hopeless one first: nothing but the proof is left, and passes are not counted."""
-    found = stopping.certify([FixedSamples(1), Margin(3), PROVEN], log, PROBLEM, max_accuracy_drop=0.03)
+    found = stopping.certify(PROBLEM, [FixedSamples(1), Margin(3), PROVEN], log, max_loss=0.03)
     assert [one.grade for one in found.certificates] == [Grade.NONE, Grade.NONE, Grade.PROOF]
     assert found.certificates[1].p_value <= 0.05
     assert found.certificates[1].statement.endswith("a rule before it failed")
     assert found.policy == PROVEN
-    alone = stopping.certify([FixedSamples(1)], log, PROBLEM, max_accuracy_drop=0.03)
+    alone = stopping.certify(PROBLEM, [FixedSamples(1)], log, max_loss=0.03)
     assert alone.policy == FixedSamples(8) and alone.certificate is None and alone.summary()["figures"] == {}
 
 
 def test_the_reference_loses_nothing_by_proof(log):
-    found = stopping.certify([FixedSamples(4)], log, PROBLEM, max_accuracy_drop=0.02, reference=FixedSamples(4))
+    found = stopping.certify(PROBLEM, [FixedSamples(4)], log, max_loss=0.02, reference=FixedSamples(4))
     assert found.certificates[0].grade is Grade.PROOF
     # a rule that is proven against the vote of all is not against another reference
-    other = stopping.certify([PROVEN], log, PROBLEM, max_accuracy_drop=0.02, reference=FixedSamples(4))
+    other = stopping.certify(PROBLEM, [PROVEN], log, max_loss=0.02, reference=FixedSamples(4))
     assert other.certificates[0].grade is not Grade.PROOF
 
 
@@ -115,7 +115,7 @@ def log_of_losses(losses):
 
 def certificate_of(losses, limit):
     found = stopping.certify(
-        [FirstFinish(1)], log_of_losses(losses), Sampling(None, 2), max_accuracy_drop=limit, reference=FixedSamples(1)
+        Sampling(2), [FirstFinish(1)], log_of_losses(losses), max_loss=limit, reference=FixedSamples(1)
     )
     assert found.certificates[0].mean_loss.mean == pytest.approx(losses.mean())
     return found.certificates[0]
@@ -123,7 +123,7 @@ def certificate_of(losses, limit):
 
 def test_without_labels_it_is_disagreement(log, certification):
     hidden = unlabelled(log)
-    found = stopping.certify(RULES, hidden, PROBLEM, max_accuracy_drop=0.03)
+    found = stopping.certify(PROBLEM, RULES, hidden, max_loss=0.03)
     answers = sims.play_rules(PROBLEM, [FixedSamples(8), *RULES], PROBLEM.worlds(log), ("answer",))["answer"][..., 0]
     for one, labelled, answer in zip(found.certificates, certification.certificates, answers[1:], strict=True):
         assert one.risk == "disagreement" and one.summary()["risk"] == "disagreement"
@@ -137,18 +137,18 @@ def test_without_labels_it_is_disagreement(log, certification):
 
 def test_what_the_log_does_not_hold_is_lost(log):
     """A rule of 8 on a log of 4 samples: no answer, hence the reference's accuracy is lost, and all agreement."""
-    problem, short = Sampling(None, 8), log.take(range(50))
-    short = problem.log(jax.tree.map(lambda leaf: leaf[:, 0], Sampling(None, 4).worlds(short)))
+    problem, short = Sampling(8), log.take(range(50))
+    short = problem.log(jax.tree.map(lambda leaf: leaf[:, 0], Sampling(4).worlds(short)))
     for part, lost in ((short, sims.replay(problem, FixedSamples(4), short).correct.mean), (unlabelled(short), 1.0)):
-        found = stopping.certify([FixedSamples(8)], part, problem, max_accuracy_drop=0.5, reference=FixedSamples(4))
+        found = stopping.certify(problem, [FixedSamples(8)], part, max_loss=0.5, reference=FixedSamples(4))
         assert found.certificates[0].mean_loss.mean == pytest.approx(lost)
         with pytest.raises(ValueError, match=r"reference .* expected a log that holds what it asks for, got 50"):
-            stopping.certify([FixedSamples(4)], part, problem, max_accuracy_drop=0.5, reference=FixedSamples(8))
+            stopping.certify(problem, [FixedSamples(4)], part, max_loss=0.5, reference=FixedSamples(8))
 
 
 def test_orders_are_averaged_by_problem(log):
     few, rule = log.take(range(40)), FixedSamples(2)
-    losses = losses_on(few, [rule], PROBLEM, FixedSamples(8), num_orders=6, seed=3)
+    losses = losses_on(PROBLEM, [rule], few, FixedSamples(8), num_orders=6, seed=3)
     base, own = (sims.replay(PROBLEM, policy, few, num_orders=6, seed=3) for policy in (FixedSamples(8), rule))
     expected = base.values["correct"] - own.values["correct"]
     np.testing.assert_allclose(np.sort(losses[0]), np.sort(expected), atol=1e-12)
@@ -158,16 +158,18 @@ def test_orders_are_averaged_by_problem(log):
 def test_the_order_of_rows_does_not_matter_and_that_of_problems_hangs_on_the_seed(log):
     part = log.take(range(200))
     turned = part.take(np.arange(200)[::-1])
-    args = ([FixedSamples(2)], PROBLEM, FixedSamples(8))
-    first, again, other = losses_on(part, *args), losses_on(turned, *args), losses_on(part, *args, seed=1)
+    first, again, other = (
+        losses_on(PROBLEM, [FixedSamples(2)], logged, FixedSamples(8), seed=seed)
+        for logged, seed in ((part, 0), (turned, 0), (part, 1))
+    )
     assert (first == again).all() and (first != other).any() and first.sum() == other.sum()
 
 
 def test_the_order_by_risk_is_that_of_the_bounds(log):
     part = log.take(range(300))
-    order = order_by_risk([FixedSamples(1), Margin(2), FirstFinish(1), PROVEN, FixedSamples(4)], part, PROBLEM)
+    order = order_by_risk(PROBLEM, [FixedSamples(1), Margin(2), FirstFinish(1), PROVEN, FixedSamples(4)], part)
     assert order[0] == PROVEN
-    bounds = upper_bounds(losses_on(part, order[1:], PROBLEM, FixedSamples(8)), 0.95)
+    bounds = upper_bounds(losses_on(PROBLEM, order[1:], part, FixedSamples(8)), 0.95)
     assert (np.diff(bounds) >= 0).all() and order[-1] == FixedSamples(1)
 
 
@@ -175,19 +177,21 @@ def test_a_family_is_put_in_order_by_the_model(log):
     one = sims.Estimate(0.0, 0.0, 1)
     rules = {"FixedSamples": FixedSamples(1), "Margin": Margin(2), "FirstFinish": FirstFinish(1), "VoteTable": PROVEN}
     family = {name: Member(rule, one, one) for name, rule in rules.items()}
-    found = stopping.certify(family, log, SOURCE, max_accuracy_drop=0.05)
+    found = stopping.certify(SOURCE, family, log, max_loss=0.05)
     assert [certificate.policy for certificate in found.certificates][:2] == [PROVEN, Margin(2)]
     assert found.certificates[-1].policy == FixedSamples(1)
     with pytest.raises(ValueError, match="a family is put in order by the problem's model"):
-        stopping.certify(family, log, PROBLEM, max_accuracy_drop=0.05)
+        stopping.certify(PROBLEM, family, log, max_loss=0.05)
 
 
 def test_a_certificate_goes_into_the_artifact(log, certification, tmp_path):
-    from stopping.artifacts import load
+    from stopping.artifacts import load_policy
 
     chosen = certification.certificate
-    stopping.save(certification.policy, tmp_path / "policy", evidence=[certification], certificate=chosen.summary())
-    document = load(tmp_path / "policy").document
+    stopping.save_policy(
+        certification.policy, tmp_path / "policy", evidence=[certification], certificate=chosen.summary()
+    )
+    document = load_policy(tmp_path / "policy").document
     assert document.certificate.grade == "data" and document.certificate.max_accuracy_drop == 0.03
     assert document.evidence[0].figures["accuracy_loss"].mean == pytest.approx(chosen.mean_loss.mean)
     assert "3 of 5 rules certified" in repr(certification) and len(repr(certification).splitlines()) == 6
@@ -203,27 +207,27 @@ def test_logs_from_which_nothing_can_be_told_are_refused(log):
     few = log.take(range(20))
     ahead = probed(few, "fraction_of_final")
     with pytest.raises(ValueError, match="fractions of the final length"):
-        stopping.certify([TokenBudget(1)], ahead, Thinking(), max_accuracy_drop=0.5)
+        stopping.certify(Thinking(), [TokenBudget(1)], ahead, max_loss=0.5)
     with pytest.raises(ValueError, match="fractions of the final length"):
-        order_by_risk([TokenBudget(1)], ahead, Thinking())
-    stopping.certify([Margin(2)], ahead, PROBLEM, max_accuracy_drop=0.5)  # its checkpoints are not looked at
+        order_by_risk(Thinking(), [TokenBudget(1)], ahead)
+    stopping.certify(PROBLEM, [Margin(2)], ahead, max_loss=0.5)  # its checkpoints are not looked at
 
     shape = few.present.shape
     stop = np.full(shape, -1, np.int32)
     stop[3, 2] = few.length_tokens[3, 2] - 1  # in the shadow: it ran on
     shadow = LiveColumns(np.full(shape, None), stop, np.full(shape, np.nan))
-    stopping.certify([Margin(2)], dataclasses.replace(few, live=shadow), PROBLEM, max_accuracy_drop=0.5)
+    stopping.certify(PROBLEM, [Margin(2)], dataclasses.replace(few, live=shadow), max_loss=0.5)
     cut = LiveColumns(np.full(shape, None), stop + (stop >= 0), np.full(shape, np.nan))
     with pytest.raises(ValueError, match="got 1 that end where a live policy stopped them"):
-        stopping.certify([Margin(2)], dataclasses.replace(few, live=cut), PROBLEM, max_accuracy_drop=0.5)
+        stopping.certify(PROBLEM, [Margin(2)], dataclasses.replace(few, live=cut), max_loss=0.5)
 
 
 def test_what_cannot_be_is_refused(log):
     few = log.take(range(20))
     with pytest.raises(ValueError, match="policies: expected at least one"):
-        stopping.certify([], few, PROBLEM, max_accuracy_drop=0.1)
+        stopping.certify(PROBLEM, [], few, max_loss=0.1)
     for drop in (0.0, 1.0, math.nan):
         with pytest.raises(ValueError, match="max_drop: expected"):
-            stopping.certify([Margin(2)], few, PROBLEM, max_accuracy_drop=drop)
+            stopping.certify(PROBLEM, [Margin(2)], few, max_loss=drop)
     with pytest.raises(ValueError, match="confidence"):
-        stopping.certify([Margin(2)], few, PROBLEM, max_accuracy_drop=0.1, confidence=95)
+        stopping.certify(PROBLEM, [Margin(2)], few, max_loss=0.1, confidence=95)

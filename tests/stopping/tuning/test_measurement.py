@@ -5,7 +5,7 @@ import pytest
 
 from stopping.policies import CandidateStop, TokenBudget
 from stopping.problems import Thinking
-from stopping.reasoner import load_log
+from stopping.reasoner import load_shipped_log
 from stopping.tuning.measurement import misses_by_chance, predict, predicted, realised
 
 NUM_ORDERS, NUM_RUNS, NUM_REPEATS = 8, 500, 2000
@@ -63,7 +63,7 @@ def test_misses_come_together():
 
 
 def test_a_log_is_played_for_it():
-    log = load_log()
+    log = load_shipped_log()
     worlds = Thinking().worlds(log.take(log.probed).take(range(100)))
     rules = TokenBudget(480), CandidateStop(1)
     coupled, apart = (predict(Thinking(), *rules, worlds, 1000, coupled=each) for each in (True, False))

@@ -4,12 +4,12 @@ import numpy as np
 
 from stopping.policies import CandidateStop, ConfidenceExit, FixedSamples, Margin, TokenBudget
 from stopping.problems import Sampling, Thinking
-from stopping.reasoner import load_log
+from stopping.reasoner import load_shipped_log
 from stopping.tuning import traffic
 
 
 def test_a_thinking_log_by_hand():
-    log = load_log()
+    log = load_shipped_log()
     log = log.take(np.flatnonzero(log.probed)[:40])
     laws = traffic(Thinking(), ConfidenceExit(-0.05, 32), TokenBudget(480), log)
     assert list(laws) == ["length_tokens", "agreement", "answer_mean_log_prob"]
@@ -32,7 +32,7 @@ def test_a_thinking_log_by_hand():
 
 
 def test_a_rule_agrees_with_itself_and_a_budget_reads_no_signal():
-    log = load_log()
+    log = load_shipped_log()
     log = log.take(np.flatnonzero(log.probed)[:40])
     laws = traffic(Thinking(), TokenBudget(480), TokenBudget(480), log)
     assert list(laws) == ["length_tokens", "agreement"] and laws["agreement"].all()
@@ -40,8 +40,8 @@ def test_a_rule_agrees_with_itself_and_a_budget_reads_no_signal():
 
 
 def test_votes():
-    log = load_log()
+    log = load_shipped_log()
     log = log.take(range(2100))
-    laws = traffic(Sampling(None, 16), Margin(1), FixedSamples(16), log)
+    laws = traffic(Sampling(16), Margin(1), FixedSamples(16), log)
     assert {name: len(values) for name, values in laws.items()} == {"length_tokens": 2000, "agreement": 2000}
     assert 0.3 < laws["agreement"].mean() < 1

@@ -21,7 +21,7 @@ from stopping.policies import (
     VoteTable,
 )
 from stopping.problems import Sampling, Thinking
-from stopping.reasoner import load_log
+from stopping.reasoner import load_shipped_log
 from stopping.solvers import exit_values
 from stopping.traces import LogError, split
 from stopping.tuning import Grade, placebo
@@ -34,13 +34,13 @@ TELLING = AnswerChain(
 
 
 def drawn(chain, num_problems, key=0):
-    problem = Thinking(chain)
+    problem = Thinking(model=chain)
     return problem.log(sims.draw(jax.random.key(key), problem, num_problems))
 
 
 @pytest.fixture(scope="module")
 def telling():
-    return stopping.tune(drawn(TELLING, 1200), Thinking(), max_accuracy_drop=0.02)
+    return stopping.tune(Thinking(), drawn(TELLING, 1200), max_loss=0.02)
 
 
 def test_signals_that_tell_are_used(telling):
@@ -54,7 +54,7 @@ def test_signals_that_tell_are_used(telling):
 
 def test_what_was_promised_holds_on_fresh_worlds(telling):
     """The test part's figures against 20,000 new worlds, within their errors."""
-    fresh = sims.draw(jax.random.key(9), Thinking(TELLING), 20_000)
+    fresh = sims.draw(jax.random.key(9), Thinking(model=TELLING), 20_000)
     worlds = jax.tree.map(lambda leaf: leaf[:, None], fresh)
     (truth,) = measure(Thinking(), telling.reference, [telling.chosen.policy], worlds)
     for name in ("accuracy_change", "saving_tokens", "saving_share", "accuracy"):
@@ -67,13 +67,13 @@ def test_what_was_promised_holds_on_fresh_worlds(telling):
 def test_the_parts_are_of_different_problems_and_the_order_was_frozen_before(telling):
     log = drawn(TELLING, 1200)
     fit_part, certify_part, test_part = split(log, (0.3, 0.5, 0.2), seed=0)
-    again = stopping.tune(log, Thinking(), max_accuracy_drop=0.02)
+    again = stopping.tune(Thinking(), log, max_loss=0.02)
     assert [rule.policy for rule in again.tested] == [rule.policy for rule in telling.tested]
     names = [set(part.problem_ids) for part in (fit_part, certify_part, test_part)]
     assert not names[0] & names[1] and not names[0] & names[2] and not names[1] & names[2]
     # what certify_part holds changes certificates, not what is tested nor its order
     shuffled = dataclasses.replace(log, correct=np.where(_is_in(log, certify_part), ~log.correct, log.correct))
-    other = stopping.tune(shuffled, Thinking(), max_accuracy_drop=0.02)
+    other = stopping.tune(Thinking(), shuffled, max_loss=0.02)
     assert [rule.policy for rule in other.tested] == [rule.policy for rule in telling.tested]
 
 
@@ -86,7 +86,7 @@ def test_signals_that_tell_nothing_bring_no_adaptive_rule():
     chosen = []
     for key in range(4):
         found = stopping.tune(
-            drawn(AnswerChain(0.7, 0.0, 0.0, 0.05, num_points=12), 600, key), Thinking(), max_accuracy_drop=0.02
+            Thinking(), drawn(AnswerChain(0.7, 0.0, 0.0, 0.05, num_points=12), 600, key), max_loss=0.02
         )
         chosen.append(found.chosen and type(found.chosen.policy))
         assert found.chosen is None or found.chosen is found.best_fixed
@@ -95,15 +95,13 @@ def test_signals_that_tell_nothing_bring_no_adaptive_rule():
 
 
 def test_thinking_that_mends_until_the_end_is_left_alone():
-    found = stopping.tune(
-        drawn(AnswerChain(0.05, 0.15, 0.0, 0.0, num_points=12), 600), Thinking(), max_accuracy_drop=0.02
-    )
+    found = stopping.tune(Thinking(), drawn(AnswerChain(0.05, 0.15, 0.0, 0.0, num_points=12), 600), max_loss=0.02)
     assert found.chosen is None
     assert found.advice.startswith("Do not bother")
 
 
 def test_too_few_problems_certify_nothing_and_say_how_many_might():
-    found = stopping.tune(drawn(TELLING, 200), Thinking(), max_accuracy_drop=0.02)
+    found = stopping.tune(Thinking(), drawn(TELLING, 200), max_loss=0.02)
     assert found.chosen is None and not found.certification.certified
     needed = next(rule for rule in found.tested if rule.certificate.num_needed)
     whole = 2 * needed.certificate.num_needed  # half of a log certifies
@@ -111,23 +109,23 @@ def test_too_few_problems_certify_nothing_and_say_how_many_might():
 
 
 def test_sampling_with_short_traces_right_and_a_rule_of_one_s_own():
-    problem = Sampling(LengthCorrectness([3.0], [1.0], shift=0.5), 8)
+    problem = Sampling(8, model=LengthCorrectness([3.0], [1.0], shift=0.5))
     log = problem.log(sims.draw(jax.random.key(2), problem, 900))
-    found = stopping.tune(log, Sampling(None, 8), max_accuracy_drop=0.03, rules=[VoteTable.cannot_be_caught(8)])
+    found = stopping.tune(Sampling(8), log, max_loss=0.03, rules=[VoteTable.cannot_be_caught(8)])
     assert found.reference == FixedSamples(8)
     proven = [rule for rule in found.tested if rule.certificate.grade is Grade.PROOF]
     assert proven and all(rule.measured.accuracy_change.mean == 0 for rule in proven)
     assert found.chosen.measured.saving_share.mean > 0.2
-    prices = stopping.tune(log, Sampling(None, 8, price_per_second=1e-3), max_accuracy_drop=0.03)
+    prices = stopping.tune(Sampling(8, price_per_second=1e-3), log, max_loss=0.03)
     assert prices.chosen.measured.saving_cost.mean > 0
 
 
 @pytest.fixture(scope="module", params=[None, 1], ids=["parallel", "sequence"])
 def few(request):
     """Sixty problems: no data could certify a drop of .02, whatever a rule does."""
-    problem = Sampling(LengthCorrectness([3.0], [1.0], shift=0.2), 8)
+    problem = Sampling(8, model=LengthCorrectness([3.0], [1.0], shift=0.2))
     log = problem.log(sims.draw(jax.random.key(5), problem, 60))
-    return log, stopping.tune(log, Sampling(None, 8, wave_size=request.param), max_accuracy_drop=0.02)
+    return log, stopping.tune(Sampling(8, wave_size=request.param), log, max_loss=0.02)
 
 
 def test_rules_by_proof_are_always_tested_first_and_chosen_where_nothing_bolder_is_certified(few):
@@ -151,7 +149,7 @@ def test_losses_and_savings_are_means_over_orders_of_the_samples(few):
     assert rule.measured.accuracy.mean == pytest.approx(result.correct.mean, abs=1e-12)
     assert rule.measured.total_tokens.mean == pytest.approx(result.total_tokens.mean, rel=1e-6)
     assert "the traces of a problem in 16 random orders, averaged" in rule.certificate.assumptions
-    one = stopping.tune(log, found.problem, max_accuracy_drop=0.02, num_orders=1)
+    one = stopping.tune(found.problem, log, max_loss=0.02, num_orders=1)
     assert (
         one.num_orders == 1 and "the traces of a problem in the order logged" in one.tested[-1].certificate.assumptions
     )
@@ -159,14 +157,12 @@ def test_losses_and_savings_are_means_over_orders_of_the_samples(few):
 
 def test_more_orders_certify_more():
     """One log in sequence has one stopping time a problem; its mean over sixteen orders varies less."""
-    problem, rule = Sampling(LengthCorrectness([3.0, 1.5], [1.0, 1.5]), 8, wave_size=1), Margin(2)
+    problem, rule = Sampling(8, model=LengthCorrectness([3.0, 1.5], [1.0, 1.5]), wave_size=1), Margin(2)
     certified = np.zeros(2, int)
     for key in range(24):
         log = problem.log(sims.draw(jax.random.key(100 + key), problem, 128))
         for column, num_orders in enumerate((1, 16)):
-            found = stopping.certify(
-                [rule], log, Sampling(None, 8, wave_size=1), max_accuracy_drop=0.08, num_orders=num_orders
-            )
+            found = stopping.certify(Sampling(8, wave_size=1), [rule], log, max_loss=0.08, num_orders=num_orders)
             certified[column] += len(found.certified)
     assert certified[1] > certified[0] + 6
 
@@ -186,17 +182,17 @@ def test_no_interval_of_the_accuracy_change_is_without_width(few, telling):
 
 def test_no_rule_saves_more_than_can_be():
     """Cheap rules that are often wrong: they save more than one who is right wherever that is possible."""
-    problem = Sampling(LengthCorrectness([1.0], [1.0], shift=-0.5), 8)
+    problem = Sampling(8, model=LengthCorrectness([1.0], [1.0], shift=-0.5))
     log = problem.log(sims.draw(jax.random.key(2), problem, 300))
     worlds = problem.worlds(log, num_orders=4)
     rules = [FixedSamples(1), FirstFinish(1), Margin(2), TokenBudget(1), FixedSamples(8)]
-    for priced in (problem, Sampling(None, 8, price_per_token=1e-4), Sampling(None, 8, price_per_second=1e-2)):
+    for priced in (problem, Sampling(8, price_per_token=1e-4), Sampling(8, price_per_second=1e-2)):
         shares = [one.clairvoyant_share for one in measure(priced, FixedSamples(8), rules, worlds)]
         assert all(0.5 < share <= 1 for share in shares[:2]) and 0 <= min(shares) and shares[-1] == 0
 
 
 def test_the_upper_bound_is_that_of_plain_python():
-    problem = Sampling(LengthCorrectness([1.0], [1.0]), 4)
+    problem = Sampling(4, model=LengthCorrectness([1.0], [1.0]))
     log = problem.log(sims.draw(jax.random.key(3), problem, 50))
     worlds = problem.worlds(log)
     rule, reference = FixedSamples(1), FixedSamples(4)
@@ -238,21 +234,21 @@ def test_a_rule_that_saves_time_for_tokens_is_advised_for_what_it_saves(telling)
 def test_what_cannot_be_tuned_is_refused(telling):
     log = drawn(TELLING, 100)
     with pytest.raises(LogError, match="leave a part empty"):
-        stopping.tune(log.take(range(2)), Thinking(), max_accuracy_drop=0.02)
+        stopping.tune(Thinking(), log.take(range(2)), max_loss=0.02)
     with pytest.raises(ValueError, match="max_drop: expected a number between 0 and 1"):
-        stopping.tune(log, Thinking(), max_accuracy_drop=0.0)
+        stopping.tune(Thinking(), log, max_loss=0.0)
     with pytest.raises(stopping.problems.PolicyMismatch, match="reads num_candidates"):
-        stopping.tune(log, Thinking(), max_accuracy_drop=0.02, rules=[CandidateStop(1)])
+        stopping.tune(Thinking(), log, max_loss=0.02, rules=[CandidateStop(1)])
 
 
 @pytest.fixture(scope="module")
 def shipped():
-    log = load_log()
+    log = load_shipped_log()
     return log.take(log.probed)
 
 
 def test_the_shipped_log_has_a_rule_worth_it(shipped):
-    found = stopping.tune(shipped, Thinking(), max_accuracy_drop=0.02)
+    found = stopping.tune(Thinking(), shipped, max_loss=0.02)
     assert found.chosen is not None and found.chosen is not found.best_fixed
     assert found.chosen.certificate.grade is Grade.DATA
     assert isinstance(found.chosen.policy, ExitValue) and found.chosen.measured.saving_share.mean > 0.25
@@ -263,7 +259,7 @@ def test_the_shipped_log_has_a_rule_worth_it(shipped):
 
 def test_the_reachable_saving_is_measured_where_nothing_was_fitted(shipped, telling):
     """Against the fitted rules played by hand on the test part: it lies between those on both sides of the limit."""
-    found = stopping.tune(shipped.take(range(400)), Thinking(), max_accuracy_drop=0.05)
+    found = stopping.tune(Thinking(), shipped.take(range(400)), max_loss=0.05)
     one = found.tested[-1].measured
     reachable = one.saving_tokens.mean / one.reachable_share
     fit_part, certify_part, test_part = split(shipped.take(range(400)), (0.3, 0.5, 0.2), seed=0)
@@ -288,19 +284,19 @@ def test_placebo_signals_permuted_within_positions_bring_no_adaptive_rule(shippe
         for position in (32, 256):
             there = shipped.checkpoints.position_tokens == position
             assert (np.sort(values[there]) == np.sort(own[there])).all() and (values[there] != own[there]).any()
-    found = stopping.tune(shuffled, Thinking(), max_accuracy_drop=0.02)
+    found = stopping.tune(Thinking(), shuffled, max_loss=0.02)
     assert found.chosen is found.best_fixed and isinstance(found.chosen.policy, TokenBudget)
     assert found.advice.startswith("Do not bother with an adaptive rule")
 
 
 def test_where_long_traces_are_right_first_finish_hurts_and_is_not_advised():
-    log = load_log().take(range(1500))
+    log = load_shipped_log().take(range(1500))
     longest, shortest = (end(log.length_tokens, axis=1, keepdims=True) for end in (np.max, np.min))
     flipped = dataclasses.replace(log, length_tokens=longest + shortest - log.length_tokens)
-    table = sims.compare(Sampling(None, 16), flipped, [FirstFinish(1)], reference=FixedSamples(1))
+    table = stopping.compare(Sampling(16), [FirstFinish(1)], flipped, reference=FixedSamples(1))
     change = table.rows[1].against_reference["correct"]
     assert change.mean < -4 * change.standard_error  # worse than a single trace
-    found = stopping.tune(flipped, Sampling(None, 16), max_accuracy_drop=0.02)
+    found = stopping.tune(Sampling(16), flipped, max_loss=0.02)
     assert found.chosen is None or not isinstance(found.chosen.policy, FirstFinish)
     hurt = [rule for rule in found.tested if rule.policy == FirstFinish(1)]
     assert all(rule.certificate.grade is Grade.NONE for rule in hurt)

@@ -8,7 +8,7 @@ from hypothesis.extra.numpy import arrays
 
 from stopping.policies import TokenBudget
 from stopping.problems import Thinking
-from stopping.reasoner import load_log
+from stopping.reasoner import load_shipped_log
 from stopping.solvers.families import fitted_families
 from stopping.tuning.measurement import savings_of
 from stopping.tuning.tuning import _crossed, _is_above, _mixture
@@ -51,7 +51,7 @@ def test_only_a_rule_above_the_line_of_fixed_ones_is_above():
 
 def test_each_half_is_played_by_rules_fitted_to_the_other():
     problem, reference = Thinking(), TokenBudget(10**6)
-    log = load_log()
+    log = load_shipped_log()
     worlds = problem.worlds(log.take(log.probed).take(range(40)))
     fitted = _crossed(problem, reference, worlds)
     parts = [jax.tree.map(lambda leaf, start=start: np.asarray(leaf)[start::2], worlds) for start in (0, 1)]

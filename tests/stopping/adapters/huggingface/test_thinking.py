@@ -7,7 +7,7 @@ import pytest
 
 from stopping.adapters.observations import MissingSignal, ThoughtWindows, row_of
 from stopping.adapters.policy_rows import loaded
-from stopping.artifacts import save
+from stopping.artifacts import save_policy
 from stopping.policies import (
     AnswerAgreement,
     CandidateStop,
@@ -246,7 +246,7 @@ def test_a_stop_just_before_the_cap_gives_the_answer_tried(thought):
 
 def test_a_saved_policy_brings_its_decision_points(thought, runs, tmp_path):
     policy = TokenBudget(90)
-    save(policy, tmp_path / "policy", decision_points={"on": "checkpoint", "interval_tokens": EVERY_TOKENS})
+    save_policy(policy, tmp_path / "policy", decision_points={"on": "checkpoint", "interval_tokens": EVERY_TOKENS})
     run = thought(tmp_path / "policy", every_tokens=None)
     assert run.decisions == runs[str(policy)].decisions
     assert loaded(str(tmp_path / "policy"), 7) == (policy, 7)

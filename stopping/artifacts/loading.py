@@ -32,8 +32,8 @@ class Artifact:
         return bind(self.policy, backend)
 
 
-def load(directory: str | Path) -> Artifact:
-    """Return the policy of a directory written by `save`, after running its golden lines.
+def load_policy(directory: str | Path) -> Artifact:
+    """Return the policy of a directory written by `save_policy`, after running its golden lines.
 
     Nothing is imported or executed from the directory: a policy of one's own must have been defined before.
 

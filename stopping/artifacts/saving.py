@@ -28,13 +28,13 @@ from stopping.artifacts.files import (
     checksums,
     digest,
 )
-from stopping.artifacts.load import load
+from stopping.artifacts.loading import load_policy
 from stopping.artifacts.parameters import encode
 from stopping.artifacts.schema import SCHEMA_VERSION, Document, GoldenLine, Record, parse
 from stopping.policies import Decision, decision_of
 
 
-def save(
+def save_policy(
     policy: Any,
     directory: str | Path,
     *,
@@ -54,7 +54,7 @@ def save(
     created: str | None = None,
     overwrite: bool = False,
 ) -> Path:
-    """Write a policy into a directory that `load` and any server can read, and load it once to be sure.
+    """Write a policy into a directory that `load_policy` and any server can read, and load it once to be sure.
 
     The directory appears whole or not at all. With `created` given, it is the same bytes each time.
 
@@ -85,7 +85,7 @@ def save(
         The directory.
 
     Raises:
-        ArtifactError: naming the file and field that cannot be written, or that `load` would refuse.
+        ArtifactError: naming the file and field that cannot be written, or that `load_policy` would refuse.
         OSError: if the file system does not let it; what was there is kept.
     """
     target = Path(directory)
@@ -215,7 +215,7 @@ def _write(policy: Any, contents: dict[str, bytes], target: Path) -> None:
         new.mkdir()
         for name, content in contents.items():
             (new / name).write_bytes(content)
-        if load(new).policy != policy:
+        if load_policy(new).policy != policy:
             raise ArtifactError(POLICY, "parameters", "the policy loaded is not equal to the one saved")
         if target.exists():
             target.rename(old)
