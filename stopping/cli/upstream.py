@@ -86,11 +86,12 @@ class MarkupOptions:
 
 @contextmanager
 def talking() -> Iterator[None]:
-    """Turn what a server refuses, or does not answer, into one line and exit code 1."""
+    """Turn what a server refuses, or does not answer, or that ours does not start, into one line and exit code 1."""
+    from stopping.adapters.llamacpp import ServerFailed
     from stopping.adapters.server.capabilities import Unsupported
     from stopping.adapters.server.client import UpstreamError
 
     try:
         yield
-    except (UpstreamError, Unsupported) as error:
+    except (UpstreamError, Unsupported, ServerFailed) as error:
         raise NotAchievedError(str(error)) from error
