@@ -4,6 +4,7 @@ import json
 import os
 import re
 import signal
+import socket
 import subprocess
 import sys
 import threading
@@ -15,6 +16,8 @@ import openai
 import pytest
 
 from stopping import artifacts
+from stopping.cli.exits import NotAchievedError
+from stopping.cli.serve import ProxyOptions
 from stopping.policies import CandidateStop, Margin, TokenBudget
 from tests.stopping.adapters.conftest import llama_server, reasoner_gguf
 from tests.stopping.adapters.llama import needs_llama
@@ -151,12 +154,59 @@ def test_what_cannot_run_is_refused_before_the_first_token(llama_server, policie
     assert time.monotonic() - start < 30
 
 
-def test_no_port(llama_server, policies):
-    """One that is taken is said, and is an error."""
-    taken = httpx.URL(llama_server).port
+def alone(*arguments, code=1):
+    """Its one line on stderr."""
     done = subprocess.run(
-        command(policies / "budget", "--upstream", llama_server, "--port", taken), capture_output=True, text=True, cwd=ROOT,
-        env={**os.environ, **WIDE}, timeout=60,
-    )  # fmt: skip
-    assert done.returncode not in (0, 70) and "address already in use" in done.stderr
-    assert "Listening" not in done.stdout
+        command(*arguments), capture_output=True, text=True, cwd=ROOT, env={**os.environ, **WIDE}, timeout=60
+    )
+    assert done.returncode == code and "Listening" not in done.stdout, done.stdout
+    lines = done.stderr.strip().splitlines()
+    assert len(lines) == 1, done.stderr
+    return lines[0]
+
+
+def test_no_port(llama_server, policies):
+    """One that is taken, or a host that is none of this machine's, is one line, and an error."""
+    arguments, taken = [policies / "budget", "--upstream", llama_server], httpx.URL(llama_server).port
+    said = f"error: --host, --port: cannot listen on 127.0.0.1:{taken}: address already in use"
+    assert alone(*arguments, "--port", taken) == said
+    assert f"cannot listen on localhost:{taken}: " in alone(*arguments, "--port", taken, "--host", "localhost")
+    assert "cannot listen on nowhere.invalid:8300: " in alone(*arguments, "--host", "nowhere.invalid")
+    assert "cannot listen on 192.0.2.1:8300: cannot assign" in alone(*arguments, "--host", "192.0.2.1")
+    assert "cannot listen on " in alone(*arguments, "--host", "a" * 70)
+
+
+def test_a_port_that_is_not_allowed(monkeypatch):
+    def refuse(self, address):
+        raise PermissionError(13, "Permission denied")
+
+    monkeypatch.setattr(socket.socket, "bind", refuse)
+    with (
+        pytest.raises(NotAchievedError, match=r"cannot listen on 127\.0\.0\.1:80: permission denied"),
+        ProxyOptions(port=80).listeners(),
+    ):
+        pass
+
+
+def test_all_addresses_of_a_host_are_listened_on():
+    with ProxyOptions(host="localhost", port=0).listeners() as listeners:
+        assert len({each.getsockname()[1] for each in listeners}) == 1
+        with socket.create_connection(("localhost", listeners[0].getsockname()[1]), timeout=5):
+            pass
+
+
+def test_accounts_that_cannot_be_opened(policies, tmp_path):
+    arguments = [policies / "budget", "--upstream", "http://127.0.0.1:9", "--accounts"]
+    path = tmp_path / "none" / "accounts.jsonl"
+    assert alone(*arguments, path, code=2) == f"error: --accounts: cannot write to {path}: No such file or directory"
+    assert "Is a directory" in alone(*arguments, tmp_path, code=2)
+
+
+def test_limits_on_slow_clients(llama_server, policies, tmp_path):
+    """Both are options."""
+    limits = ["--body-seconds", 0.3, "--stall-seconds", 5]
+    with serving(policies / "budget", "--upstream", llama_server, *limits, log=tmp_path / "log") as (_, url, _):
+        there = httpx.URL(url)
+        with socket.create_connection((there.host, there.port), timeout=10) as client:
+            client.sendall(f"POST {CHAT} HTTP/1.1\r\nhost: x\r\ncontent-length: 9\r\n\r\n{{".encode())
+            assert client.recv(1000).startswith(b"HTTP/1.1 408")
