@@ -51,6 +51,10 @@ class ServerOptions:
         return Upstream(url, self.model, key, timeout_seconds=self.timeout_seconds)
 
 
+class TagsRefusedError(ValueError):
+    """The server's tokeniser cannot write a tag."""
+
+
 @dataclass(frozen=True)
 class MarkupOptions:
     """How the model writes."""
@@ -68,20 +72,34 @@ class MarkupOptions:
     ] = field(default_factory=list)
 
     async def markup(self, upstream: "Upstream", capabilities: "Capabilities") -> "Markup | None":
-        """Return the marks as token ids; None where there is no closing tag, or the server gives no ids."""
+        """Return the marks as token ids; None where there is no closing tag, or the server gives no ids.
+
+        Raises:
+            TagsRefusedError: if the server's tokeniser refuses one of the texts.
+            ValueError: if the opening tag is empty, or a candidate is not one token.
+        """
+        from stopping.adapters.server.client import UpstreamError
         from stopping.adapters.server.markup import read_markup
 
         if not self.close_tag or not capabilities.continues:
             return None
-        return await read_markup(
-            upstream,
-            capabilities,
-            open=self.open_tag,
-            close=self.close_tag,
-            answer_prefix=self.answer_prefix,
-            candidates=self.candidate,
-            answer_tokens=self.answer_tokens,
-        )
+        try:
+            return await read_markup(
+                upstream,
+                capabilities,
+                open=self.open_tag,
+                close=self.close_tag,
+                answer_prefix=self.answer_prefix,
+                candidates=self.candidate,
+                answer_tokens=self.answer_tokens,
+            )
+        except UpstreamError as error:
+            if error.status is None:
+                raise
+            raise TagsRefusedError(
+                f"--open-tag {self.open_tag!r}, --close-tag {self.close_tag!r}: the server's tokeniser refuses one of the "
+                f"texts: {error}"
+            ) from error
 
 
 @contextmanager

@@ -217,6 +217,7 @@ class _Proxy:
                 self.metrics.requests.labels(treatment).inc()
                 return await ordered.streamed(request)
             prompt = await self._prompt(body, is_chat)
+            cap = self.serving.cap(body, prompt)
         except ValueError as error:
             if treatment != "policed":
                 return await self.passing.hand_on(request, raw)  # the server's to refuse
@@ -227,6 +228,8 @@ class _Proxy:
             # what the server does not tokenise it may still answer, or refuse in its own words
             self.metrics.faults.labels("policy_failed").inc()
             return await self._unpoliced(request, raw, body, None, "not tokenised", account)
+        if cap < 1:  # the server's to refuse
+            return await self._unpoliced(request, raw, body, None, "no room", account)
         account.problem = prompt
         kind = ChatAnswer if is_chat else TextAnswer
         answer = kind(str(body.get("model", "")), self.serving.reasoning_field, served.identity)
@@ -269,7 +272,7 @@ class _Proxy:
         """Ask the policy, after the answer, what it would have done."""
         try:
             account.problem = prompt = await self._prompt(body, path.endswith("/chat/completions"))
-            thinker = served.thinker.capped(cap_of(body, self.serving.cap_tokens))
+            thinker = served.thinker.capped(self.serving.cap(body, prompt))
             run = await thinker.replay(prompt, self._with_close(seen.tokens), seen.reason)
         except Exception as error:
             self.metrics.faults.labels("policy_failed").inc()

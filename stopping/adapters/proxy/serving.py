@@ -184,6 +184,15 @@ class Serving:
             return served, "holdout", by_order
         return served, "", by_order
 
+    def cap(self, body: Mapping[str, Any], prompt: list[int]) -> int:
+        """Return the most tokens that a request allows and the server has room for; below 1 where the prompt leaves none.
+
+        Raises:
+            ValueError: if what the request says is not a whole number from 1 on.
+        """
+        most, context = cap_of(body, self.cap_tokens), self.capabilities.context_tokens
+        return most if context is None else min(most, context - len(prompt))
+
     def _takes_orders(self, served: Served, body: Mapping[str, Any], beyond: list[str]) -> bool:
         """Whether the thought of a request that asks for such things can be closed by order."""
         is_followed = (
