@@ -3,6 +3,8 @@
 import json
 import os
 import re
+import shlex
+import shutil
 import signal
 import socket
 import subprocess
@@ -19,6 +21,7 @@ from stopping import artifacts
 from stopping.cli.exits import NotAchievedError
 from stopping.cli.serve import ProxyOptions
 from stopping.policies import CandidateStop, Margin, TokenBudget
+from stopping.reasoner.countdown import Problem, is_held_out, is_right
 from tests.stopping.adapters.conftest import llama_server, reasoner_gguf
 from tests.stopping.adapters.llama import needs_llama
 from tests.stopping.cli.test_commands import NO_JAX, ROOT, WIDE
@@ -94,6 +97,49 @@ def test_from_nothing(policies, tmp_path):
     )
     row = json.loads(accounts.read_text())
     assert row["stopped"] and row["treatment"] == "policed" and row["policy_id"].startswith("budget@")
+
+
+def test_the_first_request_of_the_readme(tmp_path):
+    """As it is printed, but for the port: the thought is stopped, the answer is right, and the reply is the one shown there."""
+    needs_llama()
+    section = (ROOT / "README.md").read_text(encoding="utf-8").partition("## On a running model")[2]
+    commands, shown = re.search(r"```\n(stopping serve.*?)```.*?```json\n(.*?)```", section, re.DOTALL).groups()
+    serve, request, metrics = commands.replace("\\\n", "").strip().splitlines()
+    shown = json.loads(shown)
+    body = json.loads(re.search(r"-d '(.*)'", request)[1])
+    numbers, _, target = body["messages"][0]["content"].partition(">")
+    problem = Problem(tuple(map(int, numbers.split())), int(target))
+    assert is_held_out(problem.numbers) and "localhost:8300/v1/chat/completions" in request
+    arguments = shlex.split(serve)[2:-1]
+    with serving(*arguments, log=tmp_path / "log") as (_, url, _):
+        port = str(httpx.URL(url).port)
+        for _ in range(5):
+            if shutil.which("curl"):
+                asked = shlex.split(request.replace("8300", port))
+                reply = json.loads(subprocess.run(asked, capture_output=True, check=True, timeout=60).stdout)
+            else:
+                reply = httpx.post(url + CHAT, json=body, timeout=60).json()
+            message, usage = reply["choices"][0]["message"], reply["usage"]
+            assert usage["stopping"]["stopped"] is True and is_right(problem, message["content"])
+            thought = shown["choices"][0]["message"].pop("reasoning_content", "...")
+            assert message["reasoning_content"].startswith(thought.removesuffix("..."))
+            assert_shown(shown, reply)
+        assert "/metrics" in metrics and "stopping_stops_total" in httpx.get(f"{url}/metrics").text
+        alone = httpx.post(url + CHAT, json=body, headers={"x-stopping-policy": "none"}, timeout=60).json()
+        # 444 tokens, as the README says; a thought that long may turn elsewhere on another machine
+        assert alone["usage"]["completion_tokens"] > 2 * usage["completion_tokens"]
+
+
+def assert_shown(shown, there):
+    """All that is shown is there; numbers to the digits shown."""
+    if isinstance(shown, dict):
+        for name in shown:
+            assert_shown(shown[name], there[name])
+    elif isinstance(shown, list):
+        for each, one in zip(shown, there, strict=True):
+            assert_shown(each, one)
+    else:
+        assert there == (pytest.approx(shown, abs=0.005) if isinstance(shown, float) else shown)
 
 
 def test_a_server_of_ones_own(llama_server, policies, tmp_path):
