@@ -228,8 +228,6 @@ class _Proxy:
             # what the server does not tokenise it may still answer, or refuse in its own words
             self.metrics.faults.labels("policy_failed").inc()
             return await self._unpoliced(request, raw, body, None, "not tokenised", account)
-        if cap < 1:  # the server's to refuse
-            return await self._unpoliced(request, raw, body, None, "no room", account)
         account.problem = prompt
         kind = ChatAnswer if is_chat else TextAnswer
         answer = kind(str(body.get("model", "")), self.serving.reasoning_field, served.identity)

@@ -1,8 +1,6 @@
 """What a client may keep others waiting with: its turn, a body that it sends slowly, an answer that it does not read."""
 
 import asyncio
-from collections.abc import MutableMapping
-from typing import Any
 
 import anyio
 from starlette.requests import ClientDisconnect, Request
@@ -80,19 +78,16 @@ def limited(send: Send, seconds: float) -> Send:
         for start in range(0, len(body) - PART_BYTES, PART_BYTES):
             await in_time({**message, "body": body[start : start + PART_BYTES], "more_body": True})
         if len(body) > PART_BYTES:
-            message = _with_rest(message, body)
+            message = {**message, "body": body[(len(body) - 1) // PART_BYTES * PART_BYTES :]}
         await in_time(message)
 
     return sent
 
 
-def _with_rest(message: Message, body: bytes) -> MutableMapping[str, Any]:
-    """The message with the last part of its body alone."""
-    return {**message, "body": body[(len(body) - 1) // PART_BYTES * PART_BYTES :]}
-
-
 def _cut(send: Send) -> None:
     """Cut the connection behind `send`, where it shows one (uvicorn's does); elsewhere the server ends it as it can."""
     transport = getattr(getattr(send, "__self__", None), "transport", None)
-    if isinstance(transport, asyncio.Transport):
-        transport.abort()
+    if (
+        abort := getattr(transport, "abort", None)
+    ) is not None:  # by name: other event loops have transports of their own
+        abort()

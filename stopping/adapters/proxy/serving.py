@@ -185,13 +185,16 @@ class Serving:
         return served, "", by_order
 
     def cap(self, body: Mapping[str, Any], prompt: list[int]) -> int:
-        """Return the most tokens that a request allows and the server has room for; below 1 where the prompt leaves none.
+        """Return the most tokens that a request allows and the server has room for.
+
+        A prompt that leaves no room is the server's to refuse.
 
         Raises:
             ValueError: if what the request says is not a whole number from 1 on.
         """
         most, context = cap_of(body, self.cap_tokens), self.capabilities.context_tokens
-        return most if context is None else min(most, context - len(prompt))
+        room = 0 if context is None else context - len(prompt)
+        return min(most, room) if room > 0 else most
 
     def _takes_orders(self, served: Served, body: Mapping[str, Any], beyond: list[str]) -> bool:
         """Whether the thought of a request that asks for such things can be closed by order."""

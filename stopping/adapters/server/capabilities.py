@@ -344,29 +344,34 @@ async def _has_choices(upstream: Upstream, text: str) -> bool:
 
 async def _control_tried(asking: _Asking, close: str, tokenizer: str) -> dict[str, Any]:
     """As `_control`, more than once: on a busy machine the thought may end before the order comes."""
+    upstream, most = asking.upstream, asking.most(4 * MEASURED_TOKENS)
+    close_ids = await tokens_of_text(upstream, close, tokenizer, start=False) if tokenizer and close else []
+    if not close_ids:
+        return {}
     for _ in range(CONTROL_TRIES):
-        if found := await _control(asking, close, tokenizer):
+        if found := await _fitting(lambda most: _control(asking, close_ids[0], most), most):
             return found
     return {}
 
 
-async def _control(asking: _Asking, close: str, tokenizer: str) -> dict[str, Any]:
+async def _control(asking: _Asking, close_id: int, most: int) -> dict[str, Any]:
     """Ask for a thought that never closes by itself, order it closed, and see whether an answer comes.
 
     The reply's success says only that the order reached a request: of a chat template that is not known to think, it says so too.
+
+    Raises:
+        UpstreamError: if the request is refused.
     """
-    upstream, most = asking.upstream, asking.most(4 * MEASURED_TOKENS)
+    upstream, is_begun = asking.upstream, False
     settings: dict[str, Any] = {"reasoning_control": True, "max_tokens": most, "temperature": 1.0}
-    close_ids = await tokens_of_text(upstream, close, tokenizer, start=False) if tokenizer and close else []
-    if not close_ids:
-        return {}
-    settings |= {"logit_bias": [[close_ids[0], NEVER_DRAWN]], "ignore_eos": True}
+    settings |= {"logit_bias": [[close_id, NEVER_DRAWN]], "ignore_eos": True}
     body = {"model": upstream.model, "messages": [{"role": "user", "content": asking.text}], **settings}
     ordered_in: float | None = None
     lag_tokens = 0
     try:
         async with aclosing(upstream.events("/v1/chat/completions", body)) as events:
             async for chunk in events:
+                is_begun = True
                 delta = (chunk.choices and chunk.choices[0].delta) or Delta()
                 is_thought = bool(delta.reasoning_content or delta.reasoning)
                 if ordered_in is None and is_thought:
@@ -382,7 +387,8 @@ async def _control(asking: _Asking, close: str, tokenizer: str) -> dict[str, Any
                 else:
                     lag_tokens += is_thought
     except UpstreamError:
-        pass
+        if not is_begun:
+            raise
     return {}
 
 

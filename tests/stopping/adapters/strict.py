@@ -15,8 +15,6 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
-from stopping.reasoner.vocabulary import encode
-
 
 @dataclass
 class Strict:
@@ -44,6 +42,9 @@ class Strict:
         self.refused.append(path)
         return JSONResponse({"error": {"message": message, "type": "BadRequestError", "code": status}}, status)
 
+    async def _count(self, text: str) -> int:
+        return len((await self._client.post("/tokenize", json={"content": text})).json()["tokens"])
+
     def _knows(self, text: str) -> bool:
         bare = text.replace("<think>", "").replace("</think>", "")
         return self.known is None or set(bare) <= set(self.known)
@@ -60,7 +61,7 @@ class Strict:
                 return self._no(path, self.status, f"cannot encode {text!r}")
         if path.endswith("/completions") and self.context_tokens is not None:
             prompt = body.get("prompt", "")
-            size = len(prompt) if isinstance(prompt, list) else sum(len(encode(text)) for text in texts) + 2
+            size = len(prompt) if isinstance(prompt, list) else await self._count("".join(texts)) + 2
             if size + (body.get("max_tokens") or 16) > self.context_tokens:
                 return self._no(
                     path, 400, f"the most is {self.context_tokens} tokens; asked: {size} + {body['max_tokens']}"

@@ -8,6 +8,7 @@ import os
 import socket
 import threading
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import httpx
@@ -102,6 +103,14 @@ def flood():
         yield flood
 
 
+@contextlib.contextmanager
+def flooded(llama_server, flood, policies, **settings):
+    """A proxy before the flood, without the limit of the server that it was examined at."""
+    with proxied(flood.url, policies, marks_from=llama_server, cap_tokens=ENDLESS, **settings) as proxy:
+        proxy.serving.capabilities = replace(proxy.serving.capabilities, context_tokens=None)
+        yield proxy
+
+
 def connected(proxy):
     """A connection whose client buffers little."""
     client = socket.socket()
@@ -171,7 +180,7 @@ def test_a_body_that_does_not_come_is_an_error(llama_server, policies):
 
 def test_a_wrong_key_does_not_wait_nor_keep_waiting(llama_server, flood, policies):
     """While every turn is taken it is refused at once; a client that gives up its waiting leaves no turn behind."""
-    settings, endless = {"api_key": "secret", "cap_tokens": ENDLESS}, asked(QUESTION, stream=True, max_tokens=ENDLESS)
+    endless = asked(QUESTION, stream=True, max_tokens=ENDLESS)
 
     def begun(streams):
         """As many streams as there are slots, each begun."""
@@ -181,7 +190,7 @@ def test_a_wrong_key_does_not_wait_nor_keep_waiting(llama_server, flood, policie
             streams.push(lambda *_, parts=parts: None)  # forgotten, they would end the stream
             assert next(parts)
 
-    with proxied(flood.url, policies, marks_from=llama_server, **settings) as proxy:
+    with flooded(llama_server, flood, policies, api_key="secret") as proxy:
         with contextlib.ExitStack() as streams:
             begun(streams)
             start = time.monotonic()
@@ -200,9 +209,8 @@ def test_a_wrong_key_does_not_wait_nor_keep_waiting(llama_server, flood, policie
 def test_an_answer_that_nobody_reads_is_cut(llama_server, flood, policies, policy, streamed):
     """Its turns and its streams on the server are free again, it is one fault, and its connection is gone."""
     body = json.dumps(asked(QUESTION, stream=streamed, max_tokens=ENDLESS)).encode()
-    settings = {"cap_tokens": ENDLESS, "stall_seconds": 0.5}
     with (
-        proxied(flood.url, policies, marks_from=llama_server, **settings) as proxy,
+        flooded(llama_server, flood, policies, stall_seconds=0.5) as proxy,
         contextlib.ExitStack() as open_ones,
     ):
         stalled = [open_ones.enter_context(connected(proxy)) for _ in range(NUM_SLOTS)]
