@@ -103,6 +103,8 @@ class Serving:
         reasoning_field: of a message, in which the server puts the thought.
         max_body_bytes, max_streams: limits.
         answer_seconds: to wait for an answer that is handed on and not streamed; the default is the official client's own.
+        body_seconds: to wait for the whole body of a request, which is refused then.
+        stall_seconds: to wait for a client that does not read its answer; its connection is cut then.
         lots: drawn for the holdout.
     """
 
@@ -120,16 +122,21 @@ class Serving:
     max_body_bytes: int = 8 * 2**20
     max_streams: int = 1024
     answer_seconds: float = 600.0
+    body_seconds: float = 60.0
+    stall_seconds: float = 60.0
     lots: random.Random = field(default_factory=random.SystemRandom)
 
     def __post_init__(self) -> None:
-        """Check the share.
+        """Check the share and the time limits.
 
         Raises:
-            ValueError: unless `holdout` is in [0, 1].
+            ValueError: unless `holdout` is in [0, 1] and the limits are above 0.
         """
         if not 0 <= self.holdout <= 1:
             raise ValueError(f"holdout: expected a share from 0 to 1, got {self.holdout}")
+        for name in ("answer_seconds", "body_seconds", "stall_seconds"):
+            if not getattr(self, name) > 0:
+                raise ValueError(f"{name}: expected a time above 0, got {getattr(self, name)}")
 
     def add(
         self, name: str, artifact: Artifact, *, every_tokens: int | None = None, watch: Watch | None = None
@@ -176,6 +183,18 @@ class Serving:
         if not self.shadow and self.lots.random() < self.holdout:
             return served, "holdout", by_order
         return served, "", by_order
+
+    def cap(self, body: Mapping[str, Any], prompt: list[int]) -> int:
+        """Return the most tokens that a request allows and the server has room for.
+
+        A prompt that leaves no room is the server's to refuse.
+
+        Raises:
+            ValueError: if what the request says is not a whole number from 1 on.
+        """
+        most, context = cap_of(body, self.cap_tokens), self.capabilities.context_tokens
+        room = 0 if context is None else context - len(prompt)
+        return min(most, room) if room > 0 else most
 
     def _takes_orders(self, served: Served, body: Mapping[str, Any], beyond: list[str]) -> bool:
         """Whether the thought of a request that asks for such things can be closed by order."""
