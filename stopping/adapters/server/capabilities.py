@@ -133,9 +133,12 @@ async def examine(
         if shown is None:
             shown = await _or_none(lambda: upstream.complete(WORDS, 4, num_top=asked, temperature=0))  # noqa: B023
     if shown is not None and shown.tokens:
-        found["log_probs"] = all(token.log_prob is not None for token in shown.tokens)
+        found["log_probs"] = any(token.log_prob is not None for token in shown.tokens)  # some may be unknown
         found["num_top"] = min(len(token.top) for token in shown.tokens)
-        found["whole_law"] = all(sum(math.exp(p) for _, _, p in token.top) > 1 - MISSING_MASS for token in shown.tokens)
+        # nor does a token with an unknown log-probability show that they are not
+        whole = [_mass(token) > 1 - MISSING_MASS for token in shown.tokens]
+        unknown = [any(p is None for _, _, p in token.top) for token in shown.tokens]
+        found["whole_law"] = any(whole) and all(map(max, whole, unknown))
     # ids may come without log-probabilities or only with them
     found["token_ids"] = any(tried is not None and _has_ids(tried) for tried in (plain, shown))
     found["tokenizer"] = await _tokenizer(upstream)
@@ -162,6 +165,11 @@ async def _or_none(ask: Callable[[], Awaitable[Any]]) -> Any:
         return await ask()
     except UpstreamError:
         return None
+
+
+def _mass(token: Token) -> float:
+    """Of the likeliest tokens whose log-probability is known."""
+    return sum(math.exp(log_prob) for _, _, log_prob in token.top if log_prob is not None)
 
 
 def _has_ids(completion: Completion) -> bool:
@@ -226,7 +234,8 @@ async def _control(upstream: Upstream, close: str, tokenizer: str) -> dict[str, 
     try:
         async with aclosing(upstream.events("/v1/chat/completions", body)) as events:
             async for chunk in events:
-                delta = (chunk.choices and chunk.choices[0].delta) or Delta()
+                choice = chunk.choices[0] if chunk.choices else None
+                delta = (choice and choice.delta) or Delta()
                 is_thought = bool(delta.reasoning_content or delta.reasoning)
                 if ordered_in is None and is_thought:
                     start = time.monotonic()

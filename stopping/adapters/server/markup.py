@@ -4,7 +4,10 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from stopping.adapters.server.capabilities import Capabilities, tokens_of_text
-from stopping.adapters.server.client import Upstream
+from stopping.adapters.server.client import Upstream, UpstreamError
+from stopping.adapters.server.protocol import Token
+
+BLANKS = (" ", "\n", "\n\n", "\r\n")  # that a chat template may write behind the opening tag
 
 
 @dataclass(frozen=True)
@@ -19,6 +22,8 @@ class Markup:
         answer_tokens: the most that a forced answer may take.
         answer_of: what the text of an answer counts as: equal ones are one answer. None where it is none. The text of a forced
             answer begins with its prefix, as the client reads it.
+        openings: tokens of the opening tag with blanks behind it, where these are other tokens than the tag's and the blanks'.
+        blank_ids: tokens of blanks.
     """
 
     open: str
@@ -30,10 +35,21 @@ class Markup:
     candidate_ids: frozenset[int] | None
     answer_tokens: int
     answer_of: Callable[[str], str | None]
+    openings: tuple[tuple[int, ...], ...] = ()
+    blank_ids: frozenset[int] = frozenset()
 
     def opens(self, prompt_ids: Sequence[int]) -> bool:
-        """Whether a prompt leaves a thought open: its last opening tag comes after its last closing one."""
-        return _last(prompt_ids, self.open_ids) > _last(prompt_ids, self.close_ids)
+        """Whether a prompt ends with the opening tag, blanks left aside: a tag further up is what somebody wrote about."""
+        end = len(prompt_ids)
+        while not any(tuple(prompt_ids[end - len(tag) : end]) == tag for tag in (self.open_ids, *self.openings) if end):
+            if not end or prompt_ids[end - 1] not in self.blank_ids:
+                return False
+            end -= 1
+        return True
+
+    def is_blank(self, token: Token) -> bool:
+        """Whether a token adds blanks and nothing else."""
+        return not token.text.strip() if token.text else token.id in self.blank_ids
 
     def closes(self, ids: Sequence[int]) -> int | None:
         """Return where the thought ends in these tokens: the place of the first of its closing ones, None if it does not."""
@@ -48,12 +64,6 @@ class Markup:
         for text, ids in ((self.close, self.close_ids), (self.answer_prefix, self.answer_ids)):
             found += [("" if place else text, number) for place, number in enumerate(ids)]
         return found
-
-
-def _last(ids: Sequence[int], wanted: tuple[int, ...]) -> int:
-    """Where these tokens come last; -1 where they do not."""
-    places = range(len(ids) - len(wanted), -1, -1)
-    return next((place for place in places if tuple(ids[place : place + len(wanted)]) == wanted), -1)
 
 
 def stripped(text: str) -> str | None:
@@ -100,5 +110,19 @@ async def read_markup(
         if len(found := await ids(text)) != 1:
             raise ValueError(f"candidates: expected texts of one token each, got {text!r}, which has {len(found)}")
         known.append(found[0])
+    openings, blank_ids = [], set[int]()
+    for blank in BLANKS:
+        try:
+            found, alone = await ids(open + blank), await ids(blank)
+        except UpstreamError:  # a tokeniser without it
+            continue
+        if found[: len(open_ids)] == open_ids:
+            blank_ids |= {*found[len(open_ids) :]}
+        elif found:
+            openings.append(found)
+        blank_ids |= {*alone}
     marks = open, open_ids, close, close_ids, answer_prefix, await ids(answer_prefix)
-    return Markup(*marks, frozenset(known) if known else None, answer_tokens, answer_of)
+    candidate_ids = frozenset(known) if known else None
+    return Markup(
+        *marks, candidate_ids, answer_tokens, answer_of, tuple(openings), frozenset(blank_ids - {*open_ids, *close_ids})
+    )

@@ -33,6 +33,7 @@ from stopping.adapters.server.prompts import Prompt
 from stopping.adapters.server.protocol import Token
 from stopping.adapters.server.retries import raise_if_gone, retried
 from stopping.adapters.server.signals import entropy_of, log_close_prob_of, log_probs_of, signals_there
+from stopping.traces.endings import is_cut, is_natural
 
 SIGNALS = ("log_close_prob", "mean_entropy", "mean_log_prob", "num_candidates")
 PROBE_SIGNALS = ("answer_mean_log_prob", "answer_least_log_prob")
@@ -239,11 +240,12 @@ class _Recorder:
         seed = self.plan.request_seed(prompt.problem, sample)
         found = await retried(lambda: self._whole(prompt, prompt_ids, seed))
         tokens, end = found
-        if end.reason not in ("stop", "length"):
+        ended = is_natural(end.reason)
+        if not (ended or is_cut(end.reason)):
             raise _Unusable(f"ended by {end.reason}")
-        length = len(tokens) if end.num_tokens is None else end.num_tokens
+        length = end.counted(len(tokens), self.plan.max_tokens)
         ids = [token.id for token in tokens]
-        has_all = None not in ids and length - len(ids) <= (end.reason == "stop")  # some do not show the end token
+        has_all = None not in ids and length - len(ids) <= ended  # some do not show the end token
         if prompt_ids is not None and not has_all:
             raise _Unusable("ids of some tokens did not come")
         thought, answer = self._parts(tokens, length)
@@ -255,8 +257,8 @@ class _Recorder:
                 probes.insert(0, await self._probe(prompt_ids, tokens, position))
         return RecordedTrace(
             prompt.problem, sample, length, thought,
-            answer=answer if end.reason == "stop" else None,
-            censored=end.reason == "length",
+            answer=answer if ended else None,
+            censored=not ended,
             num_requests=1 + len(probes),
             probes=probes,
             tokens=self._lists(tokens) if self.plan.token_signals else {},
@@ -310,11 +312,11 @@ class _Recorder:
         assert markup is not None
         ids = [token.id or 0 for token in tokens[:position]]
         forced = await retried(lambda: self._force([*prompt_ids, *ids, *markup.close_ids, *markup.answer_ids], markup))
-        added = forced.end.num_tokens or len(forced.tokens)
+        added = forced.end.counted(len(forced.tokens), markup.answer_tokens)
         values = {**self._seen(tokens, position), **dict(zip(PROBE_SIGNALS, log_probs_of(forced), strict=True))}
         return {
             "position_tokens": position,
-            "text": forced.text if forced.end.reason == "stop" else None,
+            "text": forced.text if is_natural(forced.end.reason) else None,
             "probe_cost_tokens": len(markup.close_ids) + len(markup.answer_ids) + added,
             **{name: _short(values[name]) for name in self.signals},
         }
