@@ -47,6 +47,12 @@ class Markup:
             end -= 1
         return True
 
+    def begins(self, tokens: Sequence[Token]) -> bool:
+        """Whether a trace begins with the opening tag, blanks left aside."""
+        first = next((place for place, token in enumerate(tokens) if not self.is_blank(token)), len(tokens))
+        ids = tuple(token.id for token in tokens)
+        return any(ids[place : place + len(self.open_ids)] == self.open_ids for place in range(first + 1))
+
     def is_blank(self, token: Token) -> bool:
         """Whether a token adds blanks and nothing else."""
         return not token.text.strip() if token.text else token.id in self.blank_ids

@@ -5,8 +5,10 @@ says how such a refusal is worded, so the words are a hint alone: what counts is
 """
 
 import re
+from collections.abc import Sequence
+from typing import Any
 
-from stopping.adapters.server.client import REFUSALS, Upstream, UpstreamError
+from stopping.adapters.server.client import REFUSALS, Completion, Upstream, UpstreamError
 
 # Where a refusal states a limit, best first.
 _STATED = tuple(
@@ -38,9 +40,14 @@ class Room:
 
     Args:
         upstream: the server.
+
+    Attributes:
+        asked_tokens: by the last `complete`.
+        num_requests: sent by all of them.
     """
 
     def __init__(self, upstream: Upstream) -> None:
+        self.asked_tokens = self.num_requests = 0
         self._upstream, self._tried_one, self._tried = upstream, False, set[int]()
         self._refused_from: int | None = None  # prompt and asked tokens together
 
@@ -82,6 +89,29 @@ class Room:
             self._tried_one = True
             return 1
         return asked // 2
+
+    async def complete(self, prompt: Sequence[int], most: int, **settings: Any) -> Completion | None:
+        """Complete a prompt with as many of these tokens as there is room for; None where there is room for none.
+
+        Raises:
+            UpstreamError: if the server fails, or refuses for another reason.
+        """
+        refusal, asked = None, self.most(len(prompt), most)
+        while True:
+            self.asked_tokens = asked
+            self.num_requests += 1
+            try:
+                found = await self._upstream.complete(prompt, asked, **settings)
+            except UpstreamError as error:
+                refusal = refusal or error
+                if not (refuses(error) and is_about_length(refusal)):
+                    raise
+                if (fewer := await self.fewer(error, len(prompt), asked, has_begun=True)) is None:
+                    return None
+                asked = fewer
+            else:
+                self.accepted(len(prompt), asked)
+                return found
 
 
 def _limits(said: str) -> list[int]:

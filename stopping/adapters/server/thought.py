@@ -17,7 +17,7 @@ from stopping.adapters.server.capabilities import tokens_of_text
 from stopping.adapters.server.client import Completion, End, UpstreamError
 from stopping.adapters.server.protocol import Token
 from stopping.adapters.server.retries import is_passing
-from stopping.adapters.server.room import Room, is_about_length, refuses
+from stopping.adapters.server.room import Room, refuses
 from stopping.adapters.server.signals import entropy_of, log_close_prob_of, log_probs_of
 from stopping.adapters.server.thought_run import ThoughtRun
 from stopping.policies import Kind
@@ -53,7 +53,7 @@ class Thought:
         self.is_open, self.is_closed = thinker.markup.opens(prompt_ids), False
         self.is_observed, self.ending, self.passed_tokens = False, "", 0
         self.cut_word, self.room = "length", Room(thinker.upstream)
-        self.asked_tokens = self.forced_tokens = 0  # of the last piece, and of the last forced answer
+        self.asked_tokens = 0  # of the last piece
         self.blanks: list[Token] = []
         self.ahead: list[Token] = []
         self.held: list[Token] = []
@@ -100,10 +100,13 @@ class Thought:
 
     def _is_asked(self) -> bool:
         """Whether there are decisions left to take, or, of a trace that is only looked at, to see."""
+        return self.is_open and self._may_be_asked()
+
+    def _may_be_asked(self) -> bool:
+        """The same, of a trace that may yet open a thought, too."""
         run = self.run
-        is_thinking = self.is_open and not self.is_closed
         is_left = self.is_observed or run.would_stop_at is None
-        return self.by.policy is not None and is_thinking and not run.failure and is_left
+        return self.by.policy is not None and not self.is_closed and not run.failure and is_left
 
     def _due(self) -> int:
         """The decision point that this piece goes up to; where the thought stands, if that is one and was reached now."""
@@ -143,7 +146,7 @@ class Thought:
     async def _piece_once(self, fewer: int | None) -> AsyncGenerator[Token, None]:
         run = self.run
         most = min(self.by.cap_tokens - len(run.ids), MOST_ASKED)
-        if self._is_asked():
+        if self._may_be_asked():
             most = min(most, self._due() - len(run.ids) + self.by.peeks)
         num_prompt = len(self.prompt_ids) + len(run.ids)
         most = self.asked_tokens = min(self.room.most(num_prompt, most), MOST_ASKED if fewer is None else fewer)
@@ -224,6 +227,8 @@ class Thought:
             found, self.held = self.held, []
             if not self.is_open:
                 self.is_open, found, self.blanks = True, [*self.blanks, *found], []
+                if self._is_asked():
+                    self.since += found  # a recording counts them, too
                 return [(OPEN, each) for each in found]
             self.is_closed, run.thought_tokens = True, len(run.ids) - len(held)
             return [(CLOSE, each) for each in found]
@@ -277,7 +282,7 @@ class Thought:
             else:  # an answer is never empty because we stopped
                 stops = False
                 self.rows.put_off(0)
-                had_all = forced is not None and self.forced_tokens == self.by.markup.answer_tokens
+                had_all = forced is not None and self.room.asked_tokens == self.by.markup.answer_tokens
                 run.num_too_long += forced is not None and had_all and is_cut(forced.end.reason)
         if not stops or self.is_observed:
             run.probe_tokens += 0 if forced is None else self._cost(forced)
@@ -308,25 +313,17 @@ class Thought:
 
     async def _force(self) -> Completion | None:
         """Close the thought here and let the model answer, greedily; None where the server has no room for that."""
-        markup, run, refusal = self.by.markup, self.run, None
+        markup, run, before = self.by.markup, self.run, self.room.num_requests
         prompt = [*self.prompt_ids, *run.ids, *markup.close_ids, *markup.answer_ids]
         kept = {name: value for name, value in self.settings.items() if name != "seed"}
-        most: int | None = self.room.most(len(prompt), self._room())
-        while most is not None:
-            run.num_requests += 1
-            self.forced_tokens = most
-            try:
-                found = await self.by.upstream.complete(prompt, most, num_top=0, **kept | {"temperature": 0.0})
-            except UpstreamError as error:
-                refusal = refusal or error
-                if not (refuses(error) and is_about_length(refusal)):
-                    raise
-                most = await self.room.fewer(error, len(prompt), most, has_begun=True)
-            else:
-                self.room.accepted(len(prompt), most)
-                self._account(found.end)
-                return found
-        return None
+        num_top = None if self.by.num_top is None else 0
+        try:
+            found = await self.room.complete(prompt, self._room(), num_top=num_top, **kept | {"temperature": 0.0})
+        finally:
+            run.num_requests += self.room.num_requests - before
+        if found is not None:
+            self._account(found.end)
+        return found
 
     def _key(self, forced: Completion) -> str | None:
         """What a forced answer counts as, as the client would read it; None if it did not end, or is nothing but its prefix."""
@@ -335,5 +332,5 @@ class Thought:
 
     def _cost(self, forced: Completion) -> int:
         markup = self.by.markup
-        added = forced.end.counted(len(forced.tokens), self.forced_tokens)
+        added = forced.end.counted(len(forced.tokens), self.room.asked_tokens)
         return len(markup.close_ids) + len(markup.answer_ids) + added
