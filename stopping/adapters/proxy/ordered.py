@@ -99,7 +99,9 @@ class Ordered:
             tokens: list[Token | End] = []
             if line.startswith(b"data:") and line[5:].lstrip().startswith(b"{"):
                 try:
+                    end = line[len(line.rstrip(b"\r")) :]
                     line, tokens = self._read(line[5:])
+                    line += end
                 except (ValueError, AttributeError, TypeError):
                     pass  # what cannot be read is the client's to see
             self.lines.append(line + b"\n")

@@ -132,7 +132,7 @@ async def _watched_lines(response: httpx.Response, seen: Seen) -> AsyncGenerator
     async for line in lines_of(response.aiter_bytes()):
         data = line[5:].strip() if line.startswith(b"data:") else b""
         if data and data != b"[DONE]":
-            line = b"data: " + _watched(data, seen)
+            line = b"data: " + _watched(data, seen) + line[len(line.rstrip(b"\r")) :]
         yield line + b"\n"
 
 
@@ -144,14 +144,21 @@ def _watched(raw: bytes, seen: Seen) -> bytes:
             read = msgspec.convert(choice, Choice)
             seen.tokens += tokens_of(read)
             seen.reason = read.finish_reason or seen.reason
-            choice.pop("token_ids", None)
-            if "text" in choice:  # where it stands in every choice
-                choice["logprobs"] = None
-            else:
-                choice.pop("logprobs", None)
+            _without(choice, is_vllm="token_ids" in choice)
+        if "prompt_token_ids" in document:
+            document["prompt_token_ids"] = None
     except (ValueError, AttributeError, TypeError):
         return raw
     return msgspec.json.encode(document)
+
+
+def _without(choice: dict[str, Any], *, is_vllm: bool) -> None:
+    """Take out of a choice what was not asked for, as the server alone leaves it out: vLLM has null there."""
+    for name in ("logprobs", "token_ids", "prompt_token_ids"):
+        if name in choice and (is_vllm or (name == "logprobs" and "text" in choice)):
+            choice[name] = None
+        else:
+            choice.pop(name, None)
 
 
 def headers_of(response: httpx.Response) -> dict[str, str]:

@@ -13,7 +13,8 @@ from stopping.adapters.server.protocol import Chunk, Token, chunk_of, document_o
 
 JSON = {"content-type": "application/json"}
 COMMON_EVENTS = (b"", b"message", b"error")  # whose data is a chunk, or what went wrong
-REFUSALS = (400, 413, 422)  # statuses by which a request is refused for what it asks, as for too many tokens
+REFUSALS = (400, 422)  # statuses by which a request is refused for what it asks, as for too many tokens
+REFUSAL_TYPES = ("invalid_request_error", "BadRequestError", "exceed_context_size_error")
 KEEP_SECONDS = 0.5  # an unused connection: the pieces of a thought follow on each other at once
 
 
@@ -303,8 +304,10 @@ def _chunk(path: str, data: bytes) -> Chunk:
         raise UpstreamError(f"{path}: expected a chunk of the protocol: {error}; got {shown!r}") from None
     if (said := bytes(chunk.error)) not in _NO_ERROR:
         failure = document_of(said)
-        code = failure.get("code") if isinstance(failure, dict) else None
-        status = code if code in REFUSALS else None  # one that came too late for the status of the answer
+        failure = failure if isinstance(failure, dict) else {}
+        # one that came too late for the status of the answer
+        is_refusal = failure.get("code") in REFUSALS or failure.get("type") in REFUSAL_TYPES
+        status = REFUSALS[0] if is_refusal else None
         raise UpstreamError(f"{path}: {said.decode(errors='replace')}", status, data.decode(errors="replace"))
     return chunk
 

@@ -57,11 +57,19 @@ class Markup:
         """Whether a token adds blanks and nothing else."""
         return not token.text.strip() if token.text else token.id in self.blank_ids
 
-    def closes(self, ids: Sequence[int]) -> int | None:
-        """Return where the thought ends in these tokens: the place of the first of its closing ones, None if it does not."""
-        size = len(self.close_ids)
-        places = range(len(ids) - size + 1)
-        return next((place for place in places if tuple(ids[place : place + size]) == self.close_ids), None)
+    def closes(self, tokens: Sequence[Token]) -> tuple[int, int, str] | None:
+        """Return where the thought ends in these tokens; None if it does not.
+
+        Returns:
+            The place of the first token of the closing tag, that behind its last, and the text of the last behind the tag.
+        """
+        for place in range(len(tokens)):
+            end = place
+            while end < len(tokens) and may_be(tokens[place:end], self.close_ids, self.close):
+                end += 1
+                if (rest := behind(tokens[place:end], self.close_ids, self.close)) is not None:
+                    return place, end, rest
+        return None
 
     @property
     def tags(self) -> list[tuple[str, int]]:
@@ -70,6 +78,23 @@ class Markup:
         for text, ids in ((self.close, self.close_ids), (self.answer_prefix, self.answer_ids)):
             found += [("" if place else text, number) for place, number in enumerate(ids)]
         return found
+
+
+def behind(tokens: Sequence[Token], tag_ids: tuple[int, ...], tag: str) -> str | None:
+    """Return what stands behind a tag that these tokens are; None if they are none.
+
+    A tag of several tokens may come as others, the last merged with what follows: then its text tells.
+    """
+    text = "".join([token.text for token in tokens])
+    if tuple([token.id for token in tokens]) == tag_ids or (len(tag_ids) > 1 and text.startswith(tag)):
+        return text[len(tag) :] if text.startswith(tag) else ""
+    return None
+
+
+def may_be(tokens: Sequence[Token], tag_ids: tuple[int, ...], tag: str) -> bool:
+    """Whether these tokens are the beginning of a tag."""
+    ids, text = tuple([token.id for token in tokens]), "".join([token.text for token in tokens])
+    return ids == tag_ids[: len(ids)] or (len(tag_ids) > 1 and bool(text) and tag.startswith(text))
 
 
 def stripped(text: str) -> str | None:

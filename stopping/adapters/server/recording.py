@@ -299,11 +299,11 @@ class _Recorder:
         if not self.close:
             return None, whole
         if self.markup is not None and all(token.id is not None for token in tokens):
-            place = self.markup.closes([token.id or 0 for token in tokens])
-            if place is None:
+            if (closed := self.markup.closes(tokens)) is None:
                 opens = prompt_ids is None or self.markup.opens(prompt_ids) or self.markup.begins(tokens)
                 return (None, None) if opens else (0, whole)
-            return place, "".join(token.text for token in tokens[place + len(self.markup.close_ids) :])
+            place, end, rest = closed
+            return place, rest + "".join(token.text for token in tokens[end:])
         if any(token.reasoning for token in tokens):  # the server took the thought apart, tags and all
             thought = [token for token in tokens if token.reasoning]
             answer = "".join(token.text for token in tokens if not token.reasoning)

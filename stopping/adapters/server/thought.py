@@ -15,6 +15,7 @@ from stopping.adapters.observations import ThoughtWindows, row_of
 from stopping.adapters.policy_rows import PolicyRows
 from stopping.adapters.server.capabilities import tokens_of_text
 from stopping.adapters.server.client import Completion, End, UpstreamError
+from stopping.adapters.server.markup import behind, may_be
 from stopping.adapters.server.protocol import Token
 from stopping.adapters.server.retries import is_passing
 from stopping.adapters.server.room import Room, refuses
@@ -215,28 +216,33 @@ class Thought:
         run.text += token.text
         if self.is_closed:
             return [self._answer(token)]
-        tag = markup.close_ids if self.is_open else markup.open_ids
-        if self.is_open and not self.held and token.id != tag[0]:  # nearly all of them
+        tag = (markup.close_ids, markup.close) if self.is_open else (markup.open_ids, markup.open)
+        begins = bool(self.held) or token.id == tag[0][0]
+        if not begins and len(tag[0]) > 1:
+            begins = may_be([token], *tag) or behind([token], *tag) is not None
+        if self.is_open and not begins:  # nearly all of them
             return [self._thought(token)]
-        if not self.is_open and not self.held and token.id != tag[0] and markup.is_blank(token):
+        if not self.is_open and not begins and markup.is_blank(token):
             self.blanks.append(token)
             return []
         self.held.append(token)
-        held = tuple(each.id for each in self.held)
-        if held == tag:
+        if (rest := behind(self.held, *tag)) is not None:
             found, self.held = self.held, []
+            if rest:
+                found[-1] = found[-1]._replace(text=found[-1].text.removesuffix(rest))
             if not self.is_open:
                 self.is_open, found, self.blanks = True, [*self.blanks, *found], []
                 if self._is_asked():
                     self.since += found  # a recording counts them, too
-                return [(OPEN, each) for each in found]
-            self.is_closed, run.thought_tokens = True, len(run.ids) - len(held)
-            return [(CLOSE, each) for each in found]
-        if not self.is_open and held != tag[: len(held)]:  # no thought at all
+                run.thought += rest
+                return [*((OPEN, each) for each in found), *([(THOUGHT, Token(rest))] if rest else [])]
+            self.is_closed, run.thought_tokens = True, len(run.ids) - len(found)
+            return [*((CLOSE, each) for each in found), *([self._answer(Token(rest))] if rest else [])]
+        if not self.is_open and not may_be(self.held, *tag):  # no thought at all
             self.is_closed, found, self.held, self.blanks = True, [*self.blanks, *self.held], [], []
             return [self._answer(each) for each in found]
         known = []
-        while self.held and tuple(each.id for each in self.held) != tag[: len(self.held)]:
+        while self.held and not may_be(self.held, *tag):
             known.append(self._thought(self.held.pop(0)))
         return known
 

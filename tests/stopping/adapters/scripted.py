@@ -58,6 +58,10 @@ class Manner:
     num_at_once: int = 1
 
 
+def _joined(parts: list[dict[str, list[Any]]]) -> dict[str, list[Any]]:
+    return {name: [each for part in parts for each in part[name]] for name in parts[0]}
+
+
 class Scripted:
     """The server; `manner` may be set between requests, `asked` has the bodies of completions since."""
 
@@ -97,7 +101,7 @@ class Scripted:
     async def complete(self, request: Request) -> Response:
         body, manner = await request.json(), self.manner
         self.asked.append(body)
-        is_chat = "messages" in body
+        is_chat, asks_ids = "messages" in body, body.get("return_token_ids")
         given = self.templated(body["messages"]) if is_chat else body["prompt"]
         prompt = self.ids(given) if isinstance(given, str) else given
         most = body.get("max_tokens") or manner.context - len(prompt)
@@ -113,8 +117,10 @@ class Scripted:
         parts = [ids[at : at + manner.num_at_once] for at in range(0, len(ids), manner.num_at_once)]
         shown = [self._choice(part, at * manner.num_at_once, body, is_chat) for at, part in enumerate(parts)]
         if not body.get("stream"):
-            return JSONResponse(manner.edit(self._whole(ids, word, usage, is_chat)))
-        events = [{"id": "x", "choices": [choice]} for choice in shown]
+            document = self._whole(shown, word, usage, is_chat)
+            return JSONResponse(manner.edit(document | {"prompt_token_ids": prompt if asks_ids else None}))
+        events: list[dict[str, Any]] = [{"id": "x", "choices": [choice]} for choice in shown]
+        events[0]["prompt_token_ids"] = prompt if asks_ids else None
         events.append({"id": "x", "choices": [{"index": 0, **self._end(is_chat), "finish_reason": word}]})
         events.append({"id": "x", "choices": [], "usage": usage})
         sent = [manner.frame(json.dumps(manner.edit(event))) for event in events]
@@ -125,14 +131,15 @@ class Scripted:
 
     def _choice(self, ids: list[int], place: int, body: dict[str, Any], is_chat: bool) -> dict[str, Any]:
         texts = [self.texts[number].replace("<end>", "") for number in ids]
-        choice: dict[str, Any] = {"index": 0, "finish_reason": None}
-        if body.get("return_token_ids"):
-            choice["token_ids"] = ids
+        choice: dict[str, Any] = {"index": 0, "finish_reason": None, "logprobs": None}
+        choice["token_ids"] = ids if body.get("return_token_ids") else None
         log_probs = [self.manner.log_prob(place + at, text) for at, text in enumerate(texts)]
         tops = [
             {text: value} | self.manner.likeliest(place + at, text)
             for at, (text, value) in enumerate(zip(texts, log_probs, strict=True))
         ]
+        if is_chat and body.get("logprobs"):
+            choice["logprobs"] = {"content": [{"token": text, "logprob": -0.5, "top_logprobs": []} for text in texts]}
         if is_chat:
             return {**choice, "delta": {"content": "".join(texts)}}
         if body.get("logprobs") is not None:
@@ -140,13 +147,18 @@ class Scripted:
             choice["logprobs"] = {"tokens": texts, "token_logprobs": log_probs, "top_logprobs": tops}
         return {**choice, "text": "".join(texts)}
 
-    def _whole(self, ids: list[int], word: str, usage: Any, is_chat: bool) -> dict[str, Any]:
-        text = self.text(ids).replace("<end>", "")
+    def _whole(self, shown: list[dict[str, Any]], word: str, usage: Any, is_chat: bool) -> dict[str, Any]:
+        text = "".join(choice.pop("delta")["content"] if is_chat else choice["text"] for choice in shown)
+        more = {"logprobs": None, "token_ids": None}
+        for name in more:
+            if shown[0][name] is not None:
+                parts = [choice[name] for choice in shown]
+                more[name] = [each for part in parts for each in part] if name == "token_ids" else _joined(parts)
         if not is_chat:
-            return {"id": "x", "choices": [{"index": 0, "text": text, "finish_reason": word}], "usage": usage}
+            return {"id": "x", "choices": [{"index": 0, "text": text, "finish_reason": word, **more}], "usage": usage}
         thought, _, answer = text.partition("</think>") if self.manner.opening else ("", "", text)
         message = {"role": "assistant", "content": answer, "reasoning_content": thought}
-        return {"id": "x", "choices": [{"index": 0, "message": message, "finish_reason": word}], "usage": usage}
+        return {"id": "x", "choices": [{"index": 0, "message": message, "finish_reason": word, **more}], "usage": usage}
 
     @contextmanager
     def running(self) -> Iterator["Scripted"]:
