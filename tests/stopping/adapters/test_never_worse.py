@@ -14,6 +14,7 @@ from stopping.adapters.server.markup import read_markup, stripped
 from stopping.adapters.server.prompts import Prompt
 from stopping.adapters.server.protocol import Token
 from stopping.adapters.server.recording import Recording, _Recorder
+from stopping.adapters.server.room import _limits
 from stopping.adapters.server.sampling import Sampler
 from stopping.adapters.server.signals import entropy_of, log_close_prob_of, log_probs_of
 from stopping.policies import (
@@ -196,6 +197,28 @@ def test_a_forced_answer_without_room_puts_the_stop_off(server, proxy, path):
 def test_a_cap_of_the_operator_holds(server, policies):
     with proxied(server.url, policies, marks=MARKS, every_tokens=EVERY, cap_tokens=100) as proxy:
         assert told(by(proxy, "never"))[2] == "length"
+
+
+REFUSED_LATE = [{"code": 400}, {"code": 422}, {"code": "context_length_exceeded", "type": "invalid_request_error"}]
+
+
+@pytest.mark.parametrize("error", REFUSED_LATE)
+def test_a_refusal_may_come_in_the_stream(server, proxy, error):
+    """The status of the answer said that all was well."""
+    before = faults(proxy)
+
+    def edit(document):
+        is_too_long = server.asked[-1].get("max_tokens", 0) > 50
+        return {"error": {"message": "too many", **error}} if is_too_long else document
+
+    server.set(edit=edit)
+    assert told(by(proxy, "never")) == WHOLE and faults(proxy) == before
+
+
+@pytest.mark.parametrize("said", WORDINGS[:4])
+def test_limits_are_read_from_refusals(said):
+    limits = _limits(said.format(limit="4,096", total=5000, prompt=13, asked=4987))
+    assert limits[0] == 4096
 
 
 # ---- where a thought begins
