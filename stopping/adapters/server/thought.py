@@ -76,6 +76,8 @@ class Thought:
                 async for token in piece:
                     for part in self._take(token):
                         yield part
+            if self._lacks_ahead():
+                continue
             is_due, self.passed_tokens = self._is_due(), len(run.ids)
             given = await self._decided() if is_due else None
             for token in self.ahead if given is None else given:
@@ -93,6 +95,11 @@ class Thought:
         """Whether the policy is to be asked here: not amid what may be the closing tag, nor where no answer has room."""
         is_over = (bool(self.ending) and not self.ahead) or bool(self.held)
         return self._is_asked() and not is_over and len(self.run.ids) == self._due() and self._room() > 0
+
+    def _lacks_ahead(self) -> bool:
+        """Whether the token that the policy is to see the law of is still to come: the server gave no more at once."""
+        is_there = bool(self.ahead or self.ending) or len(self.run.ids) >= self.by.cap_tokens
+        return self.by.peeks and not is_there and self._is_asked() and len(self.run.ids) == self._due()
 
     def _room(self) -> int:
         """Tokens that a forced answer may take, within the cap of the trace."""

@@ -158,6 +158,9 @@ def test_the_limit_may_be_that_of_an_answer(server, proxy, said):
 
     server.set(refusal=refusal)
     assert told(by(proxy, "never")) == WHOLE and len(server.asked) < 120
+    before = faults(proxy)
+    server.set(refusal=lambda _, body: (400, {"message": "no"}) if body["max_tokens"] > EVERY else None)
+    assert told(by(proxy, "close"))[0] == STOPPED and faults(proxy) == before  # which looks one token further
 
 
 @pytest.mark.parametrize("streamed", [False, True])
