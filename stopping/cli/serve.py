@@ -70,7 +70,9 @@ class ProxyOptions:
     proxy_key: Annotated[
         str | None, _proxy(metavar="VARIABLE", help="The environment variable with the key that clients must send.")
     ] = None
-    max_tokens: Annotated[int, _proxy(metavar="N", min=1, help="The cap of requests that name none.")] = 32768
+    max_tokens: Annotated[
+        int | None, _proxy(metavar="N", min=1, help="The cap of requests that name none; by default the server's own.")
+    ] = None
     max_streams: Annotated[int, _proxy(metavar="N", min=1, help="Requests at once; more are refused.")] = 1024
     body_seconds: Annotated[
         float, _proxy(min=0.001, help="For a client to send the whole body of a request; later it is refused.")

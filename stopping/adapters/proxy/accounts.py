@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from stopping.adapters.server.thought_run import ThoughtRun
+from stopping.traces.endings import is_natural, is_whole
 
 log = logging.getLogger("stopping.accounts")
 
@@ -124,8 +125,8 @@ def row(account: Account, run: ThoughtRun, answer_of: Callable[[str], str | None
         "problem": hashlib.sha256(ids).hexdigest()[:16],
         "length_tokens": len(run.ids),
         "thought_tokens": run.thought_tokens,
-        "answer": answer_of(run.answer) if run.reason == "stop" else None,
-        "censored": run.reason == "length",
+        "answer": answer_of(run.answer) if is_natural(run.reason) else None,
+        "censored": not is_whole(run.reason),
         "policy_id": account.policy,
         "would_stop_at": -1 if run.would_stop_at is None else run.would_stop_at,
         "propensity": account.propensity,

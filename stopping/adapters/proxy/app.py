@@ -25,7 +25,7 @@ from stopping.adapters.proxy.passing import Passing, Seen
 from stopping.adapters.proxy.policed import Policed
 from stopping.adapters.proxy.serving import HEADER, Served, Serving, cap_of
 from stopping.adapters.server.capabilities import tokens_of_chat, tokens_of_text
-from stopping.adapters.server.client import UpstreamError
+from stopping.adapters.server.client import REFUSALS, UpstreamError
 from stopping.adapters.server.protocol import Token
 from stopping.adapters.server.thought_run import ThoughtRun
 
@@ -233,7 +233,14 @@ class _Proxy:
         answer = kind(str(body.get("model", "")), self.serving.reasoning_field, served.identity)
         self.metrics.requests.labels("policed").inc()
         work = Policed(served, answer, body, prompt, cap, account, self.metrics, self.count)
-        return await (work.streamed() if body.get("stream") else work.whole())
+        try:
+            return await (work.streamed() if body.get("stream") else work.whole())
+        except UpstreamError as error:
+            if error.status not in REFUSALS or work.run.ids:
+                raise
+            # refused before the first token: the client's own request may be answered, or is refused in the server's own words
+            self.metrics.faults.labels("upstream_refused").inc()
+            return await self.passing.hand_on(request, raw)
 
     async def _prompt(self, body: dict[str, Any], is_chat: bool) -> list[int]:
         upstream, tokenizer = self.serving.upstream, self.serving.capabilities.tokenizer

@@ -39,6 +39,7 @@ BY_ORDER = {
     "tools", "tool_choice", "response_format", "json_schema", "stop", "logprobs", "top_logprobs", "frequency_penalty",
     "presence_penalty",
 }  # fmt: skip
+NO_CAP = 2**31 - 1  # tokens: the server's context ends a trace before
 OTHER = "other"  # a field that is not known here: whatever it asks for, the server may know
 HEADER = "x-stopping-policy"  # a policy by its name, or `none`
 
@@ -99,7 +100,7 @@ class Serving:
         shadow: note what the policy would do, and do nothing.
         holdout: the share of requests that are never policed.
         api_key: that clients must send; empty for none.
-        cap_tokens: of a trace whose request names none.
+        cap_tokens: of a trace whose request names none; None leaves its length to the server.
         reasoning_field: of a message, in which the server puts the thought.
         max_body_bytes, max_streams: limits.
         answer_seconds: to wait for an answer that is handed on and not streamed; the default is the official client's own.
@@ -117,7 +118,7 @@ class Serving:
     shadow: bool = False
     holdout: float = 0.02
     api_key: str = ""
-    cap_tokens: int = 32_768
+    cap_tokens: int | None = None
     reasoning_field: str = "reasoning_content"
     max_body_bytes: int = 8 * 2**20
     max_streams: int = 1024
@@ -151,8 +152,9 @@ class Serving:
         if (every := every_tokens or said) is None:
             raise ValueError(f"{name}: the policy does not say how many tokens lie between decision points; give it")
         thinker = Thinker(
-            self.upstream, self.markup, policy, every_tokens=every, cap_tokens=self.cap_tokens,
-            num_top=self.capabilities.num_top, tokenizer=self.capabilities.tokenizer,
+            self.upstream, self.markup, policy, every_tokens=every, cap_tokens=self.cap_tokens or NO_CAP,
+            num_top=self.capabilities.num_top if self.capabilities.log_probs else None,
+            tokenizer=self.capabilities.tokenizer,
         )  # fmt: skip
         self.policies[name] = Served(name, artifact, every, thinker, watch)
 
@@ -229,8 +231,8 @@ def _beyond(body: Mapping[str, Any]) -> list[str]:
     return sorted(beyond, key=BY_ORDER.__contains__)  # first what not even an order helps
 
 
-def cap_of(body: Mapping[str, Any], most: int) -> int:
-    """Return the most tokens that a request allows.
+def cap_of(body: Mapping[str, Any], most: int | None) -> int:
+    """Return the most tokens that a request allows; of one that names none, `most`, or as many as the server gives.
 
     Raises:
         ValueError: if what it says is not a whole number from 1 on.
@@ -238,7 +240,7 @@ def cap_of(body: Mapping[str, Any], most: int) -> int:
     said = body.get("max_completion_tokens")
     said = body.get("max_tokens") if said is None else said
     if said is None or said == -1:
-        return most
+        return most or NO_CAP
     if not isinstance(said, int) or isinstance(said, bool) or said < 1:
         raise ValueError(f"max_tokens: expected a whole number >= 1, got {said!r}")
     return said

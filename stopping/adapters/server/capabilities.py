@@ -144,12 +144,15 @@ async def examine(
         if shown is None:
             shown = await _or_none(lambda: upstream.complete(text, 4, num_top=asked, temperature=0))  # noqa: B023
     if shown is not None and shown.tokens:
-        found["log_probs"] = all(token.log_prob is not None for token in shown.tokens)
+        found["log_probs"] = any(token.log_prob is not None for token in shown.tokens)  # some may be unknown
         found["num_top"] = min(len(token.top) for token in shown.tokens)
-        found["whole_law"] = all(sum(math.exp(p) for _, _, p in token.top) > 1 - MISSING_MASS for token in shown.tokens)
+        # nor does a token with an unknown log-probability show that they are not
+        whole = [_mass(token) > 1 - MISSING_MASS for token in shown.tokens]
+        unknown = [any(p is None for _, _, p in token.top) for token in shown.tokens]
+        found["whole_law"] = any(whole) and all(map(max, whole, unknown))
     # ids may come without log-probabilities or only with them
     found["token_ids"] = any(tried is not None and _has_ids(tried) for tried in (plain, shown))
-    found |= await _limits(upstream, text)
+    found |= await _limits(upstream)
     found["tokenizer"] = await _tokenizer(upstream, (text, *TEXTS))
     found |= await _prompts(upstream, text, found["tokenizer"], found["context_tokens"])
     found["num_choices"] = await _has_choices(upstream, text)
@@ -250,26 +253,17 @@ class _Asking:
         return max(min(wanted, self.context_tokens - self.num_text_tokens - TEMPLATE_TOKENS), 1)
 
 
-async def _limits(upstream: Upstream, text: str) -> dict[str, int | None]:
-    """How many requests, and of how many tokens, the server works on, as far as it says."""
+async def _limits(upstream: Upstream) -> dict[str, int | None]:
+    """Return how many requests, and of how many tokens, the server works on, as far as it says."""
     properties = await _or_none(lambda: upstream.get("/props"))
-    properties = properties if isinstance(properties, dict) else {}
-    settings = properties.get("default_generation_settings")
-    said = [properties.get("n_ctx"), settings.get("n_ctx") if isinstance(settings, dict) else None]
-    listed = await _or_none(lambda: upstream.get("/v1/models"))
-    models = listed.get("data") if isinstance(listed, dict) else None
-    for model in models if isinstance(models, list) else ():
-        if isinstance(model, dict) and model.get("id") == upstream.model:
-            said.append(model.get("max_model_len"))
-    tokenised = await _or_none(lambda: upstream.post("/tokenize", {"model": upstream.model, "prompt": text}))
-    said.append(tokenised.get("max_model_len") if isinstance(tokenised, dict) else None)
-    known = [number for number in map(_count, said) if number]
-    return {"num_slots": _count(properties.get("total_slots")), "context_tokens": min(known, default=None)}
+    slots = properties.get("total_slots") if isinstance(properties, dict) else None
+    is_count = isinstance(slots, int) and not isinstance(slots, bool) and slots > 0
+    return {"num_slots": slots if is_count else None, "context_tokens": await upstream.context_tokens()}
 
 
-def _count(value: Any) -> int | None:
-    """A number above 0, or None."""
-    return value if isinstance(value, int) and not isinstance(value, bool) and value > 0 else None
+def _mass(token: Token) -> float:
+    """Of the likeliest tokens whose log-probability is known."""
+    return sum(math.exp(log_prob) for _, _, log_prob in token.top if log_prob is not None)
 
 
 def _has_ids(completion: Completion) -> bool:
@@ -372,7 +366,8 @@ async def _control(asking: _Asking, close_id: int, most: int) -> dict[str, Any]:
         async with aclosing(upstream.events("/v1/chat/completions", body)) as events:
             async for chunk in events:
                 is_begun = True
-                delta = (chunk.choices and chunk.choices[0].delta) or Delta()
+                choice = chunk.choices[0] if chunk.choices else None
+                delta = (choice and choice.delta) or Delta()
                 is_thought = bool(delta.reasoning_content or delta.reasoning)
                 if ordered_in is None and is_thought:
                     start = time.monotonic()
