@@ -26,7 +26,8 @@ LONG_TOKENS = 160  # at most, of the prompt that shows whether prompts are cache
 MEASURED_TOKENS = 64
 ROUNDS = 3
 MISSING_MASS = 1e-4  # of a law, that its likeliest tokens may lack to be taken for all of it
-CONTROL_TRIES = 3
+CONTROL_TRIES, MOST_CONTROL_TRIES = 3, 30  # at least; at most, within so many
+CONTROL_SECONDS = 5.0
 IDLE_WITHIN_SECONDS = 5.0
 FEWER_TOP = (5, 1)  # asked for where more are refused: the older protocol allows five
 NEVER_DRAWN = (
@@ -337,19 +338,25 @@ async def _has_choices(upstream: Upstream, text: str) -> bool:
 
 
 async def _control_tried(asking: _Asking, close: str, tokenizer: str) -> dict[str, Any]:
-    """As `_control`, more than once: on a busy machine the thought may end before the order comes."""
+    """As `_control`, until that is decided: on a busy machine the thought may end before the order comes."""
     upstream, most = asking.upstream, asking.most(4 * MEASURED_TOKENS)
     close_ids = await tokens_of_text(upstream, close, tokenizer, start=False) if tokenizer and close else []
     if not close_ids:
         return {}
-    for _ in range(CONTROL_TRIES):
-        if found := await _fitting(lambda most: _control(asking, close_ids[0], most), most):
+    start = time.monotonic()
+    for tried in range(MOST_CONTROL_TRIES):
+        if tried >= CONTROL_TRIES and time.monotonic() - start > CONTROL_SECONDS:
+            break
+        if (found := await _fitting(lambda most: _control(asking, close_ids[0], most), most)) is not None:
             return found
     return {}
 
 
-async def _control(asking: _Asking, close_id: int, most: int) -> dict[str, Any]:
+async def _control(asking: _Asking, close_id: int, most: int) -> dict[str, Any] | None:
     """Ask for a thought that never closes by itself, order it closed, and see whether an answer comes.
+
+    Nothing is found where the server has no such order, or the model does not think. None where that is not decided: the
+    thought was over before the order came.
 
     The reply's success says only that the order reached a request: of a chat template that is not known to think, it says so too.
 
@@ -373,7 +380,7 @@ async def _control(asking: _Asking, close_id: int, most: int) -> dict[str, Any]:
                     start = time.monotonic()
                     order = {"id": chunk.id, "action": "reasoning_end"}
                     if not (await upstream.post("/v1/chat/completions/control", order)).get("success"):
-                        return {}
+                        return None
                     ordered_in = time.monotonic() - start
                 elif ordered_in is not None and delta.content:
                     return {"control": True, "control_seconds": ordered_in, "control_lag_tokens": lag_tokens}
@@ -384,7 +391,8 @@ async def _control(asking: _Asking, close_id: int, most: int) -> dict[str, Any]:
     except UpstreamError:
         if not is_begun:
             raise
-    return {}
+        return {}
+    return None
 
 
 async def is_idle(upstream: Upstream) -> bool | None:
