@@ -33,6 +33,7 @@ from stopping.artifacts import load_policy
 from stopping.policies import Kind, ThinkingObservation, bind
 
 LOG = logging.getLogger(__name__)
+BLANKS = 2  # tokens of blanks that may come between a prompt's end, or an answer's beginning, and the opening tag
 FREE_SIGNALS = ("elapsed_tokens", "log_close_prob", "mean_log_prob", "mean_entropy")
 
 
@@ -118,7 +119,10 @@ class Thought:
         self._state = self._bound.init((1,))
         self._windows = ThoughtWindows(setup.policy.signals, candidate_ids=setup.candidate_ids)
         self._num_asked, self.is_over = 0, False
-        self._is_open = _last(prompt_ids, setup.open_ids) > _last(prompt_ids, setup.close_ids)
+        last = _last(prompt_ids, setup.open_ids)
+        is_at_end = last >= max(len(prompt_ids) - len(setup.open_ids) - BLANKS, 0)
+        self._is_open = is_at_end and last > _last(prompt_ids, setup.close_ids)
+        self._opens_before = self.num_seen + BLANKS + len(setup.open_ids)
         self._tail = tuple(prompt_ids[-self._longest :])
         setup.counts["policed"] += 1
 
@@ -147,8 +151,10 @@ class Thought:
             self.is_over = True
         elif self._is_open:
             self._windows.add(token_id, log_prob, entropy)
-        else:
+        elif self.num_seen <= self._opens_before:
             self._is_open = _ends_with(self._tail, self.setup.open_ids)
+        else:
+            self.is_over = True  # no thought at all: a tag from here on is what the model writes about
 
     def ask(self, log_close_prob: float) -> None:
         """Ask the policy, at a decision point."""

@@ -9,7 +9,7 @@ import typer
 
 from stopping.cli.exits import NotAchievedError
 from stopping.cli.options import ImportOptions, OutputOptions, busy
-from stopping.cli.upstream import MarkupOptions, ServerOptions, talking
+from stopping.cli.upstream import MarkupOptions, ServerOptions, TagsRefusedError, talking
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -54,15 +54,20 @@ def doctor(
     from stopping.adapters.server.capabilities import examine
     from stopping.cli.output import DoctorOutput, ServerCapabilities
 
-    async def ask() -> "tuple[Capabilities, Markup | None]":
+    async def ask() -> "tuple[Capabilities, Markup | None, str]":
         async with upstream:
             found = await examine(upstream, num_top=server.top_log_probs, close=markup_options.close_tag)
-            return found, await markup_options.markup(upstream, found)
+            try:
+                return found, await markup_options.markup(upstream, found), ""
+            except TagsRefusedError as error:
+                return found, None, str(error)
 
     with talking(), busy(console, "asking the server"):
-        capabilities, markup = asyncio.run(ask())
-    refusal = None if artifact is None else refused(artifact.policy, capabilities, markup)
+        capabilities, markup, no_tags = asyncio.run(ask())
+    refusal = None if artifact is None else refused(artifact.policy, capabilities, markup, no_tags)
     _print(console, capabilities, markup)
+    if no_tags:
+        console.print(no_tags, style="yellow", markup=False)
     name = None if artifact is None else str(artifact.policy)
     if name is not None and refusal is None:
         console.print(f"{name} can run here.", style="green", markup=False)
@@ -79,8 +84,8 @@ def doctor(
         raise NotAchievedError(f"{name} cannot run here: {refusal}")
 
 
-def refused(policy: Any, capabilities: "Capabilities", markup: "Markup | None") -> str | None:
-    """Return why a policy cannot run on a server, None if it can."""
+def refused(policy: Any, capabilities: "Capabilities", markup: "Markup | None", no_tags: str = "") -> str | None:
+    """Return why a policy cannot run on a server, None if it can; `no_tags`: why there is no markup, where the tags are why."""
     from stopping.adapters.server.capabilities import WHAT_GIVES, Unsupported, require_continuation
     from stopping.adapters.server.signals import require
     from stopping.policies import SAMPLING, decision_of
@@ -91,7 +96,7 @@ def refused(policy: Any, capabilities: "Capabilities", markup: "Markup | None") 
     try:
         require_continuation(capabilities, "a thought cannot be continued")
         if markup is None:
-            return "--close-tag: expected the tag that ends a thought, got none"
+            return no_tags or "--close-tag: expected the tag that ends a thought, got none"
         require(policy, capabilities, markup)
     except (Unsupported, ValueError) as error:
         return str(error)
@@ -127,6 +132,8 @@ def _print(console: "Console", capabilities: "Capabilities", markup: "Markup | N
         console.print(f"One stream: {capabilities.tokens_per_second:,.0f} tokens a second without log-probabilities.")
     if capabilities.num_slots:
         console.print(f"Works on {capabilities.num_slots} requests at once.")
+    if capabilities.context_tokens:
+        console.print(f"Each has room for {capabilities.context_tokens:,} tokens, the prompt among them.")
     console.print()
     if not (capabilities.usage or capabilities.token_ids):
         console.print("Nothing can be run: tokens are not counted.", style="yellow")

@@ -252,6 +252,7 @@ class ServerCapabilities(Record):
     control: bool
     usage: bool
     num_slots: Count | None
+    context_tokens: Count | None
     idle_seconds: float | None
     tokens_per_second: float | None
     log_probs_share: float | None

@@ -6,6 +6,7 @@ import json
 import logging
 import os
 import signal
+import socket
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -17,15 +18,18 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 from rich.console import Console
 
+from stopping.cli.exits import NotAchievedError
 from stopping.cli.options import ImportOptions
 from stopping.cli.upstream import MarkupOptions, ServerOptions, talking
 
 if TYPE_CHECKING:
     from stopping.adapters.proxy import Serving
+    from stopping.adapters.proxy.accounts import Accounts
     from stopping.adapters.proxy.watch import Watch
     from stopping.artifacts import Artifact
 
 SHIPPED = "shipped"
+BACKLOG = 2048  # connections that wait to be taken
 CAP_TOKENS = 480  # of the shipped reasoner, as its log was recorded and its policy tuned
 _proxy = functools.partial(typer.Option, rich_help_panel="Proxy")
 
@@ -66,9 +70,56 @@ class ProxyOptions:
     proxy_key: Annotated[
         str | None, _proxy(metavar="VARIABLE", help="The environment variable with the key that clients must send.")
     ] = None
-    max_tokens: Annotated[int, _proxy(metavar="N", min=1, help="The cap of requests that name none.")] = 32768
+    max_tokens: Annotated[
+        int | None, _proxy(metavar="N", min=1, help="The cap of requests that name none; by default the server's own.")
+    ] = None
     max_streams: Annotated[int, _proxy(metavar="N", min=1, help="Requests at once; more are refused.")] = 1024
+    body_seconds: Annotated[
+        float, _proxy(min=0.001, help="For a client to send the whole body of a request; later it is refused.")
+    ] = 60.0
+    stall_seconds: Annotated[
+        float, _proxy(min=0.001, help="For a client to read its answer on; later its connection is cut.")
+    ] = 60.0
     slots: Annotated[int, _proxy(metavar="N", min=1, help="Of the shipped reasoner's server: requests at once.")] = 4
+
+    @contextmanager
+    def listeners(self) -> "Iterator[list[socket.socket]]":
+        """Listen on every address of the host.
+
+        Raises:
+            NotAchievedError: if the port is taken, may not be listened on, or the host is none of this machine's.
+        """
+        found: list[socket.socket] = []
+        try:
+            try:
+                for family, _, _, _, address in _addresses(self.host, self.port):
+                    if found:  # as on the first, if that was free to choose
+                        address = (address[0], found[0].getsockname()[1], *address[2:])
+                    found.append(_listener(family, address))
+            except (OSError, UnicodeError) as error:
+                why = getattr(error, "strerror", None) or str(error)
+                raise NotAchievedError(
+                    f"--host, --port: cannot listen on {self.host}:{self.port}: {why[:1].lower()}{why[1:]}"
+                ) from error
+            yield found
+        finally:
+            for each in found:
+                each.close()
+
+    def open_accounts(self) -> "Accounts | None":
+        """Open the file of accounts, None if none is wanted.
+
+        Raises:
+            ValueError: if it cannot be opened.
+        """
+        from stopping.adapters.proxy.accounts import Accounts
+
+        if self.accounts is None:
+            return None
+        try:
+            return Accounts(self.accounts)
+        except OSError as error:
+            raise ValueError(f"--accounts: cannot write to {self.accounts}: {error.strerror or error}") from error
 
     def watch(self, artifact: "Artifact") -> "Watch | None":
         """Return what looks for drift; None where the policy carries no reference sample, or nobody wants to look.
@@ -114,13 +165,32 @@ def serve(
         raise ValueError("POLICY: expected a directory, got none; the shipped policy is for the shipped reasoner alone")
     if proxy.proxy_key is not None and not os.environ.get(proxy.proxy_key):
         raise ValueError(f"--proxy-key: expected an environment variable that is set, got {proxy.proxy_key!r}")
+    accounts = proxy.open_accounts()
     with talking(), _server(upstream, proxy) as (url, is_shipped):
         if is_shipped:
             from stopping.reasoner.vocabulary import TOKENS
 
             markup = replace(markup, candidate=[*markup.candidate, " yes"], answer_tokens=20)
             server = replace(server, top_log_probs=len(TOKENS))
-        asyncio.run(_run(url, is_shipped, policy, server, markup, proxy))
+        asyncio.run(_run(url, is_shipped, policy, server, markup, proxy, accounts))
+
+
+def _addresses(host: str, port: int) -> list[Any]:
+    return socket.getaddrinfo(host or None, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
+
+
+def _listener(family: int, address: Any) -> socket.socket:
+    listener = socket.socket(family, socket.SOCK_STREAM)
+    try:
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        if family == socket.AF_INET6:
+            listener.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
+        listener.bind(address)
+        listener.listen(BACKLOG)
+    except BaseException:
+        listener.close()
+        raise
+    return listener
 
 
 @contextmanager
@@ -141,18 +211,22 @@ def _server(upstream: str | None, proxy: ProxyOptions) -> Iterator[tuple[str, bo
 
 
 async def _run(
-    url: str, is_shipped: bool, policy: Path | None, server: ServerOptions, markup: MarkupOptions, proxy: ProxyOptions
+    url: str,
+    is_shipped: bool,
+    policy: Path | None,
+    server: ServerOptions,
+    markup: MarkupOptions,
+    proxy: ProxyOptions,
+    accounts: "Accounts | None",
 ) -> None:
     import uvicorn
 
     from stopping.adapters.proxy import build
-    from stopping.adapters.proxy.accounts import Accounts
 
     async with server.upstream(url) as upstream:
         serving = await _serving(upstream, is_shipped, policy, server, markup, proxy)
-        app = build(serving, None if proxy.accounts is None else Accounts(proxy.accounts))
         settings = uvicorn.Config(
-            app, proxy.host, proxy.port, log_config=None, access_log=False, timeout_graceful_shutdown=30
+            build(serving, accounts), backlog=BACKLOG, log_config=None, access_log=False, timeout_graceful_shutdown=30
         )
 
         class Server(uvicorn.Server):
@@ -163,14 +237,15 @@ async def _run(
                     asyncio.get_running_loop().add_signal_handler(number, self.handle_exit, number, None)
                 yield
 
-        running = Server(settings)
-        task = asyncio.create_task(running.serve())
-        while not running.started and not task.done():
-            await asyncio.sleep(0.01)
-        if running.started:
-            port = running.servers[0].sockets[0].getsockname()[1]
-            _say(serving, f"http://{proxy.host}:{port}", url)
-        await task
+        with proxy.listeners() as listeners:
+            running = Server(settings)
+            task = asyncio.create_task(running.serve(listeners))
+            while not running.started and not task.done():
+                await asyncio.sleep(0.01)
+            if running.started:
+                host = f"[{proxy.host}]" if ":" in proxy.host else proxy.host
+                _say(serving, f"http://{host}:{listeners[0].getsockname()[1]}", url)
+            await task
 
 
 async def _serving(
@@ -198,6 +273,7 @@ async def _serving(
     serving = Serving(
         upstream, capabilities, marks,
         shadow=proxy.shadow, holdout=proxy.holdout, max_streams=proxy.max_streams,
+        body_seconds=proxy.body_seconds, stall_seconds=proxy.stall_seconds,
         api_key=os.environ[proxy.proxy_key] if proxy.proxy_key else "",
         cap_tokens=CAP_TOKENS if is_shipped else proxy.max_tokens,
     )  # fmt: skip

@@ -51,6 +51,10 @@ class ServerOptions:
         return Upstream(url, self.model, key, timeout_seconds=self.timeout_seconds)
 
 
+class TagsRefusedError(ValueError):
+    """The server's tokeniser cannot write a tag."""
+
+
 @dataclass(frozen=True)
 class MarkupOptions:
     """How the model writes."""
@@ -68,29 +72,44 @@ class MarkupOptions:
     ] = field(default_factory=list)
 
     async def markup(self, upstream: "Upstream", capabilities: "Capabilities") -> "Markup | None":
-        """Return the marks as token ids; None where there is no closing tag, or the server gives no ids."""
+        """Return the marks as token ids; None where there is no closing tag, or the server gives no ids.
+
+        Raises:
+            TagsRefusedError: if the server's tokeniser refuses one of the texts.
+            ValueError: if the opening tag is empty, or a candidate is not one token.
+        """
+        from stopping.adapters.server.client import UpstreamError
         from stopping.adapters.server.markup import read_markup
 
         if not self.close_tag or not capabilities.continues:
             return None
-        return await read_markup(
-            upstream,
-            capabilities,
-            open=self.open_tag,
-            close=self.close_tag,
-            answer_prefix=self.answer_prefix,
-            candidates=self.candidate,
-            answer_tokens=self.answer_tokens,
-        )
+        try:
+            return await read_markup(
+                upstream,
+                capabilities,
+                open=self.open_tag,
+                close=self.close_tag,
+                answer_prefix=self.answer_prefix,
+                candidates=self.candidate,
+                answer_tokens=self.answer_tokens,
+            )
+        except UpstreamError as error:
+            if error.status is None:
+                raise
+            raise TagsRefusedError(
+                f"--open-tag {self.open_tag!r}, --close-tag {self.close_tag!r}: the server's tokeniser refuses one of the "
+                f"texts: {error}"
+            ) from error
 
 
 @contextmanager
 def talking() -> Iterator[None]:
-    """Turn what a server refuses, or does not answer, into one line and exit code 1."""
+    """Turn what a server refuses, or does not answer, or that ours does not start, into one line and exit code 1."""
+    from stopping.adapters.llamacpp import ServerFailed
     from stopping.adapters.server.capabilities import Unsupported
     from stopping.adapters.server.client import UpstreamError
 
     try:
         yield
-    except (UpstreamError, Unsupported) as error:
+    except (UpstreamError, Unsupported, ServerFailed) as error:
         raise NotAchievedError(str(error)) from error

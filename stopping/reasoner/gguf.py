@@ -12,7 +12,7 @@ import numpy as np
 from safetensors.numpy import load_file
 
 from stopping.reasoner.names import Name, folder_of
-from stopping.reasoner.vocabulary import BOS, EOS, PAD, TOKENS
+from stopping.reasoner.vocabulary import BOS, EOS, PAD, TOKENS, UNKNOWN
 
 _NAMES = {
     "model.embed_tokens": "token_embd",
@@ -69,6 +69,7 @@ def save_gguf(model: Name | str | Path, path: Path) -> None:
     writer.add_bos_token_id(BOS)
     writer.add_eos_token_id(EOS)
     writer.add_pad_token_id(PAD)
+    writer.add_unk_token_id(UNKNOWN)
     writer.add_add_bos_token(True)
     said = json.loads((folder / "tokenizer_config.json").read_text())
     writer.add_chat_template(said["chat_template"])

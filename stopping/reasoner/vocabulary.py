@@ -11,6 +11,7 @@ TOKENS: tuple[str, ...] = (
 )
 ID = {token: index for index, token in enumerate(TOKENS)}
 PAD, BOS, EOS, OPEN_THINK, CLOSE_THINK = range(5)
+UNKNOWN = PAD  # what libraries make of a character that is in no token; `encode` refuses it
 CONTROLS = TOKENS[:5]
 WORDS = TOKENS[5:11]
 YES, NEWLINE = ID[" yes"], ID["\n"]

@@ -15,7 +15,7 @@ from safetensors.numpy import load_file, save_file
 
 from stopping.reasoner.llama import Layer, Llama, LlamaConfig, initialise
 from stopping.reasoner.names import Name, folder_of
-from stopping.reasoner.vocabulary import BOS, CLOSE_THINK, CONTROLS, EOS, ID, OPEN_THINK, PAD, TOKENS, WORDS
+from stopping.reasoner.vocabulary import BOS, CLOSE_THINK, CONTROLS, EOS, ID, OPEN_THINK, PAD, TOKENS, UNKNOWN, WORDS
 
 # A user's message is a problem such as `2 3 4>24`; an earlier answer stands behind its thought.
 CHAT_TEMPLATE = (
@@ -110,6 +110,7 @@ def save_model(model: Llama, folder: Path, card: str) -> None:
             "bos_token": TOKENS[BOS],
             "eos_token": TOKENS[EOS],
             "pad_token": TOKENS[PAD],
+            "unk_token": TOKENS[UNKNOWN],
             "model_max_length": config.max_position_embeddings,
             "clean_up_tokenization_spaces": False,
             "chat_template": CHAT_TEMPLATE,
@@ -132,7 +133,10 @@ def _ids() -> dict[str, int]:
 
 
 def _tokenizer() -> dict[str, Any]:
-    """The tokeniser as `tokenizers` reads it: the longest token that matches, `<bos>` in front of a plain text."""
+    """The tokeniser as `tokenizers` reads it: the longest token that matches, `<bos>` in front of a plain text.
+
+    All 32 ids are taken, so a character that is in no token becomes `<pad>`, which the model never reads otherwise.
+    """
 
     def added(index: int) -> dict[str, Any]:
         fixed = {"single_word": False, "lstrip": False, "rstrip": False, "normalized": False}
@@ -158,7 +162,7 @@ def _tokenizer() -> dict[str, Any]:
             "special_tokens": {TOKENS[BOS]: {"id": TOKENS[BOS], "ids": [BOS], "tokens": [TOKENS[BOS]]}},
         },
         "decoder": {"type": "Fuse"},
-        "model": {"type": "WordLevel", "vocab": ID, "unk_token": "<unk>"},
+        "model": {"type": "WordLevel", "vocab": ID, "unk_token": TOKENS[UNKNOWN]},
     }
 
 

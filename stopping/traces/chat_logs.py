@@ -15,6 +15,7 @@ from stopping.traces import files
 from stopping.traces.answers import Equality
 from stopping.traces.checkers import Check, checker
 from stopping.traces.columns import MAX_TOKENS
+from stopping.traces.endings import is_cut, is_natural
 from stopping.traces.errors import LogError, shown
 from stopping.traces.extraction import Extraction, extractor
 from stopping.traces.records import Record, as_paths, records
@@ -23,7 +24,6 @@ from stopping.traces.selection import select
 from stopping.traces.trace_log import TraceLog
 
 _OK = 200
-_ENDED, _CUT = "stop", "length"
 _REASONING = "completion_tokens_details.reasoning_tokens"
 _HASH_CHARACTERS = 16  # 64 bits: among a million problems, two share a name with probability 3e-8
 
@@ -43,8 +43,9 @@ def load_chat(
     Its length is `usage.completion_tokens`, which counts hidden reasoning too; where a server counts it apart (then
     `total_tokens` says so), both are added. Of this, `reasoning_tokens` are the thought. Several choices share one usage:
     their lengths are those of their `logprobs.content` lists, and without lists the line is refused. `finish_reason`
-    "length" means censored. Failed requests, and choices that ended in another way (a filter, a call of a tool), are
-    counted by reason in `set_aside`. The model's name is the group `model`.
+    "length", or a synonym, means censored; "stop", "eos" and the like mean ended (see `endings`). Failed requests, and
+    choices that broke off (a filter, a call of a tool), are counted by reason in `set_aside`. The model's name is the
+    group `model`.
 
         load_chat("batch_output.jsonl", extract_problem=r"(.*)-sample-", extract_answer=r"(?s).*answer is (\S+)",
                   check="numeric", references="targets.csv")
@@ -113,7 +114,9 @@ class _ChatReader:
 
     def _add_choice(self, record: Record, choice: str, problem: str, length: int, thought: int | None) -> None:
         reason = record.get(f"{choice}finish_reason")
-        if reason not in (_ENDED, _CUT):
+        word = reason if isinstance(reason, str) else ""
+        ended, cut = is_natural(word), is_cut(word)
+        if not (ended or cut):
             self.responses.set_aside[f"finish_reason is {shown(reason)}"] += 1
             return
         if not length:
@@ -124,13 +127,13 @@ class _ChatReader:
         if not isinstance(content, str | None) or not isinstance(record.get(f"{choice}message"), dict):
             raise record.error(place, "the text of a message, or null")
         answer = self.reader.answer(record, place, content or "")
-        closed = reason == _ENDED or bool(content)
+        closed = ended or bool(content)
         self.responses.add(
             problem,
             length,
             answer=answer,
             correct=None if self.targets is None else self._correct(record, place, problem, answer),
-            censored=reason == _CUT,
+            censored=cut,
             thought_tokens=thought if closed else None,
             groups={"model": self.model[problem]},
         )

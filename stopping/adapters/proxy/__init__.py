@@ -8,6 +8,10 @@ Clients change nothing but the address. What there is besides the protocol:
     `GET /metrics`                       counters for Prometheus, `stopping_*`
     `GET /healthz`                       200, or 503 where the server behind does not answer
 
+Nobody waits for somebody else's slow client. A completion takes its turn before the server (as many at once as that has slots)
+when its key is checked and its body is whole, and gives it back when its answer is sent. A body that comes too slowly is refused
+with 408 (`body_late`); a client that does not read its answer is cut off (`client_stalled`).
+
 A request is policed in pieces unless it asks for what these cannot keep to (tools, several choices, a grammar). Some of those
 are policed by order, if the server takes orders to close a thought; the others are handed on byte for byte, and counted by the
 reason. So is one of the holdout, and every one in the shadow, where the policy is asked afterwards. An error is a document or,

@@ -3,13 +3,16 @@
 import hashlib
 import json
 import logging
+import os
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
+from io import RawIOBase
 from pathlib import Path
 from typing import Any
 
 from stopping.adapters.server.thought_run import ThoughtRun
+from stopping.traces.endings import is_natural, is_whole
 
 log = logging.getLogger("stopping.accounts")
 
@@ -45,25 +48,67 @@ class Account:
 class Accounts:
     """Writes lines of JSON to a file, and to the log `stopping.accounts`.
 
+    A line that cannot be written (the disk is full) is lost and costs no answer. Later lines are tried again.
+
     Args:
         path: of the file, which is added to; None for the log alone.
+
+    Raises:
+        OSError: if the file cannot be opened.
     """
 
     def __init__(self, path: str | Path | None) -> None:
-        self._file = None if path is None else Path(path).open("a", encoding="utf-8")
+        # unbuffered, so that a line that failed does not come back later, in part
+        self._file = None if path is None else Path(path).open("ab", buffering=0)
+        self._num_lost, self._is_torn = 0, False
 
-    def write(self, account: Account, run: ThoughtRun, answer_of: Callable[[str], str | None]) -> None:
-        """Write a request's line."""
+    def write(self, account: Account, run: ThoughtRun, answer_of: Callable[[str], str | None]) -> bool:
+        """Write a request's line; returns False if the file did not take it."""
         line = json.dumps(row(account, run, answer_of), ensure_ascii=False, separators=(",", ":"))
         log.info("%s", line)
-        if self._file is not None:
-            self._file.write(line + "\n")
-            self._file.flush()
+        if self._file is None:
+            return True
+        try:
+            self._append(
+                self._file, line.encode("utf-8", "backslashreplace") + b"\n"
+            )  # half a character, as JSON escapes it
+        except OSError as error:
+            if not self._num_lost:
+                log.error("accounts: a line cannot be written, and is lost: %s; later lines are tried again", error)
+            self._num_lost += 1
+            return False
+        if self._num_lost:
+            log.warning("accounts: lines can be written again; %d were lost", self._num_lost)
+            self._num_lost = 0
+        return True
+
+    def _append(self, file: RawIOBase, line: bytes) -> None:
+        """Write a line whole; what there is of one that failed is taken back, or ended before the next."""
+        rest, written = b"\n" * self._is_torn + line, 0
+        try:
+            while rest:
+                if not (more := file.write(rest)):
+                    raise OSError("no more bytes were taken")
+                written, rest = written + more, rest[more:]
+        except OSError:
+            if written:
+                self._take_back(file, written)
+            raise
+        self._is_torn = False
+
+    def _take_back(self, file: RawIOBase, num_bytes: int) -> None:
+        try:
+            file.truncate(os.fstat(file.fileno()).st_size - num_bytes)
+        except OSError:
+            self._is_torn = True
 
     def close(self) -> None:
         """Close the file."""
         if self._file is not None:
-            self._file.close()
+            try:
+                self._file.close()
+            except OSError as error:
+                log.error("accounts: %s", error)
 
 
 def row(account: Account, run: ThoughtRun, answer_of: Callable[[str], str | None]) -> dict[str, Any]:
@@ -80,8 +125,8 @@ def row(account: Account, run: ThoughtRun, answer_of: Callable[[str], str | None
         "problem": hashlib.sha256(ids).hexdigest()[:16],
         "length_tokens": len(run.ids),
         "thought_tokens": run.thought_tokens,
-        "answer": answer_of(run.answer) if run.reason == "stop" else None,
-        "censored": run.reason == "length",
+        "answer": answer_of(run.answer) if is_natural(run.reason) else None,
+        "censored": not is_whole(run.reason),
         "policy_id": account.policy,
         "would_stop_at": -1 if run.would_stop_at is None else run.would_stop_at,
         "propensity": account.propensity,

@@ -5,27 +5,27 @@ import hmac
 import json
 import logging
 from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import AbstractAsyncContextManager, asynccontextmanager, nullcontext
+from contextlib import asynccontextmanager
 from typing import Any
 
 import anyio
 import msgspec
 from starlette.applications import Starlette
-from starlette.middleware import Middleware
-from starlette.requests import Request
+from starlette.requests import ClientDisconnect, Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
-from starlette.types import ASGIApp, Receive, Scope, Send
+from starlette.types import Receive, Scope, Send
 
 from stopping.adapters.proxy.accounts import Account, Accounts
 from stopping.adapters.proxy.answers import ChatAnswer, TextAnswer
+from stopping.adapters.proxy.clients import TURN, BodyTooLarge, ClientStalled, Turn, body_of, limited
 from stopping.adapters.proxy.metrics import Metrics
 from stopping.adapters.proxy.ordered import Ordered
 from stopping.adapters.proxy.passing import Passing, Seen
 from stopping.adapters.proxy.policed import Policed
 from stopping.adapters.proxy.serving import HEADER, Served, Serving, cap_of
 from stopping.adapters.server.capabilities import tokens_of_chat, tokens_of_text
-from stopping.adapters.server.client import UpstreamError
+from stopping.adapters.server.client import REFUSALS, UpstreamError
 from stopping.adapters.server.protocol import Token
 from stopping.adapters.server.thought_run import ThoughtRun
 
@@ -62,39 +62,43 @@ def build(serving: Serving, accounts: Accounts | None = None) -> Starlette:
         *(Route(path, proxy.guarded(proxy.complete), methods=["POST"]) for path in COMPLETIONS),
         Route("/{path:path}", proxy.guarded(proxy.hand_on), methods=["GET", "POST", "DELETE"]),
     ]
-    app = Starlette(routes=routes, lifespan=lifespan, middleware=[Middleware(_Counted, proxy=proxy)])
-    app.state.proxy = proxy
-    return app
+    return _Counted(proxy, routes=routes, lifespan=lifespan)
 
 
-class _Counted:
-    """Counts the requests under way, from the first byte of each to the last of its answer, and has completions take turns.
+class _Counted(Starlette):
+    """Counts the requests under way, from the first byte of each to the last of its answer, and gives their turns back.
 
     A thought in pieces would lose its slot on the server, and what that holds of it, between any two of them to requests that
-    wait there. So they wait here: as many have their turn as the server has slots.
+    wait there. So completions wait here: as many have their turn as the server has slots. A request takes its turn when its key
+    is checked and its body read, and has it until its answer is sent.
     """
 
-    def __init__(self, app: ASGIApp, proxy: "_Proxy") -> None:
-        self.app, self.proxy = app, proxy
+    def __init__(self, proxy: "_Proxy", **settings: Any) -> None:
+        super().__init__(**settings)
+        self.proxy = proxy
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["type"] != "http" or scope["path"] in OWN_PATHS:
-            await self.app(scope, receive, send)
+        if scope["type"] != "http":
+            await super().__call__(scope, receive, send)
             return
-        proxy = self.proxy
-        if proxy.running >= (most := proxy.serving.max_streams):
+        proxy, send = self.proxy, limited(send, self.proxy.serving.stall_seconds)
+        is_counted = scope["path"] not in OWN_PATHS
+        if is_counted and proxy.running >= (most := proxy.serving.max_streams):
             proxy.metrics.faults.labels("too_many").inc()
             refused = _error(429, "too_many", f"{most} requests are under way, the most allowed; try again")
             await refused(scope, receive, send)
             return
-        proxy.running += 1
-        proxy.metrics.running.set(proxy.running)
+        scope[TURN] = turn = Turn(proxy.turns if scope["path"] in COMPLETIONS else None)
+        proxy.count_running(is_counted)
         try:
-            async with proxy.turns if scope["path"] in COMPLETIONS else nullcontext():
-                await self.app(scope, receive, send)
+            await super().__call__(scope, receive, send)
+        except ClientStalled:
+            log.warning("a client did not read its answer for %g s; its connection is cut", proxy.serving.stall_seconds)
+            proxy.metrics.faults.labels("client_stalled").inc()
+            await asyncio.sleep(0)  # the server below learns that the connection is gone
         finally:
-            proxy.running -= 1
-            proxy.metrics.running.set(proxy.running)
+            turn.give_back()
+            proxy.count_running(-is_counted)
 
 
 class _Proxy:
@@ -104,10 +108,15 @@ class _Proxy:
         self.serving, self.metrics, self.accounts = serving, Metrics(), accounts
         self.passing = Passing(serving.upstream, self.metrics, serving.answer_seconds, not serving.api_key)
         self.running, num_slots = 0, serving.capabilities.num_slots
-        self.turns: AbstractAsyncContextManager[Any] = asyncio.Semaphore(num_slots) if num_slots else nullcontext()
+        self.turns = asyncio.Semaphore(num_slots) if num_slots else None
         self._show_drift()
         self.background: set[asyncio.Task[None]] = set()
         self.late: set[str] = set()  # policies of which stops were put off because answers were too long
+
+    def count_running(self, more: int) -> None:
+        """Count a request that begins, or ends."""
+        self.running += more
+        self.metrics.running.set(self.running)
 
     async def health(self, _: Request) -> Response:
         """Whether the server answers."""
@@ -123,17 +132,24 @@ class _Proxy:
         return Response(self.metrics.text(), media_type="text/plain; version=0.0.4")
 
     def guarded(self, handle: Callable[[Request, bytes], Awaitable[Response]]) -> Callable:
-        """Check the key, the size and the number of requests; answer refusals; end what no client waits for any more."""
+        """Check the key, read the body, wait for the turn; answer refusals; end what no client waits for any more."""
 
         async def guarded(request: Request) -> Response:
             try:
                 self._check(request)
-                return await self._unless_gone(request, handle(request, await self._body(request)))
+                return await self._unless_gone(request, in_turn(request, await self._body(request)))
             except Refused as error:
                 self.metrics.faults.labels(error.kind).inc()
                 return _error(error.status, error.kind, str(error))
             except UpstreamError as error:
                 return self._failed(error)
+            except ClientDisconnect:  # amid its body
+                self.metrics.faults.labels("client_gone").inc()
+                return Response(status_code=499)
+
+        async def in_turn(request: Request, raw: bytes) -> Response:
+            await request.scope[TURN].take()
+            return await handle(request, raw)
 
         return guarded
 
@@ -163,13 +179,13 @@ class _Proxy:
         return found
 
     async def _body(self, request: Request) -> bytes:
-        most, parts, size = self.serving.max_body_bytes, [], 0
-        async for part in request.stream():
-            size += len(part)
-            if size > most:
-                raise Refused(413, "bad_request", f"expected a body of at most {most:,} bytes")
-            parts.append(part)
-        return b"".join(parts)
+        most, seconds = self.serving.max_body_bytes, self.serving.body_seconds
+        try:
+            return await body_of(request, most, seconds)
+        except BodyTooLarge:
+            raise Refused(413, "bad_request", f"expected a body of at most {most:,} bytes") from None
+        except TimeoutError:
+            raise Refused(408, "body_late", f"expected the whole body within {seconds:g} s") from None
 
     async def hand_on(self, request: Request, raw: bytes) -> Response:
         """Whatever else the server answers: handed on as it is."""
@@ -201,6 +217,7 @@ class _Proxy:
                 self.metrics.requests.labels(treatment).inc()
                 return await ordered.streamed(request)
             prompt = await self._prompt(body, is_chat)
+            cap = self.serving.cap(body, prompt)
         except ValueError as error:
             if treatment != "policed":
                 return await self.passing.hand_on(request, raw)  # the server's to refuse
@@ -216,7 +233,14 @@ class _Proxy:
         answer = kind(str(body.get("model", "")), self.serving.reasoning_field, served.identity)
         self.metrics.requests.labels("policed").inc()
         work = Policed(served, answer, body, prompt, cap, account, self.metrics, self.count)
-        return await (work.streamed() if body.get("stream") else work.whole())
+        try:
+            return await (work.streamed() if body.get("stream") else work.whole())
+        except UpstreamError as error:
+            if error.status not in REFUSALS or work.run.ids:
+                raise
+            # refused before the first token: the client's own request may be answered, or is refused in the server's own words
+            self.metrics.faults.labels("upstream_refused").inc()
+            return await self.passing.hand_on(request, raw)
 
     async def _prompt(self, body: dict[str, Any], is_chat: bool) -> list[int]:
         upstream, tokenizer = self.serving.upstream, self.serving.capabilities.tokenizer
@@ -253,7 +277,7 @@ class _Proxy:
         """Ask the policy, after the answer, what it would have done."""
         try:
             account.problem = prompt = await self._prompt(body, path.endswith("/chat/completions"))
-            thinker = served.thinker.capped(cap_of(body, self.serving.cap_tokens))
+            thinker = served.thinker.capped(self.serving.cap(body, prompt))
             run = await thinker.replay(prompt, self._with_close(seen.tokens), seen.reason)
         except Exception as error:
             self.metrics.faults.labels("policy_failed").inc()
@@ -300,7 +324,8 @@ class _Proxy:
         if run.reason:
             metrics.positions.labels(treatment).observe(run.thought_tokens)
             metrics.seconds.labels(treatment).observe(seconds)
-            self.accounts.write(account, run, self.serving.markup.answer_of)
+            if not self.accounts.write(account, run, self.serving.markup.answer_of):
+                metrics.faults.labels("account_lost").inc()
 
     def _count_put_off(self, served: Served, run: ThoughtRun) -> None:
         num_late, num_all = run.num_too_long, sum(decision.put_off for decision in run.decisions)
@@ -331,8 +356,12 @@ class _Proxy:
         self.accounts.close()
         for served in self.serving.policies.values():
             if served.watch is not None:
-                served.watch.save()
+                try:
+                    served.watch.save()
+                except OSError as error:
+                    log.warning("what was seen of drift is not kept: %s", error)
 
 
 def _error(status: int, kind: str, message: str) -> JSONResponse:
-    return JSONResponse({"error": {"message": message, "type": kind, "code": status}}, status)
+    headers = {"connection": "close"} if status == 408 else None  # what is left of the body is not waited for
+    return JSONResponse({"error": {"message": message, "type": kind, "code": status}}, status, headers)

@@ -4,8 +4,8 @@ from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, gene
 
 POSITIONS = (32, 64, 128, 256, 512, 1024, 2048, 4096, 8192, 16384, 32768)
 FAULTS = (
-    "policy_failed", "order_failed", "upstream_failed", "upstream_refused", "upstream_resumed", "client_gone", "bad_request",
-    "too_many",
+    "policy_failed", "order_failed", "upstream_failed", "upstream_refused", "upstream_resumed", "client_gone", "client_stalled",
+    "bad_request", "body_late", "too_many", "account_lost",
 )  # fmt: skip
 SECONDS = (0.01, 0.03, 0.1, 0.3, 1, 3, 10, 30, 100, 300)
 

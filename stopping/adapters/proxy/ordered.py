@@ -23,7 +23,7 @@ from stopping.adapters.proxy.passing import Passing
 from stopping.adapters.proxy.policed import Count
 from stopping.adapters.proxy.serving import Served
 from stopping.adapters.server.client import End, UpstreamError, lines_of
-from stopping.adapters.server.protocol import Choice, Token, tokens_of
+from stopping.adapters.server.protocol import Choice, Token, document_of, tokens_of
 from stopping.adapters.server.thought_run import ThoughtRun
 
 CONTROL = "/v1/chat/completions/control"
@@ -62,7 +62,7 @@ class Ordered:
         if self.served.reads_log_probs:
             # by llama.cpp's own name for them: by the protocol's it refuses them with tools
             name = "top_logprobs" if self.body.get("logprobs") else "n_probs"
-            asked[name] = max(self.num_top, self.thinker.num_top, 1)
+            asked[name] = max(self.num_top, self.thinker.num_top or 1)
         response = await self.passing.send(request, msgspec.json.encode(asked), is_stream=True)
         if response.status_code >= 400:
             return self.passing.relayed(response, response.aiter_raw())
@@ -97,9 +97,11 @@ class Ordered:
         """The trace's tokens, and its end; lines for the client are laid aside."""
         async for line in lines:
             tokens: list[Token | End] = []
-            if line.startswith(b"data: {"):
+            if line.startswith(b"data:") and line[5:].lstrip().startswith(b"{"):
                 try:
+                    end = line[len(line.rstrip(b"\r")) :]
                     line, tokens = self._read(line[5:])
+                    line += end
                 except (ValueError, AttributeError, TypeError):
                     pass  # what cannot be read is the client's to see
             self.lines.append(line + b"\n")
@@ -110,7 +112,7 @@ class Ordered:
     def _read(self, data: bytes) -> tuple[bytes, list[Token | End]]:
         """Return a chunk as the client gets it, and its tokens; what it says of usage is known after the end."""
         tokens: list[Token | End] = []
-        document = msgspec.json.decode(data)
+        document = document_of(data)
         self.id = document.get("id") or self.id
         for choice in document.get("choices") or ():
             read = msgspec.convert(choice, Choice)
@@ -118,7 +120,7 @@ class Ordered:
             tokens += tokens_of(read) or ([Token("")] if called else [])  # a call, too, is an answer
             tokens += [End(read.finish_reason)] if read.finish_reason else []
             self._trim(choice)
-        if document.get("usage") and self.is_policed:
+        if isinstance(document.get("usage"), dict) and self.is_policed:
             saved = self.served.expected_saving(self.run)
             document["usage"]["stopping"] = account_of(self.served.identity, self.run, saved)
         return b"data: " + msgspec.json.encode(document), tokens

@@ -12,8 +12,8 @@ from starlette.responses import Response
 
 from stopping.adapters.proxy.metrics import Metrics
 from stopping.adapters.proxy.streams import Streamed
-from stopping.adapters.server.client import Upstream, UpstreamError, lines_of
-from stopping.adapters.server.protocol import Choice, Token, tokens_of
+from stopping.adapters.server.client import REFUSALS, Upstream, UpstreamError, lines_of
+from stopping.adapters.server.protocol import Choice, Token, document_of, tokens_of
 
 # Of one connection, not of the message; and what the client library sets itself.
 HOP = {
@@ -50,13 +50,20 @@ class Passing:
         return self.relayed(response := await self.send(request, body), response.aiter_raw())
 
     async def observed(
-        self, request: Request, body: dict[str, Any], num_top: int, when_done: Callable[[Seen], None]
+        self, request: Request, body: dict[str, Any], num_top: int | None, when_done: Callable[[Seen], None]
     ) -> Response:
-        """The same, and tell what was seen: the server is asked for log-probabilities, which the client does not get."""
+        """The same, and tell what was seen: the server is asked for log-probabilities, which the client does not get.
+
+        Where it refuses them, it is asked as the client asked, and nothing is seen.
+        """
         is_chat = request.url.path.endswith("/chat/completions")
-        wanted = {"logprobs": True, "top_logprobs": max(num_top, 1)} if is_chat else {"logprobs": max(num_top, 1)}
-        asked = msgspec.json.encode({**body, **wanted, "return_token_ids": True})
-        response = await self.send(request, asked)
+        wanted: dict[str, Any] = {"return_token_ids": True}
+        if num_top is not None:
+            wanted |= {"logprobs": True, "top_logprobs": max(num_top, 1)} if is_chat else {"logprobs": max(num_top, 1)}
+        response = await self.send(request, msgspec.json.encode({**body, **wanted}))
+        if response.status_code in REFUSALS:
+            await response.aclose()
+            return await self.hand_on(request, msgspec.json.encode(body))
         if response.status_code >= 400:
             return self.relayed(response, response.aiter_raw())
         seen, start = Seen(), time.monotonic()
@@ -125,26 +132,33 @@ async def _watched_lines(response: httpx.Response, seen: Seen) -> AsyncGenerator
     async for line in lines_of(response.aiter_bytes()):
         data = line[5:].strip() if line.startswith(b"data:") else b""
         if data and data != b"[DONE]":
-            line = b"data: " + _watched(data, seen)
+            line = b"data: " + _watched(data, seen) + line[len(line.rstrip(b"\r")) :]
         yield line + b"\n"
 
 
 def _watched(raw: bytes, seen: Seen) -> bytes:
     """Take the tokens of a document or a chunk; return it without what the client did not ask for."""
     try:
-        document = msgspec.json.decode(raw)
+        document = document_of(raw)
         for choice in document.get("choices") or ():
             read = msgspec.convert(choice, Choice)
             seen.tokens += tokens_of(read)
             seen.reason = read.finish_reason or seen.reason
-            choice.pop("token_ids", None)
-            if "text" in choice:  # where it stands in every choice
-                choice["logprobs"] = None
-            else:
-                choice.pop("logprobs", None)
+            _without(choice, is_vllm="token_ids" in choice)
+        if "prompt_token_ids" in document:
+            document["prompt_token_ids"] = None
     except (ValueError, AttributeError, TypeError):
         return raw
     return msgspec.json.encode(document)
+
+
+def _without(choice: dict[str, Any], *, is_vllm: bool) -> None:
+    """Take out of a choice what was not asked for, as the server alone leaves it out: vLLM has null there."""
+    for name in ("logprobs", "token_ids", "prompt_token_ids"):
+        if name in choice and (is_vllm or (name == "logprobs" and "text" in choice)):
+            choice[name] = None
+        else:
+            choice.pop(name, None)
 
 
 def headers_of(response: httpx.Response) -> dict[str, str]:

@@ -39,6 +39,7 @@ BY_ORDER = {
     "tools", "tool_choice", "response_format", "json_schema", "stop", "logprobs", "top_logprobs", "frequency_penalty",
     "presence_penalty",
 }  # fmt: skip
+NO_CAP = 2**31 - 1  # tokens: the server's context ends a trace before
 OTHER = "other"  # a field that is not known here: whatever it asks for, the server may know
 HEADER = "x-stopping-policy"  # a policy by its name, or `none`
 
@@ -99,10 +100,12 @@ class Serving:
         shadow: note what the policy would do, and do nothing.
         holdout: the share of requests that are never policed.
         api_key: that clients must send; empty for none.
-        cap_tokens: of a trace whose request names none.
+        cap_tokens: of a trace whose request names none; None leaves its length to the server.
         reasoning_field: of a message, in which the server puts the thought.
         max_body_bytes, max_streams: limits.
         answer_seconds: to wait for an answer that is handed on and not streamed; the default is the official client's own.
+        body_seconds: to wait for the whole body of a request, which is refused then.
+        stall_seconds: to wait for a client that does not read its answer; its connection is cut then.
         lots: drawn for the holdout.
     """
 
@@ -115,21 +118,26 @@ class Serving:
     shadow: bool = False
     holdout: float = 0.02
     api_key: str = ""
-    cap_tokens: int = 32_768
+    cap_tokens: int | None = None
     reasoning_field: str = "reasoning_content"
     max_body_bytes: int = 8 * 2**20
     max_streams: int = 1024
     answer_seconds: float = 600.0
+    body_seconds: float = 60.0
+    stall_seconds: float = 60.0
     lots: random.Random = field(default_factory=random.SystemRandom)
 
     def __post_init__(self) -> None:
-        """Check the share.
+        """Check the share and the time limits.
 
         Raises:
-            ValueError: unless `holdout` is in [0, 1].
+            ValueError: unless `holdout` is in [0, 1] and the limits are above 0.
         """
         if not 0 <= self.holdout <= 1:
             raise ValueError(f"holdout: expected a share from 0 to 1, got {self.holdout}")
+        for name in ("answer_seconds", "body_seconds", "stall_seconds"):
+            if not getattr(self, name) > 0:
+                raise ValueError(f"{name}: expected a time above 0, got {getattr(self, name)}")
 
     def add(
         self, name: str, artifact: Artifact, *, every_tokens: int | None = None, watch: Watch | None = None
@@ -144,8 +152,9 @@ class Serving:
         if (every := every_tokens or said) is None:
             raise ValueError(f"{name}: the policy does not say how many tokens lie between decision points; give it")
         thinker = Thinker(
-            self.upstream, self.markup, policy, every_tokens=every, cap_tokens=self.cap_tokens,
-            num_top=self.capabilities.num_top, tokenizer=self.capabilities.tokenizer,
+            self.upstream, self.markup, policy, every_tokens=every, cap_tokens=self.cap_tokens or NO_CAP,
+            num_top=self.capabilities.num_top if self.capabilities.log_probs else None,
+            tokenizer=self.capabilities.tokenizer,
         )  # fmt: skip
         self.policies[name] = Served(name, artifact, every, thinker, watch)
 
@@ -176,6 +185,18 @@ class Serving:
         if not self.shadow and self.lots.random() < self.holdout:
             return served, "holdout", by_order
         return served, "", by_order
+
+    def cap(self, body: Mapping[str, Any], prompt: list[int]) -> int:
+        """Return the most tokens that a request allows and the server has room for.
+
+        A prompt that leaves no room is the server's to refuse.
+
+        Raises:
+            ValueError: if what the request says is not a whole number from 1 on.
+        """
+        most, context = cap_of(body, self.cap_tokens), self.capabilities.context_tokens
+        room = 0 if context is None else context - len(prompt)
+        return min(most, room) if room > 0 else most
 
     def _takes_orders(self, served: Served, body: Mapping[str, Any], beyond: list[str]) -> bool:
         """Whether the thought of a request that asks for such things can be closed by order."""
@@ -210,8 +231,8 @@ def _beyond(body: Mapping[str, Any]) -> list[str]:
     return sorted(beyond, key=BY_ORDER.__contains__)  # first what not even an order helps
 
 
-def cap_of(body: Mapping[str, Any], most: int) -> int:
-    """Return the most tokens that a request allows.
+def cap_of(body: Mapping[str, Any], most: int | None) -> int:
+    """Return the most tokens that a request allows; of one that names none, `most`, or as many as the server gives.
 
     Raises:
         ValueError: if what it says is not a whole number from 1 on.
@@ -219,7 +240,7 @@ def cap_of(body: Mapping[str, Any], most: int) -> int:
     said = body.get("max_completion_tokens")
     said = body.get("max_tokens") if said is None else said
     if said is None or said == -1:
-        return most
+        return most or NO_CAP
     if not isinstance(said, int) or isinstance(said, bool) or said < 1:
         raise ValueError(f"max_tokens: expected a whole number >= 1, got {said!r}")
     return said

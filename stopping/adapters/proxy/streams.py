@@ -9,6 +9,8 @@ from starlette.requests import ClientDisconnect
 from starlette.responses import StreamingResponse
 from starlette.types import Receive, Scope, Send
 
+from stopping.adapters.proxy.clients import ClientStalled
+
 MOST_WAITING = 256  # parts, before what they come from has to wait for the client
 
 
@@ -19,7 +21,8 @@ class Streamed(StreamingResponse):
 
     Args:
         parts: what is sent.
-        close: is awaited after the last part, or as soon as the client has gone; told whether all was sent.
+        close: is awaited after the last part, or as soon as the client has gone; told whether the client stayed. One that stayed
+            without reading is counted by whoever cut its connection.
         more: as of `StreamingResponse`.
     """
 
@@ -61,11 +64,14 @@ class Streamed(StreamingResponse):
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Send it."""
         failed: Exception | None = None
+        is_stalled = False
         try:
             async with anyio.create_task_group() as both:  # not `Task.cancel`, which leaves connections half closed
                 both.start_soon(self._take)
                 try:
                     await super().__call__(scope, receive, send)
+                except ClientStalled as error:
+                    failed, is_stalled = error, True
                 except ClientDisconnect:
                     pass
                 except Exception as error:
@@ -74,6 +80,6 @@ class Streamed(StreamingResponse):
         finally:
             await self._sent.aclose()
             await self._parts.aclose()
-            await self._close(self._is_done and not self._waiting)
+            await self._close(is_stalled or (self._is_done and not self._waiting))
         if failed:
             raise failed

@@ -11,6 +11,7 @@ from stopping.adapters.drift import Drift, Traffic
 from stopping.adapters.server.thought_run import ThoughtRun
 from stopping.artifacts import Artifact
 from stopping.policies.decisions import PROBED_SIGNALS
+from stopping.traces.endings import is_natural
 
 log = logging.getLogger("stopping.drift")
 
@@ -53,7 +54,7 @@ class Watch:
         """
         if not run.reason or run.failure or self.alarm:
             return
-        own = answer_of(run.answer) if run.reason == "stop" else None
+        own = answer_of(run.answer) if is_natural(run.reason) else None
         would = own if run.would_stop_at is None else answer_of(run.would_answer)
         values = {"length_tokens": float(len(run.ids)), "agreement": float(would == own)}
         if run.last_seen is not None:

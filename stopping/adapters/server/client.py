@@ -9,9 +9,12 @@ import httpx
 import msgspec
 
 from stopping.adapters.server.connections import Connections
-from stopping.adapters.server.protocol import Chunk, Token, tokens_of
+from stopping.adapters.server.protocol import Chunk, Token, chunk_of, document_of, tokens_of, usage_of
 
 JSON = {"content-type": "application/json"}
+COMMON_EVENTS = (b"", b"message", b"error")  # whose data is a chunk, or what went wrong
+REFUSALS = (400, 422)  # statuses by which a request is refused for what it asks, as for too many tokens
+REFUSAL_TYPES = ("invalid_request_error", "BadRequestError", "exceed_context_size_error")
 KEEP_SECONDS = 0.5  # an unused connection: the pieces of a thought follow on each other at once
 
 
@@ -37,8 +40,8 @@ class End(NamedTuple):
     """The end of a stream.
 
     Attributes:
-        reason: `stop`, `length`, ... as the server says.
-        num_tokens: generated, by the server's own count; None where it does not say.
+        reason: `stop`, `length`, ... as the server says; `traces.endings` tells what that means.
+        num_tokens: generated, by the server's own count, which may be wrong; None where it does not say.
         num_prompt_tokens, num_cached_tokens: of the prompt, and of these read before; None where it does not say.
         id: of the completion.
     """
@@ -48,6 +51,19 @@ class End(NamedTuple):
     num_prompt_tokens: int | None = None
     num_cached_tokens: int | None = None
     id: str = ""
+
+    def counted(self, came: int, most: int | None = None) -> int:
+        """Return how many tokens were generated.
+
+        The server's count is believed where it can be right: not below what came over the wire (it may be above, as some tokens
+        have no text), nor above what was asked for.
+
+        Args:
+            came: tokens that came.
+            most: that were asked for; None where that is not known.
+        """
+        said = self.num_tokens
+        return came if said is None or said < came or (most is not None and said > most) else said
 
 
 class Completion(NamedTuple):
@@ -95,6 +111,7 @@ class Upstream:
     def __post_init__(self) -> None:
         """Open no connection yet."""
         self.base_url = self.base_url.rstrip("/").removesuffix("/v1")
+        self._context: tuple[int | None] | None = None
         headers = {**self.headers, **({"Authorization": f"Bearer {self.api_key}"} if self.api_key else {})}
         self.client = httpx.AsyncClient(
             base_url=self.base_url, headers=headers, transport=Connections(KEEP_SECONDS), timeout=self.timeout_seconds
@@ -117,6 +134,35 @@ class Upstream:
     async def __aexit__(self, *_: object) -> None:
         """Close all connections."""
         await self.client.aclose()
+
+    async def context_tokens(self) -> int | None:
+        """Return how many tokens the server says that prompt and answer may have together; None where it does not."""
+        if self._context is None:
+            self._context = (await self._said_context(),)
+        return self._context[0]
+
+    async def _said_context(self) -> int | None:
+        tried: tuple[tuple[str, Mapping[str, Any] | None], ...] = (
+            ("/v1/models", None),  # vLLM
+            ("/props", None),  # llama.cpp
+            ("/tokenize", {"model": self.model, "prompt": "a"}),  # older ones of vLLM
+        )
+        for path, body in tried:
+            try:
+                found = await (self.get(path) if body is None else self.post(path, body))
+            except UpstreamError:
+                continue
+            parts = (
+                [found, *(found.get(name) for name in ("default_generation_settings",))] if _is_object(found) else []
+            )
+            listed = found.get("data") if _is_object(found) else None
+            models = [each for each in listed if _is_object(each)] if isinstance(listed, list) else []
+            parts += [each for each in models if each.get("id") == self.model] or models[:1]
+            for part in filter(_is_object, parts):
+                for name in ("max_model_len", "n_ctx", "context_length", "max_context_length"):
+                    if isinstance(said := part.get(name), int) and said > 0:
+                        return said
+        return None
 
     async def get(self, path: str) -> Any:
         """Return a document of the server.
@@ -209,15 +255,31 @@ class Upstream:
             async with aclosing(response):
                 if response.status_code >= 400:
                     raise _refused(path, response.status_code, (await response.aread()).decode(errors="replace"))
+                event = b""
                 async for line in lines_of(response.aiter_bytes()):
-                    if not line.startswith(b"data:"):
+                    name, _, data = line.partition(b":")
+                    data = data.strip()
+                    if not line.strip():
+                        event = b""
+                    elif name == b"event":
+                        event = data
+                    if name != b"data" or not data:  # comments, ids, and what only keeps the connection open
                         continue
-                    data = line[5:].strip()
                     if data == b"[DONE]":
                         return
-                    yield _chunk(path, data)
+                    try:
+                        chunk = _chunk(path, data)
+                    except UpstreamError as error:
+                        if error.body or event in COMMON_EVENTS:
+                            raise
+                        continue  # an event that is not of the protocol
+                    yield chunk
         except httpx.HTTPError as error:
             raise UpstreamError(f"{path}: the stream broke off: {type(error).__name__}: {error}") from error
+
+
+def _is_object(found: Any) -> bool:
+    return isinstance(found, dict)
 
 
 async def lines_of(parts: AsyncIterator[bytes]) -> AsyncGenerator[bytes, None]:
@@ -231,17 +293,22 @@ async def lines_of(parts: AsyncIterator[bytes]) -> AsyncGenerator[bytes, None]:
         yield rest
 
 
-_DECODE, _NULL = msgspec.json.Decoder(Chunk).decode, msgspec.Raw(b"null")
+_NO_ERROR = (b"null", b"{}", b'""', b"false")
 
 
 def _chunk(path: str, data: bytes) -> Chunk:
     try:
-        chunk = _DECODE(data)
+        chunk = chunk_of(data)
     except ValueError as error:
         shown = data[:200].decode(errors="replace")
         raise UpstreamError(f"{path}: expected a chunk of the protocol: {error}; got {shown!r}") from None
-    if chunk.error != _NULL:
-        raise UpstreamError(f"{path}: {bytes(chunk.error).decode()}", body=data.decode())
+    if (said := bytes(chunk.error)) not in _NO_ERROR:
+        failure = document_of(said)
+        failure = failure if isinstance(failure, dict) else {}
+        # one that came too late for the status of the answer
+        is_refusal = failure.get("code") in REFUSALS or failure.get("type") in REFUSAL_TYPES
+        status = REFUSALS[0] if is_refusal else None
+        raise UpstreamError(f"{path}: {said.decode(errors='replace')}", status, data.decode(errors="replace"))
     return chunk
 
 
@@ -251,10 +318,12 @@ def _refused(path: str, status: int, body: str) -> UpstreamError:
 
 async def _pieces(chunks: AsyncGenerator[Chunk, None], path: str) -> AsyncGenerator[Token | End, None]:
     """Tokens of a stream with one choice, then its end."""
-    reason, number, usage = "", "", None
+    reason, number, usage = "", "", usage_of(None)
     async with aclosing(chunks):
         async for chunk in chunks:
             for choice in chunk.choices or ():
+                if choice is None:
+                    continue
                 try:
                     tokens = tokens_of(choice)
                 except ValueError as error:
@@ -262,12 +331,8 @@ async def _pieces(chunks: AsyncGenerator[Chunk, None], path: str) -> AsyncGenera
                 for token in tokens:
                     yield token
                 reason = choice.finish_reason or reason
-            usage, number = chunk.usage or usage, chunk.id or number
+            usage = usage_of(chunk.usage) if chunk.usage else usage
+            number = str(chunk.id or number)
     if not reason:
         raise UpstreamError(f"{path}: the stream ended without saying why")
-    if usage is None:
-        yield End(reason, id=number)
-        return
-    details = usage.prompt_tokens_details
-    cached = None if details is None else details.cached_tokens
-    yield End(reason, usage.completion_tokens, usage.prompt_tokens, cached, number)
+    yield End(reason, *usage, number)

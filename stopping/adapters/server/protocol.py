@@ -2,12 +2,20 @@
 
 What they add to that protocol is read where it is there: token ids beside the log-probabilities (llama.cpp: `id`; vLLM:
 `return_token_ids`), either field for reasoning (`reasoning_content`, `reasoning`), and log-probabilities of completions in the
-form of chat or in the older one of parallel lists. Fields that are not named here are not read.
+form of chat or in the older one of parallel lists. Fields that are not named here are not read, and of those that are, what
+nobody depends on (ids of completions, counts) is read leniently.
 """
 
-from typing import NamedTuple
+import json
+import math
+from typing import Any, NamedTuple
 
+import msgspec
 from msgspec import Raw, Struct
+
+# A log-probability at or below this stands for "not known", or for minus infinity, which JSON cannot say: vLLM and OpenAI send
+# -9999, llama.cpp the least single, others -1e4 or -inf. No token drawn has a probability so small that a double cannot hold it.
+LEAST_LOG_PROB = math.log(math.ulp(0.0))  # -744.4
 
 
 class Token(NamedTuple):
@@ -16,15 +24,16 @@ class Token(NamedTuple):
     Attributes:
         text: what it adds.
         id: in the server's vocabulary, None where the server does not say.
-        log_prob: at temperature 1, None where it was not asked for or did not come.
-        top: (id, text, log-probability) of the likeliest tokens in its place, as many as were asked for.
+        log_prob: at temperature 1, None where it was not asked for, did not come, or is not known.
+        top: (id, text, log-probability) of the likeliest tokens in its place, as many as were asked for; the last is
+            None where it is not known.
         reasoning: whether it came as reasoning (chat alone tells).
     """
 
     text: str
     id: int | None = None
     log_prob: float | None = None
-    top: tuple[tuple[int | None, str, float], ...] = ()
+    top: tuple[tuple[int | None, str, float | None], ...] = ()
     reasoning: bool = False
 
 
@@ -32,7 +41,7 @@ class Likely(Struct):
     """One of the likeliest tokens in a place."""
 
     token: str
-    logprob: float
+    logprob: float | None = None
     id: int | None = None
 
 
@@ -42,16 +51,16 @@ class Entry(Struct):
     token: str
     logprob: float | None = None
     id: int | None = None
-    top_logprobs: list[Likely] | None = None
+    top_logprobs: list[Likely | None] | None = None
 
 
 class LogProbs(Struct):
     """Log-probabilities: `content` as chat has it, or the older lists."""
 
-    content: list[Entry] | None = None
+    content: list[Entry | None] | None = None
     tokens: list[str] | None = None
     token_logprobs: list[float | None] | None = None
-    top_logprobs: list[dict[str, float] | None] | None = None
+    top_logprobs: list[dict[str, float | None] | None] | None = None
 
 
 class Delta(Struct):
@@ -73,27 +82,81 @@ class Choice(Struct):
     finish_reason: str | None = None
 
 
-class CachedTokens(Struct):
-    """How much of a prompt had been read before."""
-
-    cached_tokens: int | None = None
-
-
-class Usage(Struct):
-    """Counts of tokens."""
+class Usage(NamedTuple):
+    """Counts of tokens; None where the server does not say, or says what cannot be."""
 
     completion_tokens: int | None = None
     prompt_tokens: int | None = None
-    prompt_tokens_details: CachedTokens | None = None
+    cached_tokens: int | None = None
 
 
 class Chunk(Struct):
     """A part of a stream."""
 
-    id: str | None = None
-    choices: list[Choice] | None = None
-    usage: Usage | None = None
+    id: Any = None
+    choices: list[Choice | None] | None = None
+    usage: Any = None
     error: Raw = Raw(b"null")
+
+
+_DECODE = msgspec.json.Decoder(Chunk).decode
+
+
+def chunk_of(data: bytes) -> Chunk:
+    """Read a chunk.
+
+    Raises:
+        ValueError: if it is none.
+    """
+    try:
+        return _DECODE(data)
+    except ValueError as error:
+        if (document := _with_infinities(data)) is None:
+            raise error
+    return msgspec.convert({**document, "error": Raw(msgspec.json.encode(document.get("error")))}, Chunk)
+
+
+def document_of(data: bytes) -> Any:
+    """Read a document as plain objects.
+
+    Raises:
+        ValueError: if it is none.
+    """
+    try:
+        return msgspec.json.decode(data)
+    except ValueError as error:
+        if (document := _with_infinities(data)) is None:
+            raise error
+    return document
+
+
+def _with_infinities(data: bytes) -> dict[str, Any] | None:
+    """Read what has NaN or Infinity for numbers: no JSON, but servers written in Python send it."""
+    if b"NaN" not in data and b"Infinity" not in data:
+        return None
+    try:
+        document = json.loads(data)
+    except ValueError:
+        return None
+    return document if isinstance(document, dict) else None
+
+
+def usage_of(said: Any) -> Usage:
+    """Read counts of tokens: what is no whole number from 0 on is not known."""
+    said = said if isinstance(said, dict) else {}
+    details = said.get("prompt_tokens_details")
+    cached = details.get("cached_tokens") if isinstance(details, dict) else None
+    return Usage(_count(said.get("completion_tokens")), _count(said.get("prompt_tokens")), _count(cached))
+
+
+def _count(said: Any) -> int | None:
+    is_number = isinstance(said, int | float) and not isinstance(said, bool) and math.isfinite(said)
+    return int(said) if is_number and said >= 0 and said == int(said) else None
+
+
+def known(log_prob: float | None) -> float | None:
+    """Return a log-probability; None for what stands for one that is not known."""
+    return log_prob if log_prob is not None and LEAST_LOG_PROB < log_prob < math.inf else None
 
 
 def tokens_of(choice: Choice) -> list[Token]:
@@ -130,13 +193,15 @@ def _with_text(tokens: list[Token], reasoning: str, text: str) -> list[Token]:
     return [*(token._replace(text="") for token in tokens[:-1]), last]
 
 
-def _in_chat_form(entries: list[Entry], ids: list[int] | None, reasoning: int) -> list[Token]:
+def _in_chat_form(entries: list[Entry | None], ids: list[int] | None, reasoning: int) -> list[Token]:
     found, seen = [], 0
     is_known = ids is not None and len(ids) == len(entries)
-    for place, entry in enumerate(entries):
+    for place, each in enumerate(entries):
+        entry = each or Entry("")  # nothing is known of this token
         number = ids[place] if entry.id is None and is_known else entry.id  # type: ignore[index]
-        top = tuple([(each.id, each.token, each.logprob) for each in entry.top_logprobs or ()])
-        found.append(Token(entry.token, number, entry.logprob, top, seen < reasoning))
+        tops = [likely or Likely("") for likely in entry.top_logprobs or ()]
+        top = tuple([(likely.id, likely.token, known(likely.logprob)) for likely in tops])
+        found.append(Token(entry.token, number, known(entry.logprob), top, seen < reasoning))
         seen += len(entry.token)
     return found
 
@@ -148,7 +213,7 @@ def _in_lists(log_probs: LogProbs, texts: list[str], ids: list[int] | None) -> l
     found = []
     for place, text in enumerate(texts):
         top = tops[place] if place < len(tops) else None
-        likeliest = tuple([(None, other, value) for other, value in (top or {}).items()])
+        likeliest = tuple([(None, other, known(value)) for other, value in (top or {}).items()])
         number = ids[place] if ids and len(ids) == len(texts) else None
-        found.append(Token(text, number, values[place], likeliest))
+        found.append(Token(text, number, known(values[place]), likeliest))
     return found

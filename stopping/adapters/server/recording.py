@@ -32,7 +32,9 @@ from stopping.adapters.server.markup import Markup
 from stopping.adapters.server.prompts import Prompt
 from stopping.adapters.server.protocol import Token
 from stopping.adapters.server.retries import raise_if_gone, retried
+from stopping.adapters.server.room import Room
 from stopping.adapters.server.signals import entropy_of, log_close_prob_of, log_probs_of, signals_there
+from stopping.traces.endings import is_cut, is_natural
 
 SIGNALS = ("log_close_prob", "mean_entropy", "mean_log_prob", "num_candidates")
 PROBE_SIGNALS = ("answer_mean_log_prob", "answer_least_log_prob")
@@ -239,14 +241,15 @@ class _Recorder:
         seed = self.plan.request_seed(prompt.problem, sample)
         found = await retried(lambda: self._whole(prompt, prompt_ids, seed))
         tokens, end = found
-        if end.reason not in ("stop", "length"):
+        ended = is_natural(end.reason)
+        if not (ended or is_cut(end.reason)):
             raise _Unusable(f"ended by {end.reason}")
-        length = len(tokens) if end.num_tokens is None else end.num_tokens
+        length = end.counted(len(tokens), self.plan.max_tokens)
         ids = [token.id for token in tokens]
-        has_all = None not in ids and length - len(ids) <= (end.reason == "stop")  # some do not show the end token
+        has_all = None not in ids and length - len(ids) <= ended  # some do not show the end token
         if prompt_ids is not None and not has_all:
             raise _Unusable("ids of some tokens did not come")
-        thought, answer = self._parts(tokens, length)
+        thought, answer = self._parts(prompt_ids, tokens)
         probes: list[dict[str, Any]] = []
         if self.plan.probe_every_tokens is not None and prompt_ids is not None:
             last = len(ids) - 1 if thought is None else thought
@@ -255,8 +258,8 @@ class _Recorder:
                 probes.insert(0, await self._probe(prompt_ids, tokens, position))
         return RecordedTrace(
             prompt.problem, sample, length, thought,
-            answer=answer if end.reason == "stop" else None,
-            censored=end.reason == "length",
+            answer=answer if ended else None,
+            censored=not ended,
             num_requests=1 + len(probes),
             probes=probes,
             tokens=self._lists(tokens) if self.plan.token_signals else {},
@@ -287,16 +290,20 @@ class _Recorder:
                 tokens.append(piece)
         raise UpstreamError("the stream ended without saying why")
 
-    def _parts(self, tokens: list[Token], length: int) -> tuple[int | None, str | None]:
-        """Tokens of the thought, and the text of the answer; None where the thought was not closed."""
+    def _parts(self, prompt_ids: list[int] | None, tokens: list[Token]) -> tuple[int | None, str | None]:
+        """Tokens of the thought, and the text of the answer; None where the thought was not closed.
+
+        Of what opened no thought, and closed none, all is answer.
+        """
         whole = "".join(token.text for token in tokens)
         if not self.close:
             return None, whole
         if self.markup is not None and all(token.id is not None for token in tokens):
-            place = self.markup.closes([token.id or 0 for token in tokens])
-            if place is None:
-                return None, None
-            return place, "".join(token.text for token in tokens[place + len(self.markup.close_ids) :])
+            if (closed := self.markup.closes(tokens)) is None:
+                opens = prompt_ids is None or self.markup.opens(prompt_ids) or self.markup.begins(tokens)
+                return (None, None) if opens else (0, whole)
+            place, end, rest = closed
+            return place, rest + "".join(token.text for token in tokens[end:])
         if any(token.reasoning for token in tokens):  # the server took the thought apart, tags and all
             thought = [token for token in tokens if token.reasoning]
             answer = "".join(token.text for token in tokens if not token.reasoning)
@@ -309,20 +316,25 @@ class _Recorder:
         markup = self.markup
         assert markup is not None
         ids = [token.id or 0 for token in tokens[:position]]
-        forced = await retried(lambda: self._force([*prompt_ids, *ids, *markup.close_ids, *markup.answer_ids], markup))
-        added = forced.end.num_tokens or len(forced.tokens)
-        values = {**self._seen(tokens, position), **dict(zip(PROBE_SIGNALS, log_probs_of(forced), strict=True))}
+        room, prompt = Room(self.upstream), [*prompt_ids, *ids, *markup.close_ids, *markup.answer_ids]
+        forced = await retried(lambda: self._force(room, prompt, markup))
+        shown: tuple[float | None, float | None] = (None, None)
+        text, added = None, 0  # where the server has no room for an answer
+        if forced is not None:
+            shown, added = log_probs_of(forced), forced.end.counted(len(forced.tokens), room.asked_tokens)
+            text = forced.text if is_natural(forced.end.reason) else None
+        values = {**self._seen(tokens, position), **dict(zip(PROBE_SIGNALS, shown, strict=True))}
         return {
             "position_tokens": position,
-            "text": forced.text if forced.end.reason == "stop" else None,
+            "text": text,
             "probe_cost_tokens": len(markup.close_ids) + len(markup.answer_ids) + added,
             **{name: _short(values[name]) for name in self.signals},
         }
 
-    async def _force(self, prompt: list[int], markup: Markup) -> Completion:
+    async def _force(self, room: Room, prompt: list[int], markup: Markup) -> Completion | None:
         settings = {**self.plan.settings, "temperature": 0.0}
         num_top = 0 if self.capabilities.log_probs else None
-        return await self.upstream.complete(prompt, markup.answer_tokens, num_top=num_top, **settings)
+        return await room.complete(prompt, markup.answer_tokens, num_top=num_top, **settings)
 
     def _seen(self, tokens: list[Token], position: int) -> dict[str, float | None]:
         """What a decision point after so many tokens shows without a probe."""

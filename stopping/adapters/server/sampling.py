@@ -20,6 +20,7 @@ from stopping.adapters.server.protocol import Token
 from stopping.policies import NO_ANSWER, Kind, Return, SamplingObservation
 from stopping.policies.namespace import namespace
 from stopping.policies.vote_tally import Leader, VoteTally
+from stopping.traces.endings import is_natural
 
 LEGAL = (Kind.CONTINUE, Kind.STOP, Kind.LAUNCH)
 CANCELLED, FAILED = "cancelled", "failed"
@@ -37,7 +38,7 @@ class SampledTrace:
         num_tokens: generated, as far as was seen; by the server's count where it ended by itself.
         text: all of it; of chat the content alone, and the reasoning apart.
         reasoning: see there.
-        reason: why it ended: `stop`, `length`, ...; `cancelled`; `failed`; empty while it runs.
+        reason: why it ended, in the server's word: `stop`, `length`, ...; `cancelled`; `failed`; empty while it runs.
         key: what its answer counts as, None for none.
         error: why it failed; whatever else was raised ends the run.
     """
@@ -100,7 +101,7 @@ class SamplingRun:
                 "sample": trace.index,
                 "length_tokens": trace.num_tokens,
                 "answer": trace.key,
-                "censored": trace.reason != "stop",
+                "censored": not is_natural(trace.reason),
                 "ended": trace.reason,
                 "started_tokens": trace.started_tokens,
                 "chosen": trace is self.chosen,
@@ -252,7 +253,7 @@ class _Group:
             async with aclosing(self.open_stream(trace.index)) as pieces:
                 async for piece in pieces:
                     if isinstance(piece, End):
-                        trace.num_tokens, trace.reason = piece.num_tokens or trace.num_tokens, piece.reason
+                        trace.num_tokens, trace.reason = piece.counted(trace.num_tokens), piece.reason
                         break
                     trace.num_tokens += 1
                     if piece.reasoning:
@@ -262,7 +263,7 @@ class _Group:
                     self._tick()
             if not trace.reason:
                 raise UpstreamError("the stream ended without saying why")
-            trace.key = self.by.answer_of(trace.text) if trace.reason == "stop" else None
+            trace.key = self.by.answer_of(trace.text) if is_natural(trace.reason) else None
         except Exception as error:
             trace.reason, trace.error = FAILED, error
         self.events.put_nowait(trace)

@@ -69,7 +69,8 @@ def log_close_prob_of(token: Token, markup: Markup) -> float | None:
         markup: of the model.
 
     Returns:
-        None if no likeliest tokens came, or the tag has several tokens.
+        None if no likeliest tokens came, or the tag has several tokens; or if one of these log-probabilities is not known, and
+        the tag is that token or is not among them.
     """
     close_id, *more = markup.close_ids
     if more or not token.top:
@@ -77,8 +78,11 @@ def log_close_prob_of(token: Token, markup: Markup) -> float | None:
     for number, text, log_prob in token.top:
         if number == close_id or (number is None and text == markup.close):
             return log_prob
-    log_probs = [log_prob for _, _, log_prob in token.top]
-    left = max(1 - sum(map(math.exp, log_probs)), LEAST_MASS)
+    log_probs = [log_prob for _, _, log_prob in token.top if log_prob is not None]
+    mass = sum(map(math.exp, log_probs))
+    if len(log_probs) < len(token.top) and 1 - mass > MISSING_MASS:
+        return None
+    left = max(1 - mass, LEAST_MASS)
     # vLLM adds the drawn token to the likeliest, of which it need not be one
     return min([math.log(left), *(log_prob for log_prob in log_probs if log_prob != token.log_prob)])
 
@@ -95,7 +99,7 @@ def says_bound(signals: Collection[str], capabilities: Capabilities) -> str:
 
 def entropy_of(token: Token) -> float | None:
     """Return the entropy of the law a token was drawn from, nats; None where its likeliest tokens are not all of it."""
-    log_probs = [log_prob for _, _, log_prob in token.top]
+    log_probs = [log_prob for _, _, log_prob in token.top if log_prob is not None]
     masses = [math.exp(log_prob) for log_prob in log_probs]
     if 1 - sum(masses) > MISSING_MASS:
         return None

@@ -27,7 +27,8 @@ class Thinker:
         policy: reads a `ThinkingObservation`; None to let every thought end by itself.
         every_tokens: between decision points.
         cap_tokens: the most that a trace may have.
-        num_top: of the likeliest tokens asked for with each token, where the policy reads what needs them.
+        num_top: of the likeliest tokens asked for with each token, where the policy reads what needs them; None for no
+            log-probabilities at all, to a server that refuses them.
         tokenizer: of the server, as `Capabilities` has it.
     """
 
@@ -39,14 +40,15 @@ class Thinker:
         *,
         every_tokens: int,
         cap_tokens: int,
-        num_top: int = 20,
+        num_top: int | None = 20,
         tokenizer: str = "llama.cpp",
     ) -> None:
         self.upstream, self.markup, self.policy = upstream, markup, policy
         self.every_tokens, self.cap_tokens, self.tokenizer = every_tokens, cap_tokens, tokenizer
         signals = () if policy is None else policy.signals
         self.peeks = "log_close_prob" in signals
-        self.num_top = num_top if self.peeks or "mean_entropy" in signals else 0
+        reads_top = self.peeks or "mean_entropy" in signals
+        self.num_top = num_top if reads_top or num_top is None else 0
 
     def follow(
         self, tokens: AsyncIterator[Token | End], order: Callable[[], Awaitable[None]] | None, run: ThoughtRun

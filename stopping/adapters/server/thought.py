@@ -15,17 +15,20 @@ from stopping.adapters.observations import ThoughtWindows, row_of
 from stopping.adapters.policy_rows import PolicyRows
 from stopping.adapters.server.capabilities import tokens_of_text
 from stopping.adapters.server.client import Completion, End, UpstreamError
+from stopping.adapters.server.markup import behind, may_be
 from stopping.adapters.server.protocol import Token
 from stopping.adapters.server.retries import is_passing
+from stopping.adapters.server.room import Room, refuses
 from stopping.adapters.server.signals import entropy_of, log_close_prob_of, log_probs_of
 from stopping.adapters.server.thought_run import ThoughtRun
 from stopping.policies import Kind
+from stopping.traces.endings import is_cut, is_natural
 
 if TYPE_CHECKING:
     from stopping.adapters.server.thinking import Thinker
 
 RESUME_SECONDS = (0.25, 1.0)  # waited before a piece that failed is asked for again, from the tokens there are
-CONTEXT_FULL = 400  # the status with which a thought that fills the model's context is not continued
+MOST_ASKED = 32_768  # tokens asked for at once: a trace without a cap takes several pieces
 UNKNOWN = -1  # in the place of a token's id
 OPEN, THOUGHT, CLOSE, ANSWER = "open", "thought", "close", "answer"  # the parts of a trace
 Part = tuple[str, Token]
@@ -35,8 +38,9 @@ class Thought:
     """One trace under way.
 
     A policy that reads how likely the thought is closed next needs the law of the next token: pieces then reach one token past
-    the decision point, and that token waits (`ahead`) until the policy has been asked. Tokens that may begin the closing tag
-    wait as well (`held`), until they are that or are not.
+    the decision point, and that token waits (`ahead`) until the policy has been asked. Tokens that may begin a tag wait as well
+    (`held`), until they are that or are not. A thought is opened at the end of the prompt, or by the first tokens of the trace;
+    the blanks before these wait, too.
 
     Args:
         thinker: whose it is.
@@ -49,6 +53,9 @@ class Thought:
         self.by, self.prompt_ids, self.settings, self.run = thinker, prompt_ids, settings, run
         self.is_open, self.is_closed = thinker.markup.opens(prompt_ids), False
         self.is_observed, self.ending, self.passed_tokens = False, "", 0
+        self.cut_word, self.room = "length", Room(thinker.upstream)
+        self.asked_tokens = 0  # of the last piece
+        self.blanks: list[Token] = []
         self.ahead: list[Token] = []
         self.held: list[Token] = []
         self.since: list[Token] = []
@@ -69,6 +76,8 @@ class Thought:
                 async for token in piece:
                     for part in self._take(token):
                         yield part
+            if self._lacks_ahead():
+                continue
             is_due, self.passed_tokens = self._is_due(), len(run.ids)
             given = await self._decided() if is_due else None
             for token in self.ahead if given is None else given:
@@ -76,16 +85,21 @@ class Thought:
                     yield part
             self.ahead = []
             if given is not None or self.ending or len(run.ids) >= self.by.cap_tokens:
-                run.reason = self.ending or "length"
+                run.reason = self.ending or self.cut_word
         if self.is_open and not self.is_closed:
             run.thought_tokens = len(run.ids)
-        for token in self.held:
+        for token in (*self.blanks, *self.held):
             yield self._thought(token) if self.is_open else self._answer(token)
 
     def _is_due(self) -> bool:
         """Whether the policy is to be asked here: not amid what may be the closing tag, nor where no answer has room."""
         is_over = (bool(self.ending) and not self.ahead) or bool(self.held)
         return self._is_asked() and not is_over and len(self.run.ids) == self._due() and self._room() > 0
+
+    def _lacks_ahead(self) -> bool:
+        """Whether the token that the policy is to see the law of is still to come: the server gave no more at once."""
+        is_there = bool(self.ahead or self.ending) or len(self.run.ids) >= self.by.cap_tokens
+        return self.by.peeks and not is_there and self._is_asked() and len(self.run.ids) == self._due()
 
     def _room(self) -> int:
         """Tokens that a forced answer may take, within the cap of the trace."""
@@ -94,10 +108,13 @@ class Thought:
 
     def _is_asked(self) -> bool:
         """Whether there are decisions left to take, or, of a trace that is only looked at, to see."""
+        return self.is_open and self._may_be_asked()
+
+    def _may_be_asked(self) -> bool:
+        """The same, of a trace that may yet open a thought, too."""
         run = self.run
-        is_thinking = self.is_open and not self.is_closed
         is_left = self.is_observed or run.would_stop_at is None
-        return self.by.policy is not None and is_thinking and not run.failure and is_left
+        return self.by.policy is not None and not self.is_closed and not run.failure and is_left
 
     def _due(self) -> int:
         """The decision point that this piece goes up to; where the thought stands, if that is one and was reached now."""
@@ -107,18 +124,26 @@ class Thought:
         """Go on, to the next decision point at most; what is beyond it waits.
 
         Where one long request would have gone on, this does: a server too busy for the next piece, or that breaks off amid one,
-        is asked again from the tokens there are.
+        is asked again from the tokens there are; and one that refuses is asked for fewer tokens, down to one.
         """
-        waits = deque(RESUME_SECONDS)
+        waits, fewer, refusal = deque(RESUME_SECONDS), None, None
         while True:
             try:
-                async with aclosing(self._piece_once()) as piece:
+                async with aclosing(self._piece_once(fewer)) as piece:
                     async for token in piece:
                         yield token
                 return
             except UpstreamError as error:
-                if self.run.ids and error.status == CONTEXT_FULL:
-                    self.ending = "length"
+                if refuses(error):
+                    refusal = refusal or error
+                    num_prompt, has_begun = len(self.prompt_ids) + len(self.run.ids), bool(self.run.ids)
+                    fewer = await self.room.fewer(error, num_prompt, self.asked_tokens, has_begun=has_begun)
+                    self._drop_ahead()
+                    if fewer is not None:
+                        continue
+                    if not has_begun:
+                        raise refusal from None
+                    self.ending = self.cut_word  # the context is full
                     return
                 if not (self.run.ids and waits and is_passing(error)) or error.timed_out:
                     raise
@@ -126,11 +151,13 @@ class Thought:
             self._drop_ahead()
             await asyncio.sleep(waits.popleft())
 
-    async def _piece_once(self) -> AsyncGenerator[Token, None]:
+    async def _piece_once(self, fewer: int | None) -> AsyncGenerator[Token, None]:
         run = self.run
-        most = self.by.cap_tokens - len(run.ids)
-        if self._is_asked():
+        most = min(self.by.cap_tokens - len(run.ids), MOST_ASKED)
+        if self._may_be_asked():
             most = min(most, self._due() - len(run.ids) + self.by.peeks)
+        num_prompt = len(self.prompt_ids) + len(run.ids)
+        most = self.asked_tokens = min(self.room.most(num_prompt, most), MOST_ASKED if fewer is None else fewer)
         asked = dict(self.settings)
         if isinstance(seed := asked.get("seed"), int) and seed >= 0:  # below 0: any, to llama.cpp
             asked["seed"] = (seed + len(run.ids)) % 2**31
@@ -139,13 +166,12 @@ class Thought:
         prompt = [*self.prompt_ids, *run.ids]
         async with aclosing(self.by.upstream.stream(prompt, most, num_top=self.by.num_top, **asked)) as pieces:
             async for piece in pieces:
+                self.room.accepted(num_prompt, most)
                 if isinstance(piece, End):
                     self._account(piece)
-                    num_tokens = came if piece.num_tokens is None else piece.num_tokens
-                    is_whole = piece.reason == "length" and num_tokens >= most
-                    self.ending = "" if is_whole else piece.reason
-                    if is_whole and num_tokens > came:
-                        await self._find_lost_tokens()
+                    self.ending = piece.reason
+                    if is_cut(piece.reason):
+                        await self._see_cut(piece, came, most)
                     return
                 for token in [piece] if piece.id is not None else await self._with_ids(piece):
                     came += 1
@@ -153,6 +179,19 @@ class Thought:
                         self.ahead.append(token)
                     else:
                         yield token
+
+    async def _see_cut(self, end: End, came: int, most: int) -> None:
+        """See whether a piece that was cut is all that was asked for, and the trace goes on.
+
+        The server's count tells of tokens that it kept back; where it says nothing, or what cannot be, those that came count, and
+        whether there is room for more is seen by asking.
+        """
+        num_tokens, self.cut_word = end.counted(came, most), end.reason
+        is_unsure = num_tokens != end.num_tokens and came > 0
+        if num_tokens >= most or is_unsure:
+            self.ending = ""
+            if num_tokens > came:
+                await self._find_lost_tokens()
 
     def _waits(self) -> bool:
         """Whether the next token lies beyond the decision point."""
@@ -179,28 +218,38 @@ class Thought:
 
     def _take(self, token: Token) -> list[Part]:
         """Add a token to the trace; return those whose part is known now."""
-        run, close_ids = self.run, self.by.markup.close_ids
+        run, markup = self.run, self.by.markup
         run.ids.append(UNKNOWN if token.id is None else token.id)
         run.text += token.text
         if self.is_closed:
             return [self._answer(token)]
-        tag = close_ids if self.is_open else self.by.markup.open_ids
-        if self.is_open and not self.held and token.id != tag[0]:  # nearly all of them
+        tag = (markup.close_ids, markup.close) if self.is_open else (markup.open_ids, markup.open)
+        begins = bool(self.held) or token.id == tag[0][0]
+        if not begins and len(tag[0]) > 1:
+            begins = may_be([token], *tag) or behind([token], *tag) is not None
+        if self.is_open and not begins:  # nearly all of them
             return [self._thought(token)]
+        if not self.is_open and not begins and markup.is_blank(token):
+            self.blanks.append(token)
+            return []
         self.held.append(token)
-        held = tuple(each.id for each in self.held)
-        if held == tag:
+        if (rest := behind(self.held, *tag)) is not None:
             found, self.held = self.held, []
+            if rest:
+                found[-1] = found[-1]._replace(text=found[-1].text.removesuffix(rest))
             if not self.is_open:
-                self.is_open = True
-                return [(OPEN, each) for each in found]
-            self.is_closed, run.thought_tokens = True, len(run.ids) - len(held)
-            return [(CLOSE, each) for each in found]
-        if not self.is_open and held != tag[: len(held)]:  # no thought at all
-            self.is_closed, found, self.held = True, self.held, []
+                self.is_open, found, self.blanks = True, [*self.blanks, *found], []
+                if self._is_asked():
+                    self.since += found  # a recording counts them, too
+                run.thought += rest
+                return [*((OPEN, each) for each in found), *([(THOUGHT, Token(rest))] if rest else [])]
+            self.is_closed, run.thought_tokens = True, len(run.ids) - len(found)
+            return [*((CLOSE, each) for each in found), *([self._answer(Token(rest))] if rest else [])]
+        if not self.is_open and not may_be(self.held, *tag):  # no thought at all
+            self.is_closed, found, self.held, self.blanks = True, [*self.blanks, *self.held], [], []
             return [self._answer(each) for each in found]
         known = []
-        while self.held and tuple(each.id for each in self.held) != tag[: len(self.held)]:
+        while self.held and not may_be(self.held, *tag):
             known.append(self._thought(self.held.pop(0)))
         return known
 
@@ -235,16 +284,19 @@ class Thought:
         run, position = self.run, len(self.run.ids)
         kind, forced = self._asks(observation), None
         if kind == Kind.PROBE:
-            forced = await self._force()
+            if (forced := await self._force()) is None:
+                return None  # there is no room to see an answer
             kind = self._asks(self.windows.probed(observation, [self._key(forced)], *log_probs_of(forced)))
         stops = kind == Kind.STOP
         if stops:
             forced = forced or await self._force()
-            if stops := self._key(forced) is not None:
+            if forced is not None and self._key(forced) is not None:
                 run.would_stop_at, run.would_answer = position, self.by.markup.answer_prefix + forced.text
             else:  # an answer is never empty because we stopped
+                stops = False
                 self.rows.put_off(0)
-                run.num_too_long += forced.end.reason == "length" and self._room() == self.by.markup.answer_tokens
+                had_all = forced is not None and self.room.asked_tokens == self.by.markup.answer_tokens
+                run.num_too_long += forced is not None and had_all and is_cut(forced.end.reason)
         if not stops or self.is_observed:
             run.probe_tokens += 0 if forced is None else self._cost(forced)
             return None
@@ -272,21 +324,26 @@ class Thought:
         """Of closing the thought here, by the law from which the next token was drawn; None where that does not tell."""
         return log_close_prob_of(self.ahead[0], self.by.markup) if self.ahead else None
 
-    async def _force(self) -> Completion:
-        """Close the thought here and let the model answer, greedily."""
-        markup, run = self.by.markup, self.run
+    async def _force(self) -> Completion | None:
+        """Close the thought here and let the model answer, greedily; None where the server has no room for that."""
+        markup, run, before = self.by.markup, self.run, self.room.num_requests
         prompt = [*self.prompt_ids, *run.ids, *markup.close_ids, *markup.answer_ids]
-        run.num_requests += 1
         kept = {name: value for name, value in self.settings.items() if name != "seed"}
-        found = await self.by.upstream.complete(prompt, self._room(), num_top=0, **kept | {"temperature": 0.0})
-        self._account(found.end)
+        num_top = None if self.by.num_top is None else 0
+        try:
+            found = await self.room.complete(prompt, self._room(), num_top=num_top, **kept | {"temperature": 0.0})
+        finally:
+            run.num_requests += self.room.num_requests - before
+        if found is not None:
+            self._account(found.end)
         return found
 
     def _key(self, forced: Completion) -> str | None:
         """What a forced answer counts as, as the client would read it; None if it did not end, or is nothing but its prefix."""
-        markup, is_answer = self.by.markup, forced.end.reason == "stop" and bool(forced.text.strip())
+        markup, is_answer = self.by.markup, is_natural(forced.end.reason) and bool(forced.text.strip())
         return markup.answer_of(markup.answer_prefix + forced.text) if is_answer else None
 
     def _cost(self, forced: Completion) -> int:
         markup = self.by.markup
-        return len(markup.close_ids) + len(markup.answer_ids) + (forced.end.num_tokens or len(forced.tokens))
+        added = forced.end.counted(len(forced.tokens), self.room.asked_tokens)
+        return len(markup.close_ids) + len(markup.answer_ids) + added

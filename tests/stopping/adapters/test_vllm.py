@@ -189,15 +189,22 @@ def test_with_drafts_signals_are_those_of_the_tokens_kept(tmp_path, monkeypatch)
 
 def test_a_thought_opened_by_the_model_and_one_closed_before_are_known(tmp_path):
     setup = adapter.Setup(TokenBudget(2), 1, (OPEN,), (CLOSE,), (CLOSE,))
-    closed = adapter.Thought(setup, [4, OPEN, 5, CLOSE])
-    for token in (6, 7, 8):
-        closed.take(token, np.nan, np.nan)
-    assert not closed.is_due
-    for token in (OPEN, 6, 7):
-        closed.take(token, np.nan, np.nan)
-    assert closed.is_due
-    closed.ask(-1.0)
-    assert closed.forced == (CLOSE,)
+
+    def after(prompt, *tokens):
+        thought = adapter.Thought(setup, prompt)
+        for token in tokens:
+            thought.take(token, np.nan, np.nan)
+        return thought
+
+    assert not after([4, OPEN, 5, CLOSE], 6, 7, 8).is_due
+    opened = after([4, OPEN, 5, CLOSE], BLANK, OPEN, 6, 7)
+    assert opened.is_due
+    opened.ask(-1.0)
+    assert opened.forced == (CLOSE,)
+    assert after([4, 5, OPEN, BLANK], 6, 7).is_due
+    # a tag that the user, or the model amid its answer, writes about
+    assert not after([4, OPEN, 5, 6, 7, 8], 6, 7, 8).is_due
+    assert not after([4, 5], 6, 7, 8, OPEN, 6, 7, 8).is_due
 
 
 def test_what_cannot_be_followed_goes_on_without_the_policy(tmp_path, caplog):

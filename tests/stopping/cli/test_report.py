@@ -105,7 +105,11 @@ def test_the_page_says_what_was_found(found, read):
         assert sentence in said
     for policy in (found.reference, *(rule.policy for rule in found.tested)):
         assert name_of(policy) in read.one("tbody")["text"]
-    assert "180 problems; 3 rules were tried" in said and "300 problems" in said and "120 problems, which" in said
+    assert (
+        "180 problems; 3 rules were tried" in said
+        and "300 problems" in said
+        and "120 problems, used for nothing else" in said
+    )
 
 
 def test_it_is_sound_html_by_itself(text, read):

@@ -3,7 +3,10 @@
 import json
 import os
 import re
+import shlex
+import shutil
 import signal
+import socket
 import subprocess
 import sys
 import threading
@@ -15,7 +18,10 @@ import openai
 import pytest
 
 from stopping import artifacts
+from stopping.cli.exits import NotAchievedError
+from stopping.cli.serve import ProxyOptions
 from stopping.policies import CandidateStop, Margin, TokenBudget
+from stopping.reasoner.countdown import Problem, is_held_out, is_right
 from tests.stopping.adapters.conftest import llama_server, reasoner_gguf
 from tests.stopping.adapters.llama import needs_llama
 from tests.stopping.cli.test_commands import NO_JAX, ROOT, WIDE
@@ -93,6 +99,49 @@ def test_from_nothing(policies, tmp_path):
     assert row["stopped"] and row["treatment"] == "policed" and row["policy_id"].startswith("budget@")
 
 
+def test_the_first_request_of_the_readme(tmp_path):
+    """As it is printed, but for the port: the thought is stopped, the answer is right, and the reply is the one shown there."""
+    needs_llama()
+    section = (ROOT / "README.md").read_text(encoding="utf-8").partition("## On a running model")[2]
+    commands, shown = re.search(r"```\n(stopping serve.*?)```.*?```json\n(.*?)```", section, re.DOTALL).groups()
+    serve, request, metrics = commands.replace("\\\n", "").strip().splitlines()
+    shown = json.loads(shown)
+    body = json.loads(re.search(r"-d '(.*)'", request)[1])
+    numbers, _, target = body["messages"][0]["content"].partition(">")
+    problem = Problem(tuple(map(int, numbers.split())), int(target))
+    assert is_held_out(problem.numbers) and "localhost:8300/v1/chat/completions" in request
+    arguments = shlex.split(serve)[2:-1]
+    with serving(*arguments, log=tmp_path / "log") as (_, url, _):
+        port = str(httpx.URL(url).port)
+        for _ in range(5):
+            if shutil.which("curl"):
+                asked = shlex.split(request.replace("8300", port))
+                reply = json.loads(subprocess.run(asked, capture_output=True, check=True, timeout=60).stdout)
+            else:
+                reply = httpx.post(url + CHAT, json=body, timeout=60).json()
+            message, usage = reply["choices"][0]["message"], reply["usage"]
+            assert usage["stopping"]["stopped"] is True and is_right(problem, message["content"])
+            thought = shown["choices"][0]["message"].pop("reasoning_content", "...")
+            assert message["reasoning_content"].startswith(thought.removesuffix("..."))
+            assert_shown(shown, reply)
+        assert "/metrics" in metrics and "stopping_stops_total" in httpx.get(f"{url}/metrics").text
+        alone = httpx.post(url + CHAT, json=body, headers={"x-stopping-policy": "none"}, timeout=60).json()
+        # 444 tokens, as the README says; a thought that long may turn elsewhere on another machine
+        assert alone["usage"]["completion_tokens"] > 2 * usage["completion_tokens"]
+
+
+def assert_shown(shown, there):
+    """All that is shown is there; numbers to the digits shown."""
+    if isinstance(shown, dict):
+        for name in shown:
+            assert_shown(shown[name], there[name])
+    elif isinstance(shown, list):
+        for each, one in zip(shown, there, strict=True):
+            assert_shown(each, one)
+    else:
+        assert there == (pytest.approx(shown, abs=0.005) if isinstance(shown, float) else shown)
+
+
 def test_a_server_of_ones_own(llama_server, policies, tmp_path):
     """A policy for a model, a key of the proxy's, and the end by a supervisor's signal while a stream runs."""
     arguments = [
@@ -151,12 +200,59 @@ def test_what_cannot_run_is_refused_before_the_first_token(llama_server, policie
     assert time.monotonic() - start < 30
 
 
-def test_no_port(llama_server, policies):
-    """One that is taken is said, and is an error."""
-    taken = httpx.URL(llama_server).port
+def alone(*arguments, code=1):
+    """Its one line on stderr."""
     done = subprocess.run(
-        command(policies / "budget", "--upstream", llama_server, "--port", taken), capture_output=True, text=True, cwd=ROOT,
-        env={**os.environ, **WIDE}, timeout=60,
-    )  # fmt: skip
-    assert done.returncode not in (0, 70) and "address already in use" in done.stderr
-    assert "Listening" not in done.stdout
+        command(*arguments), capture_output=True, text=True, cwd=ROOT, env={**os.environ, **WIDE}, timeout=60
+    )
+    assert done.returncode == code and "Listening" not in done.stdout, done.stdout
+    lines = done.stderr.strip().splitlines()
+    assert len(lines) == 1, done.stderr
+    return lines[0]
+
+
+def test_no_port(llama_server, policies):
+    """One that is taken, or a host that is none of this machine's, is one line, and an error."""
+    arguments, taken = [policies / "budget", "--upstream", llama_server], httpx.URL(llama_server).port
+    said = f"error: --host, --port: cannot listen on 127.0.0.1:{taken}: address already in use"
+    assert alone(*arguments, "--port", taken) == said
+    assert f"cannot listen on localhost:{taken}: " in alone(*arguments, "--port", taken, "--host", "localhost")
+    assert "cannot listen on nowhere.invalid:8300: " in alone(*arguments, "--host", "nowhere.invalid")
+    assert "cannot listen on 192.0.2.1:8300: cannot assign" in alone(*arguments, "--host", "192.0.2.1")
+    assert "cannot listen on " in alone(*arguments, "--host", "a" * 70)
+
+
+def test_a_port_that_is_not_allowed(monkeypatch):
+    def refuse(self, address):
+        raise PermissionError(13, "Permission denied")
+
+    monkeypatch.setattr(socket.socket, "bind", refuse)
+    with (
+        pytest.raises(NotAchievedError, match=r"cannot listen on 127\.0\.0\.1:80: permission denied"),
+        ProxyOptions(port=80).listeners(),
+    ):
+        pass
+
+
+def test_all_addresses_of_a_host_are_listened_on():
+    with ProxyOptions(host="localhost", port=0).listeners() as listeners:
+        assert len({each.getsockname()[1] for each in listeners}) == 1
+        with socket.create_connection(("localhost", listeners[0].getsockname()[1]), timeout=5):
+            pass
+
+
+def test_accounts_that_cannot_be_opened(policies, tmp_path):
+    arguments = [policies / "budget", "--upstream", "http://127.0.0.1:9", "--accounts"]
+    path = tmp_path / "none" / "accounts.jsonl"
+    assert alone(*arguments, path, code=2) == f"error: --accounts: cannot write to {path}: No such file or directory"
+    assert "Is a directory" in alone(*arguments, tmp_path, code=2)
+
+
+def test_limits_on_slow_clients(llama_server, policies, tmp_path):
+    """Both are options."""
+    limits = ["--body-seconds", 0.3, "--stall-seconds", 5]
+    with serving(policies / "budget", "--upstream", llama_server, *limits, log=tmp_path / "log") as (_, url, _):
+        there = httpx.URL(url)
+        with socket.create_connection((there.host, there.port), timeout=10) as client:
+            client.sendall(f"POST {CHAT} HTTP/1.1\r\nhost: x\r\ncontent-length: 9\r\n\r\n{{".encode())
+            assert client.recv(1000).startswith(b"HTTP/1.1 408")

@@ -10,7 +10,7 @@ import pytest
 
 from stopping.adapters.llamacpp import LlamaServer
 from stopping.reasoner.gguf import save_gguf
-from stopping.reasoner.vocabulary import decode, encode
+from stopping.reasoner.vocabulary import UNKNOWN, decode, encode
 from stopping.reasoner.weights import save_model
 from tests.stopping.reasoner.examples import TEXT, TOKEN_IDS, shipped, texts, untrained
 
@@ -65,6 +65,22 @@ def test_the_tokeniser_is_ours(served):
         plain = text.removeprefix("<bos>").removesuffix("<eos>")  # think tags are text, as clients send them back
         assert post("/tokenize", content=plain, add_special=True, parse_special=False)["tokens"] == ids[:-1]
         assert post("/detokenize", tokens=ids[1:-1])["content"] == plain
+
+
+def test_an_unknown_character_costs_no_answer(served):
+    """That tokeniser leaves it out, where others write `<pad>`; the ids that both give are the same."""
+    _, post = served
+    assert post("/tokenize", content="3 4x\u00e9>7")["tokens"] == encode("3 4>7")
+    assert post("/completion", prompt="The quick brown fox", n_predict=4)["tokens_predicted"] == 4
+
+
+def test_the_file_names_the_unknown_token(served, tmp_path):
+    import gguf
+
+    save_gguf("weak_draft", tmp_path / "model.gguf")
+    fields = gguf.GGUFReader(tmp_path / "model.gguf").fields
+    assert fields["tokenizer.ggml.unknown_token_id"].contents() == UNKNOWN
+    assert fields["tokenizer.ggml.tokens"].contents(UNKNOWN) == "<pad>"
 
 
 def test_the_chat_template_is_applied(served):

@@ -8,8 +8,9 @@ import numpy as np
 import pytest
 from safetensors.numpy import load_file, save_file
 
+from stopping.reasoner import weights
 from stopping.reasoner.names import NAMES, SHIPPED
-from stopping.reasoner.vocabulary import BOS, EOS, OPEN_THINK, PAD, decode, encode
+from stopping.reasoner.vocabulary import BOS, EOS, ID, OPEN_THINK, PAD, UNKNOWN, decode, encode
 from stopping.reasoner.weights import load_model, named_tensors, save_model
 from tests.helpers import needs
 from tests.stopping.reasoner.examples import TEXT, TINY, TOKEN_IDS, shipped, texts, untrained
@@ -113,10 +114,27 @@ def test_the_tokeniser_encodes_as_ours_and_back(tokenizer):
     assert [tokenizer.token_to_id(name) for name in ("<pad>", "<eos>", "<think>")] == [PAD, EOS, OPEN_THINK]
 
 
-@pytest.mark.parametrize("text", ["3x", "caf\u00e9", "no", "check"])
-def test_the_tokeniser_refuses_an_unknown_character(tokenizer, text):
-    with pytest.raises(Exception, match="UNK"):
-        tokenizer.encode(text)
+@pytest.mark.parametrize("name", NAMES)
+def test_the_shipped_tokeniser_is_what_is_written(name):
+    """And the unknown token that it names is one that it has."""
+    folder = SHIPPED / name
+    said = json.loads((folder / "tokenizer.json").read_text())
+    assert said == weights._tokenizer()
+    assert said["model"]["vocab"] == ID and said["model"]["vocab"][said["model"]["unk_token"]] == UNKNOWN
+    assert json.loads((folder / "tokenizer_config.json").read_text())["unk_token"] == said["model"]["unk_token"]
+
+
+@pytest.mark.parametrize(("text", "wanted"), [
+    ("3x", "3<pad>"), ("caf\u00e9", "<pad>" * 4), ("no", "<pad>" * 2), ("check", "<pad>" * 5), ("3 4\U0001f600>7", "3 4<pad>>7"),
+    ("The quick brown fox", "<pad><pad><pad> <pad><pad><pad><pad><pad> <pad><pad><pad><pad><pad> <pad><pad><pad>"),
+    ("<unk>", "<pad>" * 4 + ">"),
+])  # fmt: skip
+def test_an_unknown_character_is_a_pad(tokenizer, auto_tokenizer, text, wanted):
+    """No id is free for it; it is dropped where special tokens are."""
+    ids = tokenizer.encode(text, add_special_tokens=False).ids
+    assert ids == encode(wanted) == auto_tokenizer(text, add_special_tokens=False).input_ids
+    assert tokenizer.decode(ids) == wanted.replace("<pad>", "")
+    assert auto_tokenizer.unk_token_id == UNKNOWN and len(auto_tokenizer) == 32
 
 
 @pytest.fixture(scope="module")

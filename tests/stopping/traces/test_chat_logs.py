@@ -95,6 +95,17 @@ def test_a_batch(tmp_path: Path) -> None:
     assert read(tmp_path, *lines).num_problems == 4  # a batch names every request apart
 
 
+@pytest.mark.parametrize("word", ["eos", "eos_token", "end", "end_turn", "stop_sequence", "STOP", "done"])
+def test_an_end_by_any_name_is_one(tmp_path: Path, word: str) -> None:
+    log = read(tmp_path, batch("a", response(choice("4", word))), batch("b", response(choice("4"))))
+    assert log.num_problems == 2 and not log.censored.any() and not log.set_aside
+
+
+@pytest.mark.parametrize("word", ["max_tokens", "MAX_TOKENS", "model_length"])
+def test_a_cut_by_any_name_is_one(tmp_path: Path, word: str) -> None:
+    assert read(tmp_path, batch("a", response(choice("The ans", word)))).censored.all()
+
+
 def test_what_failed_is_counted(tmp_path: Path) -> None:
     lines = [
         batch("a"),

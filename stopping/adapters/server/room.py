@@ -1,0 +1,120 @@
+"""How many tokens a server has room for: found by asking for fewer where a number was refused.
+
+vLLM and others refuse a request whose prompt and `max_tokens` together exceed the context; llama.cpp gives what it has. Nobody
+says how such a refusal is worded, so the words are a hint alone: what counts is which numbers are refused.
+"""
+
+import re
+from collections.abc import Sequence
+from typing import Any
+
+from stopping.adapters.server.client import REFUSALS, Completion, Upstream, UpstreamError
+
+# Where a refusal states a limit, best first.
+_STATED = tuple(
+    re.compile(pattern, re.IGNORECASE)
+    for pattern in (
+        r"\bn_ctx\D{0,5}(\d+)",
+        r"max_model_len\D{0,20}(\d+)",
+        r"context\D{0,40}(\d+)",
+        r"(?:maximum|limit|at most|<=?|up to|no more than|exceed\w*|room for|available|left|remaining)\D{0,40}(\d+)",
+        r"(\d+)[a-z\s]{0,20}(?:left|remain\w*|available|free)",
+    )
+)
+_SEPARATOR = re.compile(r"(?<=\d)[,_'](?=\d{3}\b)")
+_ABOUT_LENGTH = re.compile(r"context|length|token|too (?:long|large|many)|exceed|n_ctx|maximum", re.IGNORECASE)
+
+
+def refuses(error: UpstreamError) -> bool:
+    """Whether the server refused what was asked for, and not to serve at all."""
+    return error.status in REFUSALS
+
+
+def is_about_length(error: UpstreamError) -> bool:
+    """Whether a refusal's words may be about a number of tokens."""
+    return bool(_ABOUT_LENGTH.search(error.body or str(error)))
+
+
+class Room:
+    """What is known of the room for one trace.
+
+    Args:
+        upstream: the server.
+
+    Attributes:
+        asked_tokens: by the last `complete`.
+        num_requests: sent by all of them.
+    """
+
+    def __init__(self, upstream: Upstream) -> None:
+        self.asked_tokens = self.num_requests = 0
+        self._upstream, self._tried_one, self._tried = upstream, False, set[int]()
+        self._refused_from: int | None = None  # prompt and asked tokens together
+
+    def most(self, num_prompt: int, wanted: int) -> int:
+        """Return how many tokens to ask for: no more than wanted, and none that are known to be too many."""
+        if self._refused_from is None:
+            return wanted
+        return min(wanted, max(self._refused_from - num_prompt - 1, 1))
+
+    def accepted(self, num_prompt: int, asked: int) -> None:
+        """Note that so many tokens were not refused."""
+        if self._refused_from is not None and num_prompt + asked >= self._refused_from:
+            self._refused_from = None  # it was not about the context
+        self._tried.clear()
+
+    async def fewer(self, error: UpstreamError, num_prompt: int, asked: int, *, has_begun: bool) -> int | None:
+        """Return how many tokens to ask for after a refusal; None where not even one is left to ask for.
+
+        Args:
+            error: the refusal.
+            num_prompt: tokens of the prompt.
+            asked: tokens that were asked for.
+            has_begun: the server has given tokens of this trace: what it refuses is their number. If it has not, one token is
+                asked for early: where that is refused too, the number is not what is wrong.
+        """
+        if asked <= 1:
+            return None
+        total = num_prompt + asked
+        self._refused_from = total if self._refused_from is None else min(total, self._refused_from)
+        limits = _limits(error.body or str(error))
+        if not limits and (known := await self._upstream.context_tokens()) is not None:
+            limits = [known]
+        # of the whole context, or of an answer
+        for room in (*(limit - num_prompt for limit in limits), *limits):
+            if 0 < room < asked and num_prompt + room not in self._tried:
+                self._tried.add(num_prompt + room)
+                return room
+        if not self._tried_one and (not has_begun or limits):
+            self._tried_one = True
+            return 1
+        return asked // 2
+
+    async def complete(self, prompt: Sequence[int], most: int, **settings: Any) -> Completion | None:
+        """Complete a prompt with as many of these tokens as there is room for; None where there is room for none.
+
+        Raises:
+            UpstreamError: if the server fails, or refuses for another reason.
+        """
+        refusal, asked = None, self.most(len(prompt), most)
+        while True:
+            self.asked_tokens = asked
+            self.num_requests += 1
+            try:
+                found = await self._upstream.complete(prompt, asked, **settings)
+            except UpstreamError as error:
+                refusal = refusal or error
+                if not (refuses(error) and is_about_length(refusal)):
+                    raise
+                if (fewer := await self.fewer(error, len(prompt), asked, has_begun=True)) is None:
+                    return None
+                asked = fewer
+            else:
+                self.accepted(len(prompt), asked)
+                return found
+
+
+def _limits(said: str) -> list[int]:
+    """The numbers in a refusal that may be limits, the likeliest first."""
+    said = _SEPARATOR.sub("", said)
+    return list(dict.fromkeys(int(each[1][:12]) for pattern in _STATED for each in pattern.finditer(said)))

@@ -1,0 +1,37 @@
+"""What a server's word for the end of an answer means; servers do not agree on the words.
+
+There are four kinds. *Cut*: a limit on tokens came first. *Broken*: something else came first, so that what there is, is no
+whole answer: a filter, an error, an abort, a guard against loops. *Called*: the model ended its turn with a call of a tool,
+which is no answer. *Natural*: every other word, known or not. Servers keep making up new ones ("stop", "eos", "end_turn"), and
+an answer that is there must not be lost to a name.
+"""
+
+CUT = {
+    "length", "max_tokens", "max_new_tokens", "max_output_tokens", "max_completion_tokens", "max_length", "model_length",
+    "context_length", "context_length_exceeded", "model_context_window_exceeded", "token_limit", "limit",
+}  # fmt: skip
+BROKEN = {
+    "content_filter", "safety", "recitation", "blocklist", "prohibited_content", "spii", "sensitive", "refusal",
+    "abort", "aborted", "cancel", "cancelled", "canceled", "timeout", "time_limit", "error", "failed", "failure",
+    "network_error", "insufficient_system_resource", "malformed_function_call", "repetition",
+}  # fmt: skip
+CALLED = {"tool_calls", "tool_call", "tool_use", "function_call", "pause_turn"}
+
+
+def is_cut(reason: str) -> bool:
+    """Whether a limit on tokens came before the end."""
+    return _plain(reason) in CUT
+
+
+def is_natural(reason: str) -> bool:
+    """Whether the model ended its answer by itself."""
+    return is_whole(reason) and _plain(reason) not in CALLED
+
+
+def is_whole(reason: str) -> bool:
+    """Whether the model ended by itself, with an answer or the call of a tool: its length is its own."""
+    return bool(word := _plain(reason)) and word not in CUT and word not in BROKEN
+
+
+def _plain(reason: str) -> str:
+    return reason.strip().lower().replace("-", "_").replace(" ", "_")

@@ -1,0 +1,111 @@
+"""A server that refuses more than llama.cpp does: it stands before a real one and asks of requests what others ask of them."""
+
+import asyncio
+import json
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import Any
+
+import httpx
+import uvicorn
+from starlette.applications import Starlette
+from starlette.requests import Request
+from starlette.responses import JSONResponse, Response
+from starlette.routing import Route
+
+
+@dataclass
+class Strict:
+    """What it refuses, and what it tells.
+
+    Attributes:
+        to: the real server.
+        context_tokens: a prompt and the tokens asked for beyond that are refused; None for no limit.
+        tells: where it tells that limit: `models`, `tokenize`, or nowhere.
+        known: characters that its tokeniser knows; a text with others is refused. None for all.
+        status: of a refused text.
+        refused: requests that were, by path.
+        url: where it listens.
+    """
+
+    to: str
+    context_tokens: int | None = None
+    tells: str = ""
+    known: str | None = None
+    status: int = 400
+    refused: list[str] = field(default_factory=list)
+    url: str = ""
+
+    def _no(self, path: str, status: int, message: str) -> Response:
+        self.refused.append(path)
+        return JSONResponse({"error": {"message": message, "type": "BadRequestError", "code": status}}, status)
+
+    async def _count(self, text: str) -> int:
+        return len((await self._client.post("/tokenize", json={"content": text})).json()["tokens"])
+
+    def _knows(self, text: str) -> bool:
+        bare = text.replace("<think>", "").replace("</think>", "")
+        return self.known is None or set(bare) <= set(self.known)
+
+    async def handle(self, request: Request) -> Response:
+        raw, path = await request.body(), request.url.path
+        if path == "/props" and self.context_tokens is not None:
+            return JSONResponse({"error": "not here"}, 404)
+        body: dict[str, Any] = json.loads(raw) if raw else {}
+        messages = [message["content"] for message in body.get("messages", ())]
+        texts = [body[name] for name in ("prompt", "content") if isinstance(body.get(name), str)] + messages
+        for text in texts:
+            if not self._knows(text):
+                return self._no(path, self.status, f"cannot encode {text!r}")
+        if path.endswith("/completions") and self.context_tokens is not None:
+            prompt = body.get("prompt", "")
+            size = len(prompt) if isinstance(prompt, list) else await self._count("".join(texts)) + 2
+            if size + (body.get("max_tokens") or 16) > self.context_tokens:
+                return self._no(
+                    path, 400, f"the most is {self.context_tokens} tokens; asked: {size} + {body['max_tokens']}"
+                )
+        response = await self._client.request(request.method, path, content=raw)
+        content = response.content
+        if self.tells and path in ("/tokenize", "/v1/models"):
+            document = json.loads(content)
+            if self.tells == "tokenize" and path == "/tokenize":
+                document["max_model_len"] = self.context_tokens
+            if path == "/v1/models":
+                for model in document["data"]:
+                    model.pop("meta", None)
+                    if self.tells == "models":
+                        model["max_model_len"] = self.context_tokens
+            content = json.dumps(document).encode()
+        return Response(content, response.status_code, {"content-type": response.headers["content-type"]})
+
+    @contextmanager
+    def running(self) -> Iterator["Strict"]:
+        server = None
+        is_up = threading.Event()
+
+        async def main() -> None:
+            nonlocal server
+            async with httpx.AsyncClient(
+                base_url=self.to, timeout=60, limits=httpx.Limits(max_keepalive_connections=0)
+            ) as self._client:
+                app = Starlette(routes=[Route("/{path:path}", self.handle, methods=["GET", "POST"])])
+                server = uvicorn.Server(
+                    uvicorn.Config(app, port=0, log_config=None, access_log=False, timeout_graceful_shutdown=1)
+                )
+                task = asyncio.create_task(server.serve())
+                while not server.started:
+                    await asyncio.sleep(0.01)
+                self.url = f"http://127.0.0.1:{server.servers[0].sockets[0].getsockname()[1]}"
+                is_up.set()
+                await task
+
+        thread = threading.Thread(target=lambda: asyncio.run(main()), daemon=True)
+        thread.start()
+        assert is_up.wait(20)
+        try:
+            yield self
+        finally:
+            server.should_exit = True
+            thread.join(20)
