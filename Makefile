@@ -5,7 +5,6 @@ BIN := $(VENV)/bin
 comma := ,
 
 .PHONY: demo test torch bench fuzz clean
-.SECONDARY:
 
 demo: $(VENV)/.ready-dev
 	$(BIN)/stopping demo
