@@ -11,7 +11,6 @@ from safetensors.numpy import load_file, save_file
 from stopping.reasoner.names import NAMES, SHIPPED
 from stopping.reasoner.vocabulary import BOS, EOS, OPEN_THINK, PAD, decode, encode
 from stopping.reasoner.weights import load_model, named_tensors, save_model
-from tests.helpers import needs
 from tests.stopping.reasoner.examples import TEXT, TINY, TOKEN_IDS, shipped, texts, untrained
 
 TEXTS = [decode(example.tokens.tolist()).removeprefix("<bos>") for example in texts(100)]
@@ -117,12 +116,6 @@ def test_the_tokeniser_encodes_as_ours_and_back(tokenizer):
 def test_the_tokeniser_refuses_an_unknown_character(tokenizer, text):
     with pytest.raises(Exception, match="UNK"):
         tokenizer.encode(text)
-
-
-@pytest.fixture(scope="module")
-def transformers():
-    needs("torch")
-    return pytest.importorskip("transformers")
 
 
 @pytest.mark.parametrize("model", [untrained, shipped], ids=["tiny", "weak_draft"])
