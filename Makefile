@@ -4,7 +4,7 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 comma := ,
 
-.PHONY: demo test torch bench fuzz clean
+.PHONY: demo test nightly torch bench fuzz clean
 
 demo: $(VENV)/.ready-dev
 	$(BIN)/stopping demo
@@ -15,6 +15,10 @@ test: $(VENV)/.ready-dev-llamacpp-notebooks
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/python -m pytest -q -n auto --dist loadfile --durations=20
+
+# The same tests at full size: more examples, longer recordings.
+nightly: $(VENV)/.ready-dev-llamacpp-notebooks
+	STOPPING_NIGHTLY=1 $(BIN)/python -m pytest -q -n auto --dist loadfile --durations=20
 
 # The tests that `make test` skips where torch is missing, and no others. torch is large, so only this target installs it.
 torch: $(VENV)/.ready-dev-llamacpp-notebooks-transformers

@@ -12,7 +12,7 @@ import pytest
 
 # Compiled programs are kept between runs. Read by JAX when it is imported, here and in processes that tests start.
 os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", str(Path(__file__).parents[1] / ".pytest_cache" / "jax"))
-os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0.3")
+os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0")
 
 TORCH_LIBRARIES = ("torch", "transformers")
 

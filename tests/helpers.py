@@ -1,5 +1,6 @@
 """Tables that the tests cross with their laws, and strategies that feed them."""
 
+import os
 from typing import Any
 
 import numpy as np
@@ -17,6 +18,14 @@ OWN_POLICIES = (
     RunningAgreement(0.6, 0.9, 2.5),
     WeightedVotes(np.array([0.5, 1.25, 3.0]), 2.1),
 )
+
+NIGHTLY = os.environ.get("STOPPING_NIGHTLY") == "1"  # `make nightly` sets it
+
+
+def sized(usual: int, full: int) -> int:
+    """Return the size of a test: the full one in `make nightly`, the usual one otherwise."""
+    return full if NIGHTLY else usual
+
 
 # A test's parameter for what runs on torch; the marker skips the test, visibly, where torch is not installed.
 TORCH = pytest.param("torch", marks=pytest.mark.torch)
