@@ -31,7 +31,7 @@ fuzz: $(VENV)/.ready-dev
 	$(BIN)/python -m tests.stopping.artifacts.hostile --count 100000
 
 clean:
-	rm -rf $(VENV) .pytest_cache .mypy_cache .ruff_cache .hypothesis build dist *.egg-info
+	rm -rf .venv .venv-* .pytest_cache .mypy_cache .ruff_cache .hypothesis build dist *.egg-info
 
 # `.ready-dev-bench` marks that the extras dev and bench are installed.
 $(VENV)/.ready-%: pyproject.toml constraints.txt
