@@ -14,15 +14,15 @@ test: $(VENV)/.ready-dev-llamacpp-notebooks
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
-	$(BIN)/python -m pytest -q -n auto --dist loadfile --durations=20
+	$(BIN)/python -m pytest -q -n auto --dist loadfile --no-loadscope-reorder --durations=20
 
 # The same tests at full size: more examples, longer recordings.
 nightly: $(VENV)/.ready-dev-llamacpp-notebooks
-	STOPPING_NIGHTLY=1 $(BIN)/python -m pytest -q -n auto --dist loadfile --durations=20
+	STOPPING_NIGHTLY=1 $(BIN)/python -m pytest -q -n auto --dist loadfile --no-loadscope-reorder --durations=20
 
 # The tests that `make test` skips where torch is missing, and no others. torch is large, so only this target installs it.
 torch: $(VENV)/.ready-dev-llamacpp-notebooks-transformers
-	$(BIN)/python -m pytest -q -n auto --dist loadfile --durations=20 -m torch
+	$(BIN)/python -m pytest -q -n auto --dist loadfile --no-loadscope-reorder --durations=20 -m torch
 
 bench: $(VENV)/.ready-dev-bench
 	$(BIN)/python -m benchmarks

@@ -21,10 +21,15 @@ MOST_MAPS = 20_000  # Linux allows 65,530; a compiler that gets no more crashes
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Mark the tests that get torch or transformers from a fixture of that name."""
+    """Mark the tests that get torch or transformers from a fixture of that name, and start with the files of slow tests.
+
+    A worker runs whole files. A long one that starts last would leave the other worker idle.
+    """
     for item in items:
         if not set(TORCH_LIBRARIES).isdisjoint(getattr(item, "fixturenames", ())):
             item.add_marker("torch")
+    slow = {item.path for item in items if item.get_closest_marker("slow")}
+    items.sort(key=lambda item: item.path not in slow)
 
 
 @pytest.hookimpl(tryfirst=True)
