@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from stopping.policies.namespace import namespace
 from stopping.policies.signals import VoteTally
-from tests.helpers import needs
+from tests.helpers import TORCH
 
 NUM_LABELS, NUM_ROWS = 4, 3
 answers = st.lists(
@@ -24,11 +24,10 @@ def counted(labels):
     return label, votes, runner_up
 
 
-@pytest.mark.parametrize("backend", ["numpy", "jax", "torch"])
+@pytest.mark.parametrize("backend", ["numpy", "jax", TORCH])
 @settings(max_examples=60, deadline=None, derandomize=True)
 @given(answers)
 def test_counts_as_a_counter_does(backend, steps):
-    needs(backend)
     xp = namespace(backend)
     array = _array(backend)
     tally = VoteTally(array(np.arange(NUM_LABELS, dtype=np.int32)))
