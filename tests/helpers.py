@@ -1,6 +1,6 @@
 """Tables that the tests cross with their laws, and strategies that feed them."""
 
-import importlib.util
+import os
 from typing import Any
 
 import numpy as np
@@ -19,19 +19,23 @@ OWN_POLICIES = (
     WeightedVotes(np.array([0.5, 1.25, 3.0]), 2.1),
 )
 
+NIGHTLY = os.environ.get("STOPPING_NIGHTLY") == "1"  # `make nightly` sets it
+
+
+def sized(usual: int, full: int) -> int:
+    """Return the size of a test: the full one in `make nightly`, the usual one otherwise."""
+    return full if NIGHTLY else usual
+
+
+# A test's parameter for what runs on torch; the marker skips the test, visibly, where torch is not installed.
+TORCH = pytest.param("torch", marks=pytest.mark.torch)
+
 BIG = VoteTable.cannot_be_caught(9000)  # with weights in a file of their own
 
 
 def name_of(value: Any) -> str | None:
     """Name a policy in the list of tests."""
     return repr(value).replace("\n", "")[:100] if hasattr(value, "signals") else None
-
-
-def needs(backend: str) -> None:
-    """Skip the test, visibly, where a backend's library is not installed."""
-    library = {"jax": "jax", "torch": "torch"}.get(backend.split("_")[0])
-    if library and importlib.util.find_spec(library) is None:
-        pytest.skip(f"{library} is not installed")
 
 
 def observation_batches(policy: Any, num_rows: int, max_steps: int = 10) -> st.SearchStrategy[list[Any]]:

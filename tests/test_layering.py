@@ -1,6 +1,7 @@
 """Who may import whom: the table of CONTRIBUTING.md, read against the code."""
 
 import ast
+import re
 from pathlib import Path
 
 import pytest
@@ -79,3 +80,9 @@ def test_the_table_stands_in_contributing():
     for room, allowed in MAY_IMPORT.items():
         row = f"| `{room}` | {', '.join(f'`{name}`' for name in sorted(allowed)) or 'nothing of ours'} |"
         assert row in text, row
+
+
+def test_only_the_marker_skips_where_torch_is_missing():
+    """`make torch` runs the tests with this marker: a test that skips in another way would never be run."""
+    wrong = re.compile(r"(importorskip|find_spec)\(\W*(torch|transformers)")
+    assert not [path for path in (ROOT / "tests").rglob("*.py") if wrong.search(path.read_text(encoding="utf-8"))]

@@ -1,5 +1,6 @@
 """The card of an artifact, for people."""
 
+import inspect
 import json
 from collections.abc import Iterable
 from typing import Any
@@ -23,7 +24,7 @@ def card(document: Document, policy: Any) -> str:
     """Return `README.md`: what the policy does, what it was calibrated on, what it promises, how to load it."""
     parts = [
         f"# {document.kind}",
-        (policy.__doc__ or "").strip().split("\n\n")[0],
+        inspect.cleandoc(policy.__doc__ or "").split("\n\n")[0],
         "## Parameters",
         _table(("parameter", "value"), [(name, _shown(value)) for name, value in document.parameters.items()]),
         "## Where it is asked",

@@ -210,7 +210,7 @@ def sample_watched(
                 stopped_at[live[stopped]] = start
                 if np.all(rows.done):
                     break
-        rows, steps = _stage(model, rows, position, jnp.asarray(start), jnp.asarray(temperature))
+        rows, steps = _stage(_Kept(model, position, jnp.asarray(start), jnp.asarray(temperature)), rows)
         for whole, part in zip(drawn, steps, strict=True):
             whole[live, start : start + STAGE_TOKENS] = np.asarray(part).T[: len(live)]
 
@@ -291,11 +291,21 @@ def _fitted(rows: _Rows, live: np.ndarray, needed_slots: int) -> tuple[_Rows, np
     return rows, live
 
 
-@eqx.filter_jit(donate="all-except-first")
-def _stage(
-    model: Llama, rows: _Rows, position: Int[Array, ""], start: Int[Array, ""], temperature: Float[Array, ""]
-) -> tuple[_Rows, _Step]:
+class _Kept(NamedTuple):
+    """What a stage reads and does not consume."""
+
+    model: Llama
+    position: Int[Array, ""]
+    start: Int[Array, ""]
+    temperature: Float[Array, ""]
+
+
+# Rows alone are donated. Each of their buffers becomes a result; the scalars' cannot, and Equinox would have to silence JAX's
+# warning of that. Warning filters are shared by all threads, so with several threads drawing it would come through at times.
+@eqx.filter_jit(donate="warn-except-first")
+def _stage(kept: _Kept, rows: _Rows) -> tuple[_Rows, _Step]:
     """`STAGE_TOKENS` more tokens of every row that is not done; what was drawn is [tokens, rows]."""
+    model, position, start, temperature = kept
 
     def step(rows: _Rows, index: Array) -> tuple[_Rows, _Step]:
         log_probs = jax.nn.log_softmax(rows.logits)

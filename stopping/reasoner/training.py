@@ -74,8 +74,8 @@ def train(recipe: Recipe, report: Callable[[Progress], None] = lambda progress: 
     optimiser = _optimiser(recipe)
     state = optimiser.init(eqx.filter(model, eqx.is_array))
 
-    @eqx.filter_jit(donate="all")
-    def update(model: Llama, state: optax.OptState, batch: Batch) -> tuple[Llama, optax.OptState, Array]:
+    @eqx.filter_jit(donate="warn-except-first")
+    def update(batch: Batch, model: Llama, state: optax.OptState) -> tuple[Llama, optax.OptState, Array]:
         loss, gradient = eqx.filter_value_and_grad(_loss)(model, batch)
         change, state = optimiser.update(gradient, state, eqx.filter(model, eqx.is_array))
         return eqx.apply_updates(model, change), state, loss
@@ -83,7 +83,7 @@ def train(recipe: Recipe, report: Callable[[Progress], None] = lambda progress: 
     num_tokens, losses = 0, []
     for step, batch in zip(range(1, recipe.num_steps + 1), batches(recipe), strict=False):
         num_tokens += int(np.sum(batch.tokens != PAD))
-        model, state, loss = update(model, state, jax.tree.map(jnp.asarray, batch))
+        model, state, loss = update(jax.tree.map(jnp.asarray, batch), model, state)
         losses.append(loss)
         if step % every == 0 or step == recipe.num_steps:
             report(Progress(step, num_tokens, float(np.mean(losses)), model))

@@ -231,12 +231,10 @@ def _answers(
     answered = key >= 0 if has_text or has_label else ~censored
     if "answered" in selection:
         said, known = selection.column("answered").booleans()
-        unusable = (
-            np.array([value is not None for value in text]) & (key < 0)
-            if callable(answers) and text is not None
-            else False
-        )
-        answered = np.where(known, said & ~unusable, answered)
+        usable = np.ones(len(said), np.bool_)
+        if callable(answers) and text is not None:
+            usable = (key >= 0) | np.array([value is None for value in text])
+        answered = np.where(known, said & usable, answered)
     key = np.where(answered, np.where(key >= 0, key, NOT_LOGGED), NONE)[padding.order]
     labelled = key >= 0
     key[labelled] = first_equal(padding.problem[labelled], padding.position[labelled], key[labelled])

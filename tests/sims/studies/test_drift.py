@@ -1,5 +1,7 @@
 """The study of drift: its runs are those of a server's test, its sums by hand, and a small run."""
 
+import functools
+
 import jax
 import numpy as np
 import pytest
@@ -8,6 +10,7 @@ import sims.studies.drift as study
 from sims import Estimate
 from stopping.adapters.drift import Drift, Traffic, coarse
 from stopping.reasoner import load_shipped_log
+from tests.helpers import sized
 from tests.stopping.reasoner.examples import untrained
 
 UNCHANGED = study.UNCHANGED
@@ -96,7 +99,10 @@ def test_the_study_runs_on_the_shipped_log(tmp_path, monkeypatch):
 
 @pytest.mark.slow
 def test_a_model_that_is_not_as_it_was_is_recorded(monkeypatch):
+    """With a low cap: each 64 slots of the cache are other programs to compile."""
     monkeypatch.setattr(study, "BITS", (4,))
+    monkeypatch.setattr(study, "Plan", functools.partial(study.Plan, cap_tokens=sized(64, 480)))
     logs = study.changed_models(8)
     assert [log.num_problems for log in logs.values()] == [8, 8]
     assert all(log.checkpoints is not None for log in logs.values())
+    assert not np.array_equal(*(next(iter(log.checkpoints.signals.values())) for log in logs.values()))

@@ -1,6 +1,5 @@
 """The study of engines: its pieces by hand, and small runs of both engines."""
 
-import importlib.util
 from types import SimpleNamespace
 
 import numpy as np
@@ -20,7 +19,6 @@ from stopping.tuning.measurement import Prediction
 NUM_PROBLEMS = 16
 RULES = [CloseTokenThreshold(-1.0, -12.0, 96), AnswerAgreement(2, 64)]
 RUN = study.Run(np.array([2]), np.array([]), 1, 0, [])
-LIBRARIES = {"llama.cpp": ("xllamacpp", "gguf", "httpx"), "transformers": ("torch", "transformers")}
 
 
 @pytest.fixture(scope="module")
@@ -33,11 +31,8 @@ def problems(log):
     return [study.problem_of(name) for name in log.take(~log.probed).problem_ids[:NUM_PROBLEMS]]
 
 
-@pytest.fixture(scope="module", params=list(study.ENGINES))
+@pytest.fixture(scope="module", params=["llama.cpp", pytest.param("transformers", marks=pytest.mark.torch)])
 def runs(request, problems):
-    for library in LIBRARIES[request.param]:
-        if importlib.util.find_spec(library) is None:
-            pytest.skip(f"{library} is not installed")
     return study.ENGINES[request.param](problems, [None, *RULES])
 
 

@@ -41,12 +41,12 @@ def write_reasoner(folder: Path, chat_template: str | None = None, context_token
 
 
 @contextmanager
-def running(path: Path, port: int = 0) -> Iterator[LlamaServer]:
+def running(path: Path, port: int = 0, context_tokens: int = SLOT_TOKENS) -> Iterator[LlamaServer]:
     """Run a server, with one thread, on a free port unless one is given.
 
     It gives way to other processes: this model thinks for a tenth of a second, within which an order must reach it even where
     the machine is busy.
     """
-    with LlamaServer(path, port=port, num_slots=4, context_tokens=SLOT_TOKENS, num_threads=1) as server:
+    with LlamaServer(path, port=port, num_slots=4, context_tokens=context_tokens, num_threads=1) as server:
         os.setpriority(os.PRIO_PGRP, server.process.pid, 5)
         yield server

@@ -10,19 +10,18 @@ import pytest
 
 import stopping.adapters.proxy.ordered as ordered
 from stopping import artifacts
-from stopping.adapters.llamacpp import LlamaServer
 from stopping.adapters.policy_rows import Decision
 from stopping.adapters.server.client import Upstream
 from stopping.policies import AnswerAgreement, CloseTokenThreshold, Kind, ThinkingObservation, TokenBudget
 from stopping.policies.recorded_decisions import compare_decisions
 from tests.stopping.adapters.live import NEVER, questions, wait_until_idle
-from tests.stopping.adapters.llama import needs_llama, write_reasoner
+from tests.stopping.adapters.llama import needs_llama, running, write_reasoner
 from tests.stopping.adapters.proxied import proxied
 from tests.stopping.adapters.test_proxy import CHAT, TOOL, asked
 
 QUESTIONS = questions(40)
-BUDGET, CAP = 64, 800
-GOES_ON = {"extra_body": {"ignore_eos": True}}  # so that the order finds the request, on a busy machine too
+BUDGET, CAP = 64, 2000  # so long that an order finds its request, on a busy machine too
+GOES_ON = {"extra_body": {"ignore_eos": True}}
 STOP = {"stop": ["never written"]}
 CLOSE = CloseTokenThreshold(-1.0, -12.0, 96)
 
@@ -31,7 +30,7 @@ CLOSE = CloseTokenThreshold(-1.0, -12.0, 96)
 def server(tmp_path_factory):
     needs_llama()
     path = write_reasoner(tmp_path_factory.mktemp("gguf"), context_tokens=CAP + 200)
-    with LlamaServer(path, num_slots=4, context_tokens=CAP + 200, num_threads=1) as server:
+    with running(path, context_tokens=CAP + 200) as server:
         yield server.url
 
 

@@ -8,8 +8,6 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
-pytest.importorskip("torch")
-
 from stopping.adapters import vllm as adapter
 from stopping.adapters.observations import MissingSignal, short
 from stopping.artifacts import ArtifactError, save_policy
@@ -40,6 +38,8 @@ from tests.stopping.adapters.vllm_stand_ins import (
     law,
     params,
 )
+
+pytestmark = pytest.mark.torch
 
 EVERY, CANDIDATES = 4, (5, 6)
 WEIGHTS = np.zeros((6, 6), np.float32)

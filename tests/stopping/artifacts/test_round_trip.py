@@ -26,7 +26,7 @@ from stopping.policies import (
 )
 from stopping.policies.decisions.sampling import sampling_streams
 from stopping.policies.examples import EXAMPLES
-from tests.helpers import BIG, OWN_POLICIES, name_of, needs
+from tests.helpers import BIG, OWN_POLICIES, TORCH, name_of
 from tests.stopping.artifacts.own_policies import FLOAT_POLICY, HEAD, Head, HeadObservation
 from tests.stopping.artifacts.test_refusals import checksums
 from tests.stopping.policies.own_policies import RunningAgreement
@@ -60,9 +60,8 @@ def test_golden_lines_show_every_kind_that_can_occur(policy, tmp_path):
             assert set(observation) == set(policy.signals)
 
 
-@pytest.mark.parametrize("backend", ["python", "numpy", "jax", "torch"])
+@pytest.mark.parametrize("backend", ["python", "numpy", "jax", TORCH])
 def test_a_loaded_policy_binds(backend, tmp_path):
-    needs(backend)
     bound = artifacts.load_policy(artifacts.save_policy(Margin(3), tmp_path / "policy")).bind(backend)
     observation = SimpleNamespace(leader_votes=4, runner_up_votes=1)
     if backend == "torch":

@@ -8,8 +8,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from stopping.policies.namespace import namespace
+<<<<<<< HEAD:tests/stopping/policies/test_vote_tally.py
 from stopping.policies.vote_tally import VoteTally
 from tests.helpers import needs
+=======
+from stopping.policies.vote_tally import VoteTally
+from tests.helpers import TORCH
+>>>>>>> main:tests/stopping/policies/test_signals.py
 
 NUM_LABELS, NUM_ROWS = 4, 3
 answers = st.lists(
@@ -24,11 +29,10 @@ def counted(labels):
     return label, votes, runner_up
 
 
-@pytest.mark.parametrize("backend", ["numpy", "jax", "torch"])
+@pytest.mark.parametrize("backend", ["numpy", "jax", TORCH])
 @settings(max_examples=60, deadline=None, derandomize=True)
 @given(answers)
 def test_counts_as_a_counter_does(backend, steps):
-    needs(backend)
     xp = namespace(backend)
     array = _array(backend)
     tally = VoteTally(array(np.arange(NUM_LABELS, dtype=np.int32)))

@@ -1,6 +1,7 @@
 """Drawn traces against the model read from the start, and against each other."""
 
 import functools
+import warnings
 
 import equinox as eqx
 import jax
@@ -8,9 +9,10 @@ import numpy as np
 import pytest
 from scipy.stats import chisquare
 
+from stopping.reasoner.llama import initialise
 from stopping.reasoner.sampling import ANSWER_TOKENS, sample
 from stopping.reasoner.vocabulary import CLOSE_THINK, EOS, ID, PAD, encode
-from tests.stopping.reasoner.examples import shipped
+from tests.stopping.reasoner.examples import TINY, shipped
 
 KEY = jax.random.key(7)
 PROMPTS = np.array(
@@ -102,6 +104,13 @@ def test_problems_samples_and_keys_have_noise_of_their_own():
     same_text = sample(KEY, shipped(), PROMPTS[[0, 0]], [0, 1], 3, max_tokens=20)
     assert len({trace.tobytes() for trace in same_text.tokens.reshape(6, 20)}) == 6
     assert not np.array_equal(drawn(max_tokens=20, key=jax.random.key(8)).tokens, drawn(max_tokens=20).tokens)
+
+
+def test_no_warning_has_to_be_silenced(monkeypatch):
+    """Threads share their warning filters, so a filter set while one of them compiles may already be gone again."""
+    monkeypatch.setattr(warnings, "filterwarnings", lambda *_, **__: None)
+    model = initialise(jax.random.key(0), TINY._replace(vocab_size=TINY.vocab_size + 1))  # compiled for this test alone
+    sample(KEY, model, PROMPTS, INDEX, 2, max_tokens=20)
 
 
 def test_signals_are_those_of_the_text_read_at_once():

@@ -12,7 +12,6 @@ from stopping.reasoner import weights
 from stopping.reasoner.names import NAMES, SHIPPED
 from stopping.reasoner.vocabulary import BOS, EOS, ID, OPEN_THINK, PAD, UNKNOWN, decode, encode
 from stopping.reasoner.weights import load_model, named_tensors, save_model
-from tests.helpers import needs
 from tests.stopping.reasoner.examples import TEXT, TINY, TOKEN_IDS, shipped, texts, untrained
 
 TEXTS = [decode(example.tokens.tolist()).removeprefix("<bos>") for example in texts(100)]
@@ -135,12 +134,6 @@ def test_an_unknown_character_is_a_pad(tokenizer, auto_tokenizer, text, wanted):
     assert ids == encode(wanted) == auto_tokenizer(text, add_special_tokens=False).input_ids
     assert tokenizer.decode(ids) == wanted.replace("<pad>", "")
     assert auto_tokenizer.unk_token_id == UNKNOWN and len(auto_tokenizer) == 32
-
-
-@pytest.fixture(scope="module")
-def transformers():
-    needs("torch")
-    return pytest.importorskip("transformers")
 
 
 @pytest.mark.parametrize("model", [untrained, shipped], ids=["tiny", "weak_draft"])

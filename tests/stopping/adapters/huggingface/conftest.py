@@ -1,17 +1,14 @@
-"""The shipped reasoner in transformers; tests are skipped, visibly, where that is not installed."""
+"""The shipped reasoner in transformers."""
 
 import pytest
 
 from stopping.reasoner import Plan
 from stopping.reasoner.names import SHIPPED
 from stopping.reasoner.recording import draw_distinct
-from tests.helpers import needs
 
 
 @pytest.fixture(scope="module")
-def huggingface():
-    needs("torch")
-    pytest.importorskip("transformers")
+def huggingface(transformers):
     from stopping.adapters import huggingface
 
     return huggingface
@@ -28,10 +25,8 @@ def torch(huggingface):
 
 
 @pytest.fixture(scope="module")
-def reasoner(torch):
+def reasoner(torch, transformers):
     """Model, tokeniser, and prompts of unequal lengths."""
-    import transformers
-
     model = transformers.AutoModelForCausalLM.from_pretrained(SHIPPED / "target", dtype=torch.float32)
     tokenizer = transformers.AutoTokenizer.from_pretrained(SHIPPED / "target")
     prompts = [problem.prompt + "<think>" for problem in draw_distinct(Plan(num_problems=6))]
