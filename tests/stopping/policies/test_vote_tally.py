@@ -8,13 +8,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from stopping.policies.namespace import namespace
-<<<<<<< HEAD:tests/stopping/policies/test_vote_tally.py
-from stopping.policies.vote_tally import VoteTally
-from tests.helpers import needs
-=======
 from stopping.policies.vote_tally import VoteTally
 from tests.helpers import TORCH
->>>>>>> main:tests/stopping/policies/test_signals.py
 
 NUM_LABELS, NUM_ROWS = 4, 3
 answers = st.lists(
