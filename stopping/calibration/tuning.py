@@ -287,7 +287,15 @@ def _choose(
         is_proven = rule.certificate.grade is Grade.PROOF  # what fixed rules only seem to lose is no match for a proof
         return is_proven or _is_above(losses[index], savings[index], plain_losses, plain_savings)
 
-    chosen = next((index for index in by_saving if is_worth_it(index)), None)
+    # the boldest, those that adapt to nothing, and those that need no data: no search among the rest for one that passes
+    looked_at = [
+        index
+        for index in by_saving
+        if index == by_saving[0]
+        or certified[index].family == fixed_family
+        or certified[index].certificate.grade is Grade.PROOF
+    ]
+    chosen = next((index for index in looked_at if is_worth_it(index)), None)
     return tuple(None if index is None else certified[index] for index in (best_fixed, chosen))  # type: ignore[return-value]
 
 
