@@ -28,9 +28,10 @@ from typing import Any
 
 import numpy as np
 
-from stopping.adapters.observations import ThoughtWindows, admit
 from stopping.artifacts import load_policy
-from stopping.policies import Kind, ThinkingObservation, bind
+from stopping.policies import THINKING, Kind, bind
+from stopping.policies.decisions import require_signals
+from stopping.policies.windows import ThoughtWindows
 
 LOG = logging.getLogger(__name__)
 BLANKS = 2  # tokens of blanks that may come between a prompt's end, or an answer's beginning, and the opening tag
@@ -65,7 +66,7 @@ class Setup:
 
     def __post_init__(self) -> None:
         signals = FREE_SIGNALS if self.candidate_ids is None else (*FREE_SIGNALS, "num_candidates")
-        admit(self.policy, ThinkingObservation, (Kind.CONTINUE, Kind.STOP), signals)
+        require_signals(THINKING, self.policy, signals, (Kind.CONTINUE, Kind.STOP))
         if self.every_tokens < 1:
             raise ValueError(f"every_tokens: expected at least 1, got {self.every_tokens}")
         if not (self.open_ids and self.close_ids and self.forced_ids):

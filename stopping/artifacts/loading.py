@@ -74,3 +74,16 @@ def _policy(document: Document, weights: bytes | None) -> Any:
         return cls(**values)
     except Exception as error:  # a policy checks its own parameters, and may be anybody's
         raise ArtifactError(POLICY, "parameters", f"{document.kind} refuses them: {error}") from error
+
+
+def policy_and_interval(policy: Any, every_tokens: int | None = None) -> tuple[Any, int | None]:
+    """Return a policy, and how often it is asked, from itself, its artifact or its directory.
+
+    Args:
+        policy: a policy, what `load_policy` returned, or a directory's path.
+        every_tokens: between decision points; None for what the artifact says.
+    """
+    artifact = load_policy(policy) if isinstance(policy, str | Path) else policy
+    if not isinstance(artifact, Artifact):
+        return artifact, every_tokens
+    return artifact.policy, every_tokens or artifact.document.decision_points.interval_tokens

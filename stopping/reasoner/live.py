@@ -10,11 +10,12 @@ from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any, NamedTuple
 
-import jax
 import numpy as np
 from jaxtyping import PRNGKeyArray
 
-from stopping.policies import NO_ANSWER, Kind, ThinkingObservation, bind
+from stopping.policies import NO_ANSWER, Kind, ThinkingObservation
+from stopping.policies.rows import PolicyRows
+from stopping.policies.windows import short
 from stopping.reasoner.countdown import Problem, is_right, vote_key
 from stopping.reasoner.llama import Llama
 from stopping.reasoner.recording import BATCH_TRACES, NUM_THREADS, batches_of, forced_answer, own_answer, prompt_tokens
@@ -110,8 +111,7 @@ class _Watch:
         self.paid = np.zeros(num_traces, np.int32)
         self.labels: list[dict[str, int]] = [{} for _ in range(num_traces)]
         if policy is not None:
-            self.bound = bind(policy, "numpy")
-            self.state = self.bound.init((num_traces,))
+            self.rows = PolicyRows(policy, num_traces)
 
     def __call__(self, here: Boundary) -> np.ndarray:
         """Ask the policy about the traces that think, and return the places of those it stops."""
@@ -121,7 +121,7 @@ class _Watch:
         free = self._free(here)
         nothing = np.zeros(len(everyone), np.float32)
         unprobed = (np.zeros(len(everyone), bool), np.full(len(everyone), NO_ANSWER, np.int32), nothing, nothing)
-        kind = self._step(here.traces, ThinkingObservation(*free, *unprobed))
+        kind = self.rows.ask(ThinkingObservation(*free, *unprobed), here.traces)[0]
         forced: dict[int, tuple[str | None, int]] = {}
         probed = np.flatnonzero(kind == Kind.PROBE)
         if len(probed):
@@ -131,9 +131,10 @@ class _Watch:
             seen = (
                 np.ones(len(probed), bool),
                 np.array(labels, np.int32),
-                *(_short(part) for part in (answers.mean_log_prob, answers.least_log_prob)),
+                *(short(part) for part in (answers.mean_log_prob, answers.least_log_prob)),
             )
-            kind[probed] = self._step(here.traces[probed], ThinkingObservation(*(part[probed] for part in free), *seen))
+            shown = ThinkingObservation(*(part[probed] for part in free), *seen)
+            kind[probed], _ = self.rows.ask(shown, here.traces[probed])
         stops = np.flatnonzero(kind == Kind.STOP)
         if len(unforced := stops[[place not in forced for place in stops]]):
             self._force(here, unforced, forced)
@@ -151,15 +152,9 @@ class _Watch:
         """What every boundary shows without a probe, as `recording` keeps it."""
         position, traces = here.position_tokens, here.traces
         window = slice(max(position - self.every_tokens, 0), position)
-        log_prob, entropy = (_short(part[traces, window].mean(axis=1)) for part in (here.log_prob, here.entropy))
+        log_prob, entropy = (short(part[traces, window].mean(axis=1)) for part in (here.log_prob, here.entropy))
         candidates = np.count_nonzero(here.tokens[traces, :position] == YES, axis=1).astype(np.int32)
-        return np.full(len(traces), position, np.int32), _short(here.log_close_prob), log_prob, entropy, candidates
-
-    def _step(self, traces: np.ndarray, observation: ThinkingObservation) -> np.ndarray:
-        state, action = self.bound.step(jax.tree.map(lambda leaf: leaf[traces], self.state), observation)
-        for whole, part in zip(jax.tree.leaves(self.state), jax.tree.leaves(state), strict=True):
-            whole[traces] = part
-        return np.array(np.broadcast_to(action.kind, traces.shape))
+        return np.full(len(traces), position, np.int32), short(here.log_close_prob), log_prob, entropy, candidates
 
     def _force(self, here: Boundary, places: np.ndarray, forced: dict[int, tuple[str | None, int]]) -> Answers:
         answers = here.force(places)
@@ -170,9 +165,3 @@ class _Watch:
         key = None if answer is None else vote_key(answer)
         known = self.labels[trace]
         return NO_ANSWER if key is None else known.setdefault(key, len(known))
-
-
-def _short(values: np.ndarray) -> np.ndarray:
-    """Three digits, as a log keeps them: so that a threshold read off a log decides alike here."""
-    short: np.ndarray = values.astype(np.float16).astype(np.float32)
-    return short

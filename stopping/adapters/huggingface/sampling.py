@@ -8,11 +8,12 @@ import torch
 from transformers import StoppingCriteria
 
 from stopping.adapters.huggingface.generation import configured, end_ids, prompts_of
-from stopping.adapters.observations import admit
-from stopping.adapters.policy_rows import Decision, PolicyRows, loaded
-from stopping.policies import NO_ANSWER, Kind, Return, SamplingObservation
+from stopping.artifacts.loading import policy_and_interval
+from stopping.policies import NO_ANSWER, SAMPLING, Kind, Return, SamplingObservation
+from stopping.policies.decisions import require_signals
 from stopping.policies.namespace import namespace
 from stopping.policies.policy import whole_number
+from stopping.policies.rows import PolicyRows, TakenDecision
 from stopping.policies.vote_tally import Leader, VoteTally
 
 
@@ -41,7 +42,7 @@ class SamplingRun(NamedTuple):
     total_tokens: int
     discarded_tokens: int
     latency_tokens: int
-    decisions: list[Decision]
+    decisions: list[TakenDecision]
 
 
 def sample(
@@ -72,8 +73,8 @@ def sample(
         MissingSignal: if the policy reads what cannot be had here, before the first token.
         ValueError: naming the argument that does not fit.
     """
-    policy, _ = loaded(policy)
-    admit(policy, SamplingObservation, (Kind.CONTINUE, Kind.STOP), SamplingObservation._fields)
+    policy, _ = policy_and_interval(policy)
+    require_signals(SAMPLING, policy, SAMPLING.signals, (Kind.CONTINUE, Kind.STOP))
     num_traces = whole_number("num_traces", num_traces, 1)
     config, options = configured(model, options)
     if not config.do_sample and num_traces > 1:

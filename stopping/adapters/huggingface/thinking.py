@@ -13,10 +13,12 @@ import torch
 from transformers import LogitsProcessor
 
 from stopping.adapters.huggingface.generation import configured, end_ids, find, length_of, prompts_of, token_ids
-from stopping.adapters.observations import ThoughtWindows, admit
-from stopping.adapters.policy_rows import Decision, PolicyRows, loaded, tuple_of
-from stopping.policies import Kind, ThinkingObservation
+from stopping.artifacts.loading import policy_and_interval
+from stopping.policies import THINKING, Kind, ThinkingObservation
+from stopping.policies.decisions import require_signals
 from stopping.policies.policy import whole_number
+from stopping.policies.rows import PolicyRows, TakenDecision, tuple_of
+from stopping.policies.windows import ThoughtWindows
 
 
 class ThinkingRun(NamedTuple):
@@ -42,7 +44,7 @@ class ThinkingRun(NamedTuple):
     probe_tokens: np.ndarray
     prefill_tokens: np.ndarray
     total_tokens: np.ndarray
-    decisions: list[list[Decision]]
+    decisions: list[list[TakenDecision]]
 
 
 def stripped(text: str) -> str | None:
@@ -88,10 +90,10 @@ def think(
         MissingSignal: if the policy reads what cannot be had here, before the first token.
         ValueError: naming the argument that does not fit.
     """
-    policy, every_tokens = loaded(policy, every_tokens)
+    policy, every_tokens = policy_and_interval(policy, every_tokens)
     every_tokens = whole_number("every_tokens", every_tokens, 1)
     signals = [name for name in ThinkingObservation._fields if name != "num_candidates" or candidate_ids is not None]
-    admit(policy, ThinkingObservation, (Kind.CONTINUE, Kind.STOP, Kind.PROBE), signals)
+    require_signals(THINKING, policy, signals, (Kind.CONTINUE, Kind.STOP, Kind.PROBE))
     tag = token_ids("close", close, tokenizer)
     whole = tag if forced is None else token_ids("forced", forced, tokenizer)
     if find(np.array([whole]), tag)[0] < 0:

@@ -18,7 +18,6 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from stopping.adapters.observations import short
 from stopping.adapters.server.capabilities import (
     Capabilities,
     Unsupported,
@@ -34,6 +33,7 @@ from stopping.adapters.server.protocol import Token
 from stopping.adapters.server.retries import raise_if_gone, retried
 from stopping.adapters.server.room import Room
 from stopping.adapters.server.signals import entropy_of, log_close_prob_of, log_probs_of, signals_there
+from stopping.policies.windows import short
 from stopping.traces.endings import is_cut, is_natural
 
 SIGNALS = ("log_close_prob", "mean_entropy", "mean_log_prob", "num_candidates")

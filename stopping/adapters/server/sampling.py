@@ -13,12 +13,12 @@ from typing import Any
 
 import numpy as np
 
-from stopping.adapters.observations import admit
-from stopping.adapters.policy_rows import Decision, PolicyRows
 from stopping.adapters.server.client import End, UpstreamError
 from stopping.adapters.server.protocol import Token
-from stopping.policies import NO_ANSWER, Kind, Return, SamplingObservation
+from stopping.policies import NO_ANSWER, SAMPLING, Kind, Return, SamplingObservation
+from stopping.policies.decisions import require_signals
 from stopping.policies.namespace import namespace
+from stopping.policies.rows import PolicyRows, TakenDecision
 from stopping.policies.vote_tally import Leader, VoteTally
 from stopping.traces.endings import is_natural
 
@@ -69,7 +69,7 @@ class SamplingRun:
     chosen: SampledTrace | None = None
     stopped: bool = False
     latency_tokens: int = 0
-    decisions: list[Decision] = field(default_factory=list)
+    decisions: list[TakenDecision] = field(default_factory=list)
 
     @property
     def total_tokens(self) -> int:
@@ -134,7 +134,7 @@ class Sampler:
         wave_size: int | None = None,
         every_tokens: int | None = None,
     ) -> None:
-        admit(policy, SamplingObservation, LEGAL, SamplingObservation._fields)
+        require_signals(SAMPLING, policy, SAMPLING.signals, LEGAL)
         self.policy, self.num_traces, self.answer_of = policy, num_traces, answer_of
         self.wave_size, self.every_tokens = min(wave_size or num_traces, num_traces), every_tokens
 

@@ -4,12 +4,12 @@ import math
 from collections.abc import Collection
 from typing import Any
 
-from stopping.adapters.observations import MissingSignal, admit
 from stopping.adapters.server.capabilities import MISSING_MASS, WHAT_GIVES, Capabilities, require_continuation
 from stopping.adapters.server.client import Completion
 from stopping.adapters.server.markup import Markup
 from stopping.adapters.server.protocol import Token
-from stopping.policies import Kind, ThinkingObservation
+from stopping.policies import THINKING, Kind
+from stopping.policies.decisions import MissingSignal, require_signals
 
 LEGAL = (Kind.CONTINUE, Kind.STOP, Kind.PROBE)
 LEAST_MASS = 1e-6  # beyond a law's likeliest tokens: less is the rounding of their log-probabilities
@@ -26,7 +26,7 @@ def require(policy: Any, capabilities: Capabilities, markup: Markup) -> None:
     require_continuation(capabilities, "a thought cannot be continued")
     there = signals_there(capabilities, markup)
     try:
-        admit(policy, ThinkingObservation, LEGAL, there)
+        require_signals(THINKING, policy, there, LEGAL)
     except MissingSignal as error:
         raise MissingSignal(f"{error}; {what_gives(set(policy.signals) - there)}") from None
 

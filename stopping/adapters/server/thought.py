@@ -11,8 +11,6 @@ from collections.abc import AsyncGenerator
 from contextlib import aclosing
 from typing import TYPE_CHECKING, Any
 
-from stopping.adapters.observations import ThoughtWindows, row_of
-from stopping.adapters.policy_rows import PolicyRows
 from stopping.adapters.server.capabilities import tokens_of_text
 from stopping.adapters.server.client import Completion, End, UpstreamError
 from stopping.adapters.server.markup import behind, may_be
@@ -22,6 +20,8 @@ from stopping.adapters.server.room import Room, refuses
 from stopping.adapters.server.signals import entropy_of, log_close_prob_of, log_probs_of
 from stopping.adapters.server.thought_run import ThoughtRun
 from stopping.policies import Kind
+from stopping.policies.rows import PolicyRows
+from stopping.policies.windows import ThoughtWindows, row_of
 from stopping.traces.endings import is_cut, is_natural
 
 if TYPE_CHECKING:

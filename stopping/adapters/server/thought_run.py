@@ -2,8 +2,8 @@
 
 from dataclasses import dataclass, field
 
-from stopping.adapters.policy_rows import Decision
 from stopping.policies import ThinkingObservation
+from stopping.policies.rows import TakenDecision
 
 
 @dataclass
@@ -47,7 +47,7 @@ class ThoughtRun:
     prompt_tokens: int = 0
     num_requests: int = 0
     num_resumed: int = 0
-    decisions: list[Decision] = field(default_factory=list)
+    decisions: list[TakenDecision] = field(default_factory=list)
     failure: str = ""
     order_failure: str = ""
 

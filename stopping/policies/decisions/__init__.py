@@ -3,10 +3,12 @@
 from stopping.policies.decisions.decision import (
     NO_ANSWER,
     Decision,
+    MissingSignal,
     decision_of,
     decision_with,
     register,
     registered_decisions,
+    require_signals,
 )
 from stopping.policies.decisions.sampling import SAMPLING, SamplingObservation
 from stopping.policies.decisions.thinking import PROBED_SIGNALS, THINKING, ThinkingObservation
@@ -17,10 +19,12 @@ __all__ = [
     "SAMPLING",
     "THINKING",
     "Decision",
+    "MissingSignal",
     "SamplingObservation",
     "ThinkingObservation",
     "decision_of",
     "decision_with",
     "register",
     "registered_decisions",
+    "require_signals",
 ]

@@ -3,7 +3,7 @@
 A decision needs no JAX: problems, artifacts and adapters share it. Adding one is a file beside this one that calls `register`.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
@@ -95,3 +95,29 @@ def decision_with(observation: type) -> Decision:
         if decision.observation is observation:
             return decision
     raise KeyError(f"no decision shows {observation.__name__}; known: {', '.join(_registered)}")
+
+
+class MissingSignal(ValueError):
+    """A policy reads a signal that the engine, or the caller, does not give."""
+
+
+def require_signals(decision: Decision, policy: Any, signals: Collection[str], kinds: Collection[Kind]) -> None:
+    """Refuse, before the first token, a policy that an engine cannot run.
+
+    Args:
+        decision: what the policy would be shown.
+        policy: what is to run.
+        signals: the observation's fields that can be had.
+        kinds: the actions that can be carried out.
+
+    Raises:
+        MissingSignal: naming the signals it reads that cannot be had, and those that can.
+        ValueError: if it may ask for another action.
+    """
+    name, fields = type(policy).__name__, decision.signals
+    if missing := [signal for signal in policy.signals if signal not in fields or signal not in signals]:
+        there = ", ".join(signal for signal in fields if signal in signals)
+        raise MissingSignal(f"{name} reads {', '.join(missing)}; what can be had here is {there}")
+    if illegal := [kind.name for kind in policy.kinds if kind not in kinds]:
+        legal = ", ".join(kind.name for kind in kinds)
+        raise ValueError(f"{name} may ask for {', '.join(illegal)}; expected {legal} alone")

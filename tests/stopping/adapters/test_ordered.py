@@ -10,10 +10,10 @@ import pytest
 
 import stopping.adapters.proxy.ordered as ordered
 from stopping import artifacts
-from stopping.adapters.policy_rows import Decision
 from stopping.adapters.server.client import Upstream
 from stopping.policies import AnswerAgreement, CloseTokenThreshold, Kind, ThinkingObservation, TokenBudget
 from stopping.policies.recorded_decisions import compare_decisions
+from stopping.policies.rows import TakenDecision
 from tests.stopping.adapters.live import NEVER, questions, wait_until_idle
 from tests.stopping.adapters.llama import needs_llama, running, write_reasoner
 from tests.stopping.adapters.proxied import proxied
@@ -198,7 +198,7 @@ def test_a_share_is_left_alone(server, policies):
 
 
 def _decision(row):
-    return Decision(ThinkingObservation(**row["saw"]), Kind[row["asked"]], 0, row["put_off"])
+    return TakenDecision(ThinkingObservation(**row["saw"]), Kind[row["asked"]], 0, row["put_off"])
 
 
 def test_the_shadow_asks_and_closes_nothing(server, policies, tmp_path):

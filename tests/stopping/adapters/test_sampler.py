@@ -9,7 +9,6 @@ import jax.numpy as jnp
 import pytest
 
 import stopping
-from stopping.adapters.observations import MissingSignal
 from stopping.adapters.server.client import End, Upstream, UpstreamError
 from stopping.adapters.server.protocol import Token
 from stopping.adapters.server.sampling import CANCELLED, FAILED, Sampler
@@ -26,6 +25,7 @@ from stopping.policies import (
     UnanimousWindow,
     VoteTable,
 )
+from stopping.policies.decisions import MissingSignal
 from stopping.policies.recorded_decisions import compare_decisions
 from stopping.problems import Sampling
 from stopping.problems.sampling_events import SamplingWorld

@@ -9,7 +9,6 @@ import numpy as np
 import pytest
 
 from stopping.adapters import vllm as adapter
-from stopping.adapters.observations import MissingSignal, short
 from stopping.artifacts import ArtifactError, save_policy
 from stopping.policies import (
     NO_ANSWER,
@@ -24,6 +23,8 @@ from stopping.policies import (
     WindowedConfidence,
     bind,
 )
+from stopping.policies.decisions import MissingSignal
+from stopping.policies.windows import short
 from tests.stopping.adapters.vllm_stand_ins import (
     BLANK,
     CLOSE,

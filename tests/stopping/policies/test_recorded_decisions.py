@@ -3,10 +3,10 @@
 import numpy as np
 import pytest
 
-from stopping.adapters.policy_rows import PolicyRows
 from stopping.policies import AnswerAgreement, CloseTokenThreshold, Kind, ThinkingObservation, TokenBudget, examples
 from stopping.policies.decisions import THINKING as DECISION
 from stopping.policies.recorded_decisions import compare_decisions
+from stopping.policies.rows import PolicyRows
 from tests.helpers import name_of
 
 THINKING = [policy for policy in examples.EXAMPLES if {*policy.signals} <= {*ThinkingObservation._fields}]

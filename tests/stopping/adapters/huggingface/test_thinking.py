@@ -5,9 +5,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from stopping.adapters.observations import MissingSignal, ThoughtWindows, row_of
-from stopping.adapters.policy_rows import loaded
 from stopping.artifacts import save_policy
+from stopping.artifacts.loading import policy_and_interval
 from stopping.policies import (
     AnswerAgreement,
     CandidateStop,
@@ -20,7 +19,9 @@ from stopping.policies import (
     TokenBudget,
     WindowedConfidence,
 )
+from stopping.policies.decisions import MissingSignal
 from stopping.policies.policy import INT32_MAX
+from stopping.policies.windows import ThoughtWindows, row_of
 from stopping.reasoner import load_model
 from stopping.reasoner.countdown import vote_key
 from stopping.reasoner.vocabulary import CLOSE_THINK, EOS, NEWLINE, PAD, YES, decode
@@ -249,7 +250,7 @@ def test_a_saved_policy_brings_its_decision_points(thought, runs, tmp_path):
     save_policy(policy, tmp_path / "policy", decision_points={"on": "checkpoint", "interval_tokens": EVERY_TOKENS})
     run = thought(tmp_path / "policy", every_tokens=None)
     assert run.decisions == runs[str(policy)].decisions
-    assert loaded(str(tmp_path / "policy"), 7) == (policy, 7)
+    assert policy_and_interval(str(tmp_path / "policy"), 7) == (policy, 7)
 
 
 @pytest.mark.parametrize(

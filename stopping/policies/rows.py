@@ -1,16 +1,15 @@
 """A policy asked about many rows, each at its own decision points, and what it was asked and said."""
 
-from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 
-from stopping.adapters.observations import row_of
-from stopping.artifacts import Artifact, load_policy
-from stopping.policies import Kind, bind
+from stopping.policies.actions import Kind
+from stopping.policies.binding import bind
+from stopping.policies.windows import row_of
 
 
-class Decision(NamedTuple):
+class TakenDecision(NamedTuple):
     """One time that a policy was asked about a row.
 
     Attributes:
@@ -38,7 +37,7 @@ class PolicyRows:
     """
 
     def __init__(self, policy: Any, num_rows: int) -> None:
-        self.decisions: list[list[Decision]] = [[] for _ in range(num_rows)]
+        self.decisions: list[list[TakenDecision]] = [[] for _ in range(num_rows)]
         self._policy, self._bound = policy, bind(policy, "numpy")
         self._state = self._bound.init((num_rows,))
 
@@ -57,7 +56,7 @@ class PolicyRows:
         kinds[~np.isin(kinds, self._policy.kinds)] = Kind.CONTINUE
         amounts = np.broadcast_to(action.amount, rows.shape)
         for place, row in enumerate(rows.tolist()):
-            asked = Decision(row_of(observation, place), Kind(int(kinds[place])), int(amounts[place]))
+            asked = TakenDecision(row_of(observation, place), Kind(int(kinds[place])), int(amounts[place]))
             self.decisions[row].append(asked)
         return kinds, amounts
 
@@ -70,16 +69,3 @@ def tuple_of(values: Any, rows: Any) -> Any:
     """Return the same (named) tuple of arrays, of these rows alone."""
     chosen = [value[rows] for value in values]
     return type(values)(*chosen) if hasattr(values, "_fields") else tuple(chosen)
-
-
-def loaded(policy: Any, every_tokens: int | None = None) -> tuple[Any, int | None]:
-    """Return a policy, and how often it is asked, from itself, its artifact or its directory.
-
-    Args:
-        policy: a policy, what `stopping.artifacts.load` returned, or a directory's path.
-        every_tokens: between decision points; None for what the artifact says.
-    """
-    artifact = load_policy(policy) if isinstance(policy, str | Path) else policy
-    if not isinstance(artifact, Artifact):
-        return artifact, every_tokens
-    return artifact.policy, every_tokens or artifact.document.decision_points.interval_tokens

@@ -5,7 +5,6 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from stopping.adapters.observations import MissingSignal, ThoughtWindows, admit, row_of, short
 from stopping.policies import (
     NO_ANSWER,
     AnswerAgreement,
@@ -16,7 +15,8 @@ from stopping.policies import (
     TokenBudget,
     WindowedConfidence,
 )
-from stopping.policies.decisions import THINKING
+from stopping.policies.decisions import THINKING, MissingSignal, require_signals
+from stopping.policies.windows import ThoughtWindows, row_of, short
 from stopping.reasoner import load_shipped_log
 from stopping.reasoner.vocabulary import YES
 from tests.test_imports import BLOCK_JAX, run
@@ -120,7 +120,7 @@ def test_a_signal_that_stops_coming_is_named():
 
 def test_what_cannot_be_run_is_refused():
     def try_(policy, signals=ThinkingObservation._fields):
-        admit(policy, ThinkingObservation, (Kind.CONTINUE, Kind.STOP), signals)
+        require_signals(THINKING, policy, signals, (Kind.CONTINUE, Kind.STOP))
 
     try_(TokenBudget(5), ["elapsed_tokens"])
     with pytest.raises(
@@ -135,7 +135,7 @@ def test_what_cannot_be_run_is_refused():
 
 def test_adapters_need_neither_jax_nor_torch():
     code = BLOCK_JAX.replace("'jax',", "'jax', 'torch', 'transformers',") + (
-        "import stopping.adapters.observations as observations\n"
+        "import stopping.policies.windows as observations\n"
         "print(observations.ThoughtWindows(()).observe().elapsed_tokens)"
     )
     assert run(code).strip() == "[0]"

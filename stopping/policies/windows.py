@@ -1,4 +1,4 @@
-"""What a policy sees of a thought while it is drawn, made of what any engine can say about its tokens.
+"""What a policy sees of a thought while it is generated, made of what any engine can say about its tokens.
 
 An engine's adapter adds tokens as they come, and asks for an observation at each decision point:
 
@@ -15,36 +15,9 @@ from typing import Any
 
 import numpy as np
 
-from stopping.policies import NO_ANSWER, Kind, ThinkingObservation
-from stopping.policies.decisions import PROBED_SIGNALS
+from stopping.policies.decisions import NO_ANSWER, PROBED_SIGNALS, MissingSignal, ThinkingObservation
 
 _LARGEST = float(np.finfo(np.float16).max)
-
-
-class MissingSignal(ValueError):
-    """A policy reads a signal that the engine, or the caller, does not give."""
-
-
-def admit(policy: Any, observation: type, kinds: Collection[Kind], signals: Collection[str]) -> None:
-    """Refuse, before the first token, a policy that cannot be run.
-
-    Args:
-        policy: what is to run.
-        observation: the type it would be shown.
-        kinds: the actions that can be carried out.
-        signals: the observation's fields that can be had.
-
-    Raises:
-        MissingSignal: naming the signals it reads that cannot be had, and those that can.
-        ValueError: if it may ask for another action.
-    """
-    name, fields = type(policy).__name__, observation._fields  # type: ignore[attr-defined]
-    if missing := [signal for signal in policy.signals if signal not in fields or signal not in signals]:
-        there = ", ".join(signal for signal in fields if signal in signals)
-        raise MissingSignal(f"{name} reads {', '.join(missing)}; what can be had here is {there}")
-    if illegal := [kind.name for kind in policy.kinds if kind not in kinds]:
-        legal = ", ".join(kind.name for kind in kinds)
-        raise ValueError(f"{name} may ask for {', '.join(illegal)}; expected {legal} alone")
 
 
 class ThoughtWindows:
