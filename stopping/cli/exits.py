@@ -55,6 +55,7 @@ def _on_the_command_line(error: Exception) -> str:
         return message.partition("If one of them")[0] + f"If one of them is it, say so: --column {column}=ITS_NAME"
     if "columns: expected our names" in message:
         return message.replace("columns:", "--column:").replace("the mapping goes from", "write")
+    message = re.sub(r"^max_loss: ", "--max-accuracy-drop: ", message)
     return message.replace("set_aside_incomplete=True", "--set-aside-incomplete")
 
 

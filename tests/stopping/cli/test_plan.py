@@ -63,7 +63,7 @@ def test_a_hopeless_rule_is_called_one(tmp_path):
 def test_what_cannot_be_is_refused(log):
     assert "--rule: expected a LOG" in refused("plan", "--rule", "Margin(2)")
     assert "no --discordance" in refused("plan", log, "--rule", "Margin(2)", "--discordance", 0.1)
-    assert "max_drop: expected" in refused("plan", "--max-accuracy-drop", 2)
+    assert "--max-accuracy-drop: expected" in refused("plan", "--max-accuracy-drop", 2)
 
 
 def test_certificates_keep_their_word(log, tmp_path):

@@ -154,7 +154,7 @@ def test_what_cannot_be_is_refused():
     for limit in (0.0, 1.0, math.nan):
         with pytest.raises(ValueError, match="max_mean: expected"):
             p_values(np.zeros(3), limit)
-        with pytest.raises(ValueError, match="max_drop: expected"):
+        with pytest.raises(ValueError, match="max_loss: expected"):
             problems_floor(limit, 0.95)
     with pytest.raises(ValueError, match="confidence: expected"):
         upper_bounds(np.zeros(3), 1.0)

@@ -227,7 +227,7 @@ def test_what_cannot_be_is_refused(log):
     with pytest.raises(ValueError, match="policies: expected at least one"):
         stopping.certify(PROBLEM, [], few, max_loss=0.1)
     for drop in (0.0, 1.0, math.nan):
-        with pytest.raises(ValueError, match="max_drop: expected"):
+        with pytest.raises(ValueError, match="max_loss: expected"):
             stopping.certify(PROBLEM, [Margin(2)], few, max_loss=drop)
     with pytest.raises(ValueError, match="confidence"):
         stopping.certify(PROBLEM, [Margin(2)], few, max_loss=0.1, confidence=95)

@@ -55,7 +55,7 @@ def test_what_recording_costs():
 @pytest.mark.parametrize(
     ("wrong", "words"),
     [
-        ({"max_accuracy_drop": 0.0}, "max_drop: expected"),
+        ({"max_loss": 0.0}, "max_loss: expected"),
         ({"confidence": 1.0}, "confidence: expected"),
         ({"discordance": 1.5}, "discordance: expected"),
         ({"discordance": 0.1, "mean_loss": 0.2}, "mean_loss: expected"),
@@ -68,4 +68,4 @@ def test_what_recording_costs():
 )
 def test_what_cannot_be_is_refused(wrong, words):
     with pytest.raises(ValueError, match=words):
-        plan(**({"max_accuracy_drop": 0.02} | wrong))
+        plan(**({"max_loss": 0.02} | wrong))

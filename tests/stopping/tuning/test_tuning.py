@@ -235,7 +235,7 @@ def test_what_cannot_be_tuned_is_refused(telling):
     log = drawn(TELLING, 100)
     with pytest.raises(LogError, match="leave a part empty"):
         stopping.tune(Thinking(), log.take(range(2)), max_loss=0.02)
-    with pytest.raises(ValueError, match="max_drop: expected a number between 0 and 1"):
+    with pytest.raises(ValueError, match="max_loss: expected a number between 0 and 1"):
         stopping.tune(Thinking(), log, max_loss=0.0)
     with pytest.raises(stopping.problems.PolicyMismatch, match="reads num_candidates"):
         stopping.tune(Thinking(), log, max_loss=0.02, rules=[CandidateStop(1)])
