@@ -13,7 +13,7 @@ import safetensors.numpy
 
 from stopping import artifacts
 from stopping.artifacts import ArtifactError
-from stopping.policies import Margin, VoteTable
+from stopping.policies import THINKING, Margin, VoteTable
 from tests.stopping.artifacts.own_policies import FLOAT_POLICY
 from tests.stopping.policies.own_policies import RunningAgreement
 
@@ -390,7 +390,7 @@ def test_notes_are_checked(tmp_path, given, field):
             {"golden_observations": [[{"leader_votes": 1}]]},
             r"golden\.jsonl: line 1: the observation has no signal 'runner_up_votes'",
         ),
-        ({"observation": object}, r"policy\.json: signals: object has no field leader_votes, runner_up"),
+        ({"decision": THINKING}, r"policy\.json: signals: ThinkingObservation has no field leader_votes, runner_up"),
     ],
 )
 def test_the_observation_lacks_a_signal(tmp_path, given, message):
