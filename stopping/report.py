@@ -204,7 +204,7 @@ def _tested_row(found: Tuning, rule: Tested) -> str:
     marks = [name for name, one in (("chosen", found.chosen), ("best fixed", found.best_fixed)) if rule is one]
     one = rule.measured
     against = (
-        in_points(one.accuracy_change.mean, one.accuracy_interval),
+        "0" if rule.certificate.grade is Grade.PROOF else in_points(one.accuracy_change.mean, one.accuracy_interval),
         plus_minus(one.saving_share, 0.01, signed=True),
         [f"{100 * share:.0f}" for share in (one.reachable_share, one.clairvoyant_share) if share is not None],
         GRADES[rule.certificate.grade],

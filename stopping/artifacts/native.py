@@ -182,7 +182,8 @@ def native_rule(artifact: Artifact) -> TokenBudget | FixedSamples | None:
     if document.observation != ThinkingObservation.__name__:
         raise ValueError(
             f"{document.kind}: no engine stops samples by a rule; FixedSamples(n) alone has a name there, n. Run the policy with "
-            "stopping serve, or export the fixed number that stopping compare puts beside it"
+            "stopping.adapters.server.sampling.Sampler or stopping.adapters.huggingface.sample, or export the fixed number that "
+            "stopping compare puts beside it"
         )
     if not isinstance(policy, TokenBudget):
         return None

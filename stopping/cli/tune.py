@@ -91,6 +91,8 @@ def tune(
     """
     console = output.console()
     plot_file(plot)
+    if out is not None and out.exists() and (not out.is_dir() or any(out.iterdir())):
+        raise ValueError(f"--out: expected nothing or an empty directory at {out}")
     from stopping.cli.exits import NotAchievedError
 
     imports.load()
@@ -121,11 +123,11 @@ def save_tuned(found: "Tuning", directory: Path, source: str, log: "TraceLog", s
         seed: of its split.
 
     Raises:
-        ArtifactError: as `stopping.save`.
+        ArtifactError: as `stopping.save_policy`.
     """
     import stopping
     from stopping.traces.splits import FRACTIONS
-    from stopping.tuning import traffic
+    from stopping.tuning import Certification, traffic
 
     chosen = found.chosen
     assert chosen is not None
@@ -149,7 +151,7 @@ def save_tuned(found: "Tuning", directory: Path, source: str, log: "TraceLog", s
             "net_saving_share": figures.saving_share.as_dict(),
         },
         certificate=chosen.certificate.summary(),
-        evidence=[found.certification],
+        evidence=[Certification((chosen.certificate,))],
     )
 
 
@@ -222,7 +224,7 @@ def print_tuning(console: "Console", record: "TuneOutput") -> None:
     row(record.reference, record.reference_measured, "reference", "", [""] * len(bounds), "", None)
     for rule in record.rules:
         one = rule.measured
-        change = in_points(one.accuracy_change.mean, one.accuracy_interval)
+        change = "0" if rule.grade == "proof" else in_points(one.accuracy_change.mean, one.accuracy_interval)
         saved = plus_minus(one.saving_share, 0.01, signed=True)
         style = "bold" if rule.rule == record.chosen else None
         shares = [f"{100 * share:.0f}" for share in (one.reachable_share, one.clairvoyant_share) if share is not None]

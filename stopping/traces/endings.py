@@ -15,7 +15,24 @@ BROKEN = {
     "abort", "aborted", "cancel", "cancelled", "canceled", "timeout", "time_limit", "error", "failed", "failure",
     "network_error", "insufficient_system_resource", "malformed_function_call", "repetition",
 }  # fmt: skip
+NATURAL = {
+    "stop",
+    "eos",
+    "eos_token",
+    "end_turn",
+    "stop_sequence",
+    "end",
+    "end_of_text",
+    "finished",
+    "complete",
+    "completed",
+}
 CALLED = {"tool_calls", "tool_call", "tool_use", "function_call", "pause_turn"}
+
+
+def is_known(reason: str) -> bool:
+    """Whether a word is one that servers are known to use."""
+    return _plain(reason) in NATURAL | CUT | BROKEN | CALLED
 
 
 def is_cut(reason: str) -> bool:

@@ -11,6 +11,7 @@ from stopping.traces.splits import FRACTIONS, sizes_of
 from stopping.traces.trace_log import TraceLog
 
 CONFIDENCE = 0.95
+ROUNDING = 1e-12  # of a mean, in double precision
 _CHANCE_DUPLICATES = 0.05  # short answers of similar length coincide; a source listed twice gives about half
 
 
@@ -71,7 +72,7 @@ def plus_minus(figure: Any, unit: float = 1.0, *, signed: bool = False) -> str:
     if error is None or not math.isfinite(error):
         return f"{mean:{plus},.3g} ± ?"
     error /= abs(unit)
-    if error == 0:
+    if error <= ROUNDING * abs(mean):  # an exact value, but for the rounding of its computation
         return f"{mean:{plus},.6g}" if mean else "0"
     exponent = math.floor(math.log10(error))
     leading = error / 10**exponent

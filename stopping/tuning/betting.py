@@ -33,7 +33,7 @@ STAKES = np.array([1.0, 0.85, 0.6, 0.3, 0.1])
 SHARES = np.array([0.6, 0.18, 0.12, 0.06, 0.04])  # of the capital
 TOGETHER = 32  # losses between two logarithms: products of factors are numbers unless 1 - m < 1e-9
 NUM_HALVINGS = 15  # until a bound is known to 2^-14
-FEW_NONZERO = 15  # with fewer values other than 0, a mean is not taken for normal
+FEW_OTHERS = 15  # with fewer values other than the most common one, a mean is not taken for normal
 
 
 class Bets(NamedTuple):
@@ -169,11 +169,11 @@ def _bounds(losses: Float[Array, "members problems"], num_problems: Any, log_goa
 
 
 def mean_interval(values: Float[np.ndarray, " problems"], confidence: float = 0.95) -> tuple[float, float]:
-    """Return a confidence interval for the mean of independent values in [-1, 1], most of which may be 0.
+    """Return a confidence interval for the mean of independent values in [-1, 1], most of which may be equal.
 
-    The normal interval (Student's t with few values) needs some values other than 0 to know the variance by. With fewer
-    than `FEW_NONZERO` it is too narrow, and without any it has no width, so there the interval is that of betting, valid for
-    any number of values.
+    The normal interval (Student's t with few values) needs some values other than the most common one to know the variance by.
+    With fewer than `FEW_OTHERS` it is too narrow, and without any it has no width, so there the interval is that of betting,
+    valid for any number of values.
 
     Args:
         values: one a problem: differences of accuracy, say.
@@ -184,11 +184,16 @@ def mean_interval(values: Float[np.ndarray, " problems"], confidence: float = 0.
     """
     values, risk = _checked(values), risk_of(confidence)
     estimate = Estimate.of(values)
-    if np.count_nonzero(values) >= FEW_NONZERO:
+    if is_taken_for_normal(values):
         low, high = estimate.interval(confidence)
         return max(low, -1.0), min(high, 1.0)
     above, below = upper_bounds(np.stack([values, -values]), 1 - risk / 2)
     return min(-float(below), estimate.mean), max(float(above), estimate.mean)
+
+
+def is_taken_for_normal(values: np.ndarray) -> bool:
+    """Return whether so many values differ from the most common one that their mean is taken for normal."""
+    return bool(len(values) - np.unique(values, return_counts=True)[1].max() >= FEW_OTHERS)
 
 
 def problems_floor(max_loss: float, confidence: float) -> int:

@@ -13,7 +13,7 @@ from sims.engine import evaluate
 from stopping.policies import Policy
 from stopping.problems import Replayable
 from stopping.problems.problem import costs_of, worth_of
-from stopping.tuning.betting import FEW_NONZERO, mean_interval
+from stopping.tuning.betting import is_taken_for_normal, mean_interval
 from stopping.tuning.played import Played
 
 
@@ -144,7 +144,7 @@ def predicted(
     found = {}
     for name, values in runs.items():
         means, noise = values.mean(axis=1), values.std() / np.sqrt(num_runs)
-        if name == "accuracy_change" and np.count_nonzero(means) < FEW_NONZERO:
+        if name == "accuracy_change" and not is_taken_for_normal(means):
             found[name] = _rarely_changed(means, float(values.var()), num_runs, confidence)
             continue
         estimate = Estimate.of(means)

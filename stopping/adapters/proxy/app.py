@@ -25,8 +25,9 @@ from stopping.adapters.proxy.passing import Passing, Seen
 from stopping.adapters.proxy.policed import Policed
 from stopping.adapters.proxy.serving import HEADER, Served, Serving, cap_of
 from stopping.adapters.server.capabilities import tokens_of_chat, tokens_of_text
-from stopping.adapters.server.client import REFUSALS, UpstreamError
+from stopping.adapters.server.client import UpstreamError
 from stopping.adapters.server.protocol import Token
+from stopping.adapters.server.room import refuses
 from stopping.adapters.server.thought_run import ThoughtRun
 
 log = logging.getLogger("stopping.proxy")
@@ -60,7 +61,10 @@ def build(serving: Serving, accounts: Accounts | None = None) -> Starlette:
     routes = [
         *(Route(path, handle) for path, handle in zip(OWN_PATHS, (proxy.health, proxy.show_metrics), strict=True)),
         *(Route(path, proxy.guarded(proxy.complete), methods=["POST"]) for path in COMPLETIONS),
-        Route("/{path:path}", proxy.guarded(proxy.hand_on), methods=["GET", "POST", "DELETE"]),
+        *(Route(path, proxy.guarded(proxy.hand_on), methods=["OPTIONS"]) for path in COMPLETIONS),
+        Route(
+            "/{path:path}", proxy.guarded(proxy.hand_on), methods=["GET", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"]
+        ),
     ]
     return _Counted(proxy, routes=routes, lifespan=lifespan)
 
@@ -218,10 +222,8 @@ class _Proxy:
                 return await ordered.streamed(request)
             prompt = await self._prompt(body, is_chat)
             cap = self.serving.cap(body, prompt)
-        except ValueError as error:
-            if treatment != "policed":
-                return await self.passing.hand_on(request, raw)  # the server's to refuse
-            raise Refused(400, "bad_request", str(error)) from None
+        except ValueError:  # of another form than we read: the server's to answer, or to refuse
+            return await self._unpoliced(request, raw, body, None, "form", account)
         except UpstreamError as error:
             if error.status is None:
                 raise
@@ -236,7 +238,7 @@ class _Proxy:
         try:
             return await (work.streamed() if body.get("stream") else work.whole())
         except UpstreamError as error:
-            if error.status not in REFUSALS or work.run.ids:
+            if not refuses(error) or work.run.ids:
                 raise
             # refused before the first token: the client's own request may be answered, or is refused in the server's own words
             self.metrics.faults.labels("upstream_refused").inc()

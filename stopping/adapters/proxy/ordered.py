@@ -22,7 +22,7 @@ from stopping.adapters.proxy.answers import account_of
 from stopping.adapters.proxy.passing import Passing
 from stopping.adapters.proxy.policed import Count
 from stopping.adapters.proxy.serving import Served
-from stopping.adapters.server.client import End, UpstreamError, lines_of
+from stopping.adapters.server.client import REFUSALS, End, UpstreamError, lines_of
 from stopping.adapters.server.protocol import Choice, Token, document_of, tokens_of
 from stopping.adapters.server.thought_run import ThoughtRun
 
@@ -64,6 +64,9 @@ class Ordered:
             name = "top_logprobs" if self.body.get("logprobs") else "n_probs"
             asked[name] = max(self.num_top, self.thinker.num_top or 1)
         response = await self.passing.send(request, msgspec.json.encode(asked), is_stream=True)
+        if response.status_code in REFUSALS and asked != self.body:  # as the client asked, then, and nobody is asked
+            await response.aclose()
+            return await self.passing.hand_on(request, msgspec.json.encode(self.body))
         if response.status_code >= 400:
             return self.passing.relayed(response, response.aiter_raw())
 

@@ -12,7 +12,7 @@ from starlette.responses import Response
 
 from stopping.adapters.proxy.metrics import Metrics
 from stopping.adapters.proxy.streams import Streamed
-from stopping.adapters.server.client import REFUSALS, Upstream, UpstreamError, lines_of
+from stopping.adapters.server.client import Upstream, UpstreamError, lines_of
 from stopping.adapters.server.protocol import Choice, Token, document_of, tokens_of
 
 # Of one connection, not of the message; and what the client library sets itself.
@@ -61,7 +61,7 @@ class Passing:
         if num_top is not None:
             wanted |= {"logprobs": True, "top_logprobs": max(num_top, 1)} if is_chat else {"logprobs": max(num_top, 1)}
         response = await self.send(request, msgspec.json.encode({**body, **wanted}))
-        if response.status_code in REFUSALS:
+        if response.status_code >= 400 and response.status_code not in (401, 403, 429):
             await response.aclose()
             return await self.hand_on(request, msgspec.json.encode(body))
         if response.status_code >= 400:

@@ -22,12 +22,16 @@ _STATED = tuple(
     )
 )
 _SEPARATOR = re.compile(r"(?<=\d)[,_'](?=\d{3}\b)")
+_OF_CONTEXT = re.compile(r"context|too (?:long|large|many)|exceed|max_(?:model_len|tokens)|n_ctx", re.IGNORECASE)
 _ABOUT_LENGTH = re.compile(r"context|length|token|too (?:long|large|many)|exceed|n_ctx|maximum", re.IGNORECASE)
 
 
 def refuses(error: UpstreamError) -> bool:
     """Whether the server refused what was asked for, and not to serve at all."""
-    return error.status in REFUSALS
+    if error.status in REFUSALS:
+        return True
+    is_other = error.status is None or error.status in (401, 403, 404, 408, 425, 429)
+    return not is_other and bool(_OF_CONTEXT.search(error.body))
 
 
 def is_about_length(error: UpstreamError) -> bool:

@@ -4,7 +4,13 @@ import math
 from collections.abc import Collection
 from typing import Any
 
-from stopping.adapters.server.capabilities import MISSING_MASS, WHAT_GIVES, Capabilities, require_continuation
+from stopping.adapters.server.capabilities import (
+    MISSING_MASS,
+    WHAT_GIVES,
+    Capabilities,
+    Unsupported,
+    require_continuation,
+)
 from stopping.adapters.server.client import Completion
 from stopping.adapters.server.markup import Markup
 from stopping.adapters.server.protocol import Token
@@ -23,6 +29,11 @@ def require(policy: Any, capabilities: Capabilities, markup: Markup) -> None:
         Unsupported: naming what the server lacks, and what would give it.
         ValueError: if the policy may ask for an action that no thought has.
     """
+    if votes := sorted(set(policy.signals) - set(THINKING.signals)):
+        raise Unsupported(
+            f"{type(policy).__name__} reads {', '.join(votes)}: it stops a vote among several samples, which is not served here; "
+            "stopping.adapters.server.sampling.Sampler and stopping.adapters.huggingface.sample run it"
+        )
     require_continuation(capabilities, "a thought cannot be continued")
     there = signals_there(capabilities, markup)
     try:

@@ -22,12 +22,17 @@ from stopping.adapters.server.thought_run import ThoughtRun
 from stopping.policies import Kind
 from stopping.policies.rows import PolicyRows
 from stopping.policies.windows import ThoughtWindows, row_of
-from stopping.traces.endings import is_cut, is_natural
+from stopping.traces.endings import is_cut, is_known, is_natural
 
 if TYPE_CHECKING:
     from stopping.adapters.server.thinking import Thinker
 
-RESUME_SECONDS = (0.25, 1.0)  # waited before a piece that failed is asked for again, from the tokens there are
+RESUME_SECONDS = (
+    0.25,
+    1.0,
+    2.0,
+    4.0,
+)  # waited before a piece that failed is asked for again, from the tokens there are
 MOST_ASKED = 32_768  # tokens asked for at once: a trace without a cap takes several pieces
 UNKNOWN = -1  # in the place of a token's id
 OPEN, THOUGHT, CLOSE, ANSWER = "open", "thought", "close", "answer"  # the parts of a trace
@@ -170,7 +175,7 @@ class Thought:
                 if isinstance(piece, End):
                     self._account(piece)
                     self.ending = piece.reason
-                    if is_cut(piece.reason):
+                    if is_cut(piece.reason) or (came >= most and not is_known(piece.reason)):
                         await self._see_cut(piece, came, most)
                     return
                 for token in [piece] if piece.id is not None else await self._with_ids(piece):

@@ -34,7 +34,8 @@ def sampling_families(problem: Sampling, worlds: SamplingWorld) -> dict[str, Seq
         worlds: stacked; the budgets are quantiles of their lengths.
     """
     counts = range(1, problem.num_traces + 1)
-    quantiles = np.quantile(worlds.length_tokens, (np.arange(NUM_BUDGETS) + 0.5) / NUM_BUDGETS)
+    there = np.asarray(worlds.length_tokens)[np.asarray(worlds.logged)]  # what was not logged has no length
+    quantiles = np.quantile(there, (np.arange(NUM_BUDGETS) + 0.5) / NUM_BUDGETS)
     posterior = None if problem.model is None else posterior_vote(problem.model, problem, 1.0)
     tables = [VoteTable.adaptive_consistency(confidence, problem.num_traces) for confidence in CONFIDENCES]
     return {

@@ -175,6 +175,14 @@ def test_a_real_refusal_is_in_the_servers_own_words(server, proxy, streamed):
     assert response.status_code == 400 and "maximum context length is 5 tokens" in response.text
 
 
+@pytest.mark.parametrize("status", [413, 431, 500, 503])
+@pytest.mark.parametrize("streamed", [False, True])
+def test_a_context_may_be_refused_with_another_status(server, proxy, status, streamed):
+    said = "the context of {limit} tokens is exceeded"
+    server.set(refusal=worded(NUM_TOKENS + 60, said, status))
+    assert told(by(proxy, "never", stream=streamed)) == WHOLE
+
+
 @pytest.mark.parametrize("streamed", [False, True])
 def test_what_the_proxy_alone_asks_for_may_be_refused(server, proxy, streamed):
     """Then the client has the answer that the server gives to its own request."""
@@ -287,6 +295,15 @@ def test_a_cut_by_another_name_is_one(server, proxy, path, word):
     assert json.loads(path.read_text().splitlines()[-1])["censored"]
     server.set(words={"length": word}, forced="It is seven " * 9 + "<end>")
     assert told(by(proxy)) == WHOLE, "an answer that was cut is none"
+
+
+@pytest.mark.parametrize("word", ["incomplete", "truncated", "some new word"])
+@pytest.mark.parametrize("streamed", [False, True])
+def test_a_cut_by_a_word_that_nobody_knows_ends_nothing(server, proxy, word, streamed):
+    """As many tokens came as were asked for: whether more would come is found by asking."""
+    server.set(words={"length": word})
+    assert told(by(proxy, "never", stream=streamed)) == WHOLE
+    assert told(by(proxy, stream=streamed))[0] == STOPPED
 
 
 @pytest.mark.parametrize("word", ["content_filter", "abort", "error"])

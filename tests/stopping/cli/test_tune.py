@@ -42,6 +42,10 @@ def test_tune_saves_what_it_found(probed, tmp_path):
     points = document.decision_points
     assert (document.observation, points.on, points.interval_tokens) == ("ThinkingObservation", "checkpoint", 32)
     assert (document.certificate.grade, document.certificate.max_accuracy_drop) == ("data", 0.04)
+    assert name_of(loaded.policy) in document.evidence[0].title  # of this rule, and no other
+    low, high = document.promised["accuracy_change"].interval
+    assert (low, high) == found.chosen.measured.accuracy_interval and low < high
+    assert "expected nothing or an empty directory" in refused(*asked)
     assert document.promised["net_saving_share"].mean == found.chosen.measured.saving_share.mean
     assert document.reference_rule == "budget=480"
     test_part = stopping.split(log.take(log.probed), FRACTIONS)[2]

@@ -195,6 +195,14 @@ def test_intervals_cover_rare_losses(num_problems, discordance):
     assert covered >= 0.93
 
 
+@pytest.mark.parametrize("value", [-1.0, -0.5, 0.25, 1.0])
+def test_equal_changes_have_an_interval_with_a_width(value):
+    """Fifteen values other than 0, but all the same: their variance is not known to be none."""
+    for num_problems in (15, 100):
+        low, high = mean_interval(np.full(num_problems, value))
+        assert low <= value <= high and high - low > 0.01
+
+
 def test_an_interval_of_many_changes_is_normal():
     values = np.where(np.arange(400) % 4 == 0, 1.0, np.where(np.arange(400) % 4 == 1, -1.0, 0.0))
     assert mean_interval(values) == Estimate.of(values).interval(0.95)

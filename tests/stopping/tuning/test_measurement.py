@@ -90,6 +90,12 @@ def test_what_never_changed_is_promised_within_an_interval():
     assert one.low < told.low and one.low < one.mean == -1 / 40 < one.high
 
 
+def test_changes_that_are_all_the_same_are_promised_within_an_interval():
+    correct, tokens = np.stack([np.ones((40, 1)), np.zeros((40, 1))]), np.ones((2, 40, 1))
+    told = predicted(correct, tokens, 1000)["accuracy_change"]
+    assert told.mean == -1 and told.high > -0.95
+
+
 def test_rare_changes_are_held_by_what_is_promised():
     """Losses on 2 % of problems, 60 problems to predict from: held in 95 % of cases or more, by 4 standard errors."""
     random, held, repeats = np.random.default_rng(3), 0, 1000

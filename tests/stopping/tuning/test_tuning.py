@@ -140,6 +140,16 @@ def test_rules_by_proof_are_always_tested_first_and_chosen_where_nothing_bolder_
     assert found.advice.startswith(told)
 
 
+def test_problems_may_have_fewer_samples_than_others():
+    """What was not logged has no length: no budget is read off it."""
+    problem = Sampling(6, model=LengthCorrectness([3.0], [1.0], shift=0.2))
+    log = problem.log(sims.draw(jax.random.key(7), problem, 120))
+    found = stopping.tune(Sampling(9), log, max_loss=0.1, reference=FixedSamples(6))
+    assert found.advice and all(rule.measured.total_tokens.mean > 0 for rule in found.tested)
+    with pytest.raises(ValueError, match=r"reference FixedSamples\(9\): expected a log that holds what it asks for"):
+        stopping.tune(Sampling(9), log, max_loss=0.1)
+
+
 def test_losses_and_savings_are_means_over_orders_of_the_samples(few):
     log, found = few
     assert found.num_orders == 16
