@@ -63,7 +63,7 @@ solution.plot()
 # %%
 import jax
 
-from stopping.solvers.solve import utilities
+from stopping.solvers.family_search import utilities
 
 worlds = sims.draw(jax.random.key(1), problem, 4096)
 for price in (1e-5, 1e-4, 1e-3):

@@ -26,6 +26,7 @@ from stopping.solvers import exit_values
 from stopping.traces import LogError, split
 from stopping.tuning import Grade, placebo
 from stopping.tuning.measurement import measure
+from stopping.tuning.played import play
 from stopping.tuning.tuning import _advice, _choose
 
 TELLING = AnswerChain(
@@ -56,7 +57,7 @@ def test_what_was_promised_holds_on_fresh_worlds(telling):
     """The test part's figures against 20,000 new worlds, within their errors."""
     fresh = sims.draw(jax.random.key(9), Thinking(model=TELLING), 20_000)
     worlds = jax.tree.map(lambda leaf: leaf[:, None], fresh)
-    (truth,) = measure(Thinking(), telling.reference, [telling.chosen.policy], worlds)
+    _, truth = measure(play(Thinking(), telling.reference, [telling.chosen.policy], worlds))
     for name in ("accuracy_change", "saving_tokens", "saving_share", "accuracy"):
         told, true = getattr(telling.chosen.measured, name), getattr(truth, name)
         assert abs(told.mean - true.mean) < 4.5 * np.hypot(told.standard_error, true.standard_error)
@@ -197,7 +198,7 @@ def test_no_rule_saves_more_than_can_be():
     worlds = problem.worlds(log, num_orders=4)
     rules = [FixedSamples(1), FirstFinish(1), Margin(2), TokenBudget(1), FixedSamples(8)]
     for priced in (problem, Sampling(8, price_per_token=1e-4), Sampling(8, price_per_second=1e-2)):
-        shares = [one.clairvoyant_share for one in measure(priced, FixedSamples(8), rules, worlds)]
+        shares = [one.clairvoyant_share for one in measure(play(priced, FixedSamples(8), rules, worlds))[1:]]
         assert all(0.5 < share <= 1 for share in shares[:2]) and 0 <= min(shares) and shares[-1] == 0
 
 
@@ -206,7 +207,7 @@ def test_the_upper_bound_is_that_of_plain_python():
     log = problem.log(sims.draw(jax.random.key(3), problem, 50))
     worlds = problem.worlds(log)
     rule, reference = FixedSamples(1), FixedSamples(4)
-    (found,) = measure(problem, reference, [rule], worlds)
+    _, found = measure(play(problem, reference, [rule], worlds))
     saved, possible = [], []
     for lengths, rights in zip(log.length_tokens.tolist(), log.correct.tolist(), strict=True):
         least = min(lengths)
@@ -219,12 +220,13 @@ def test_the_upper_bound_is_that_of_plain_python():
 
 def test_a_rule_that_saves_nothing_on_the_test_part_is_not_advised(telling):
     loses = dataclasses.replace(
-        telling.chosen.measured, saving_tokens=Estimate(-1.0, 1.0, 240), saving_share=Estimate(-0.01, 0.01, 240)
+        telling.chosen.measured, saving_cost=Estimate(-1.0, 1.0, 240), saving_share=Estimate(-0.01, 0.01, 240)
     )
     tested = [dataclasses.replace(telling.chosen, measured=loses)]
     worlds = Thinking().worlds(split(drawn(TELLING, 1200), (0.3, 0.5, 0.2), seed=0)[1])
-    assert _choose(Thinking(), telling.reference, [telling.chosen], worlds, "TokenBudget")[1] is telling.chosen
-    assert _choose(Thinking(), telling.reference, tested, worlds, "TokenBudget") == (None, None)
+    played = play(Thinking(), telling.reference, [telling.chosen.policy], worlds)
+    assert _choose(played, [telling.chosen], "TokenBudget")[1] is telling.chosen
+    assert _choose(played, tested, "TokenBudget") == (None, None)
     assert _advice(telling.reference, tested, None, None).startswith(
         "Do not bother: no rule that is certified has a sig"
     )
@@ -277,10 +279,11 @@ def test_the_reachable_saving_is_measured_where_nothing_was_fitted(shipped, tell
     assert len(others) == fit_part.num_problems + certify_part.num_problems
     worlds = Thinking().worlds(shipped.take(others))
     rules = [rule for members in exit_values(Thinking(), worlds, [32, 64, 128]).values() for rule in members]
-    losses = [-one.accuracy_change.mean for one in measure(Thinking(), found.reference, rules, worlds)]
-    saved = [
-        one.saving_tokens.mean for one in measure(Thinking(), found.reference, rules, Thinking().worlds(test_part))
-    ]
+    chosen_on, tested_on = (
+        play(Thinking(), found.reference, rules, each) for each in (worlds, Thinking().worlds(test_part))
+    )
+    losses = [-one.accuracy_change.mean for one in measure(chosen_on)[1:]]
+    saved = [one.saving_tokens.mean for one in measure(tested_on)[1:]]
     safe, beyond = (np.array(saved)[np.array(losses) <= 0.05].max(), max(saved))
     assert 0.9 * safe < reachable < beyond
     assert all(rule.measured.reachable_share is None for rule in telling.tested)  # it lacks the free signals

@@ -10,7 +10,7 @@ from stopping.policies import TokenBudget
 from stopping.problems import Thinking
 from stopping.reasoner import load_shipped_log
 from stopping.solvers.families import fitted_families
-from stopping.tuning.measurement import savings_of
+from stopping.tuning.played import play
 from stopping.tuning.tuning import _crossed, _is_above, _mixture
 
 
@@ -57,6 +57,6 @@ def test_each_half_is_played_by_rules_fitted_to_the_other():
     parts = [jax.tree.map(lambda leaf, start=start: np.asarray(leaf)[start::2], worlds) for start in (0, 1)]
     for part, other in ((0, 1), (1, 0)):
         for name, members in fitted_families(problem, parts[other]).items():
-            expected = savings_of(problem, reference, members, parts[part])
-            np.testing.assert_array_equal(fitted[name][:, :, part::2], expected)
+            played = play(problem, reference, members, parts[part])
+            np.testing.assert_array_equal(fitted[name][:, :, part::2], [played.loss[1:], played.saving[1:]])
     assert fitted.keys() == {"ExitValue", "ProbedExitValue"}
