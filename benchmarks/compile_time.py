@@ -13,7 +13,7 @@ import stopping
 from benchmarks.stepwise import CHAIN, MARGIN, SAMPLING, THINKING, TRACES
 from sims.clocks import Stopwatch
 from stopping.makespan import first_finish_curve
-from stopping.solvers import posterior_vote, solve
+from stopping.solvers import FamilySearch, posterior_vote, solve
 from stopping.solvers.chain_induction import induced_point
 
 GOAL_SECONDS = 1.1

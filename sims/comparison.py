@@ -12,20 +12,18 @@ which flatters them, if anything.
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
 from sims.estimates import Estimate
+from sims.plotted import Plotted
 from sims.replay import play_rules, replay_worlds
 from sims.results import Result, difference
 from stopping.policies import Policy
 from stopping.problems import Replayable
 from stopping.problems.problem import costs_of, worth_of
 from stopping.traces import TraceLog
-
-if TYPE_CHECKING:
-    from matplotlib.figure import Figure
 
 
 @dataclass(frozen=True)
@@ -48,17 +46,11 @@ class Row:
 
 
 @dataclass(frozen=True, repr=False)
-class Comparison:
+class Comparison(Plotted):
     """Rules on one log: `rows` in the order given, the reference rule first; played in `problem`."""
 
     rows: tuple[Row, ...]
     problem: Replayable
-
-    def plot(self, against: str | None = None) -> "Figure":
-        """Draw worth against a cost, the first of the problem if not named; see `stopping.plots.frontier`."""
-        from stopping.plots import frontier
-
-        return frontier(self, against=against)
 
     def __repr__(self) -> str:
         names = [str(row.policy) for row in self.rows]

@@ -2,20 +2,18 @@
 
 from dataclasses import dataclass
 from functools import cached_property
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
 from sims.bands import Band
 from sims.estimates import Estimate
 from sims.moments import Moments
-
-if TYPE_CHECKING:
-    from matplotlib.figure import Figure
+from sims.plotted import Plotted
 
 
 @dataclass(frozen=True, eq=False, repr=False)
-class Result:
+class Result(Plotted):
     """Outcomes of one policy over many worlds.
 
     Where the policy went past what a log holds, a unit is `unsupported`: it is counted with no answer, and with what it had
@@ -105,12 +103,6 @@ class Result:
         # a single unit has no error, and a figure without one is none
         known = {name: figure for name, figure in figures.items() if figure["standard_error"] is not None}
         return {"title": self.title, "figures": known}
-
-    def plot(self) -> "Figure":
-        """Draw the tokens and the latency of each unit, with their means; see `stopping.plots.outcomes`."""
-        from stopping.plots import outcomes
-
-        return outcomes(self)
 
     def __repr__(self) -> str:
         shown = [name for name in self.estimates if name != "unsupported" or self.num_unsupported]

@@ -202,7 +202,9 @@ class _Run:
     def _collected(self, index: int, end: int, centre: np.ndarray, computed: tuple) -> Iterator[_Block]:
         names, outcome, *summed = computed
         sums, digests = gather(summed)
-        values = None if outcome is None else gather({name: getattr(outcome, name) for name in names})
+        values = None
+        if outcome is not None:  # a dictionary would come back sorted
+            values = dict(zip(names, gather(tuple(getattr(outcome, name) for name in names)), strict=True))
         for row, block in enumerate(range(index, min(index + self._mesh.size, end))):
             count = min(BLOCK, self._total - block * BLOCK)
             own = None

@@ -37,13 +37,9 @@ def files_of(room: str) -> list[Path]:
 
 
 def imported_rooms(path: Path) -> set[str]:
-    """Rooms that a file imports, anywhere in it; but for `stopping.plots` in a method called `plot`, when that is called."""
+    """Rooms that a file imports, anywhere in it."""
     found, tree = set(), ast.parse(path.read_text())
-    plots = [node for node in ast.walk(tree) if isinstance(node, ast.FunctionDef) and node.name == "plot"]
-    on_call = {id(node) for plot in plots for node in plot.body if _is_import_of_plots(node)}
     for node in ast.walk(tree):
-        if id(node) in on_call:
-            continue
         if isinstance(node, ast.Import):
             names = [alias.name for alias in node.names]
         elif isinstance(node, ast.ImportFrom):
@@ -59,10 +55,6 @@ def imported_rooms(path: Path) -> set[str]:
                 assert len(parts) > 1, f"{path}: imports the table of contents; import the room"
                 found.add(parts[1])
     return found
-
-
-def _is_import_of_plots(node: ast.stmt) -> bool:
-    return isinstance(node, ast.ImportFrom) and node.module == "stopping.plots"
 
 
 @pytest.mark.parametrize("room", rooms())

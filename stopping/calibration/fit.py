@@ -3,20 +3,18 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import singledispatch
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
 from sims import Estimate
+from sims.plotted import Plotted
 from stopping.calibration.diagnostics import Diagnostics
 from stopping.traces import TraceLog
 
-if TYPE_CHECKING:
-    from matplotlib.figure import Figure
-
 
 @dataclass(frozen=True, repr=False)
-class Fit:
+class Fit(Plotted):
     """A fitted model.
 
     Attributes:
@@ -42,12 +40,6 @@ class Fit:
     num_unjudged: int
     num_steps: int
     converged: bool
-
-    def plot(self, log: TraceLog) -> "Figure":
-        """Draw lengths of right and wrong traces over the fitted law; see `stopping.plots.fitted`."""
-        from stopping.plots import fitted
-
-        return fitted(self, log)
 
     def __repr__(self) -> str:
         shown = [

@@ -8,7 +8,7 @@ difference.
 from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import Enum
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import jax.random as jr
 import numpy as np
@@ -17,12 +17,10 @@ from rich.progress import Progress
 
 from sims import Estimate, draw
 from sims.engine import BLOCK, FAMILY_BLOCK, blocks_of, evaluate, play_family
+from sims.plotted import Plotted
 from stopping.policies import Policy, parameters
 from stopping.problems import Problem, Replayable, admit, stack
 from stopping.solvers.families import Families, families
-
-if TYPE_CHECKING:
-    from matplotlib.figure import Figure
 
 
 class Status(Enum):
@@ -48,7 +46,7 @@ class Member:
 
 
 @dataclass(frozen=True, repr=False)
-class Solution:
+class Solution(Plotted):
     """What `solve` found. Values are mean utilities on the scoring worlds.
 
     Attributes:
@@ -70,12 +68,6 @@ class Solution:
     best_scalar: Member | None
     family: dict[str, Member]
     status: Status
-
-    def plot(self) -> "Figure":
-        """Draw the best rule of each family between the best fixed one and the bounds; see `stopping.plots.solution`."""
-        from stopping.plots import solution
-
-        return solution(self)
 
     def __repr__(self) -> str:
         fixed, scalar = self.best_fixed, self.best_scalar

@@ -17,22 +17,20 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from enum import Enum
-from typing import TYPE_CHECKING, Any, Literal
+from typing import Any, Literal
 
 import jax
 import numpy as np
 
 import sims
 from sims import Estimate
+from sims.plotted import Plotted
 from stopping.policies import Policy
 from stopping.problems import Replayable
 from stopping.solvers import Member
 from stopping.traces import TraceLog
 from stopping.tuning.betting import SHARES, STAKES, p_values, problems_floor, risk_of, upper_bounds
 from stopping.tuning.played import Played, play
-
-if TYPE_CHECKING:
-    from matplotlib.figure import Figure
 
 NUM_WORLDS = 4096  # drawn to put a solution's family in order
 MOST_NEEDED = 10**7  # problems: where more are needed, the capital is said not to grow
@@ -119,7 +117,7 @@ class Certificate:
 
 
 @dataclass(frozen=True, repr=False)
-class Certification:
+class Certification(Plotted):
     """The certificates of rules, in the order in which they were tested."""
 
     certificates: tuple[Certificate, ...]
@@ -147,12 +145,6 @@ class Certification:
         known = {name: figure for name, figure in losses.items() if figure["standard_error"] is not None}
         what = "no rule certified" if chosen is None else f"{chosen.policy} {chosen.statement}"
         return {"title": f"certification: {what}", "figures": known}
-
-    def plot(self) -> "Figure":
-        """Draw the loss of each rule beside the limit; see `stopping.plots.certification`."""
-        from stopping.plots import certification
-
-        return certification(self)
 
     def __repr__(self) -> str:
         lines = [f"  {one.grade.name:5}  {one.policy} {one.statement}" for one in self.certificates]

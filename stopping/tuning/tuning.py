@@ -15,12 +15,13 @@ Reference: Laufer-Goldshtein, Fisch, Barzilay and Jaakkola, "Efficiently Control
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import jax
 import numpy as np
 
 from sims import Estimate
+from sims.plotted import Plotted
 from stopping.policies import Policy
 from stopping.problems import Replayable
 from stopping.problems.problem import costs_of
@@ -47,9 +48,6 @@ from stopping.tuning.measurement import Measured, measure
 from stopping.tuning.planning import problems_of_log
 from stopping.tuning.played import Played, play
 
-if TYPE_CHECKING:
-    from matplotlib.figure import Figure
-
 NUM_ORDERS = 16  # of a problem's samples that losses and savings are averaged over
 MOST_TESTED = 24  # rules of the frontier, spread evenly over their savings
 ERRORS = 2.0  # standard errors that a saving must exceed
@@ -71,7 +69,7 @@ class Tested:
 
 
 @dataclass(frozen=True)
-class Tuning:
+class Tuning(Plotted):
     """What `tune` found.
 
     Attributes:
@@ -101,12 +99,6 @@ class Tuning:
     def certification(self) -> Certification:
         """The certificates of the rules tested."""
         return Certification(tuple(rule.certificate for rule in self.tested))
-
-    def plot(self, live: tuple[Estimate, Estimate] | None = None) -> "Figure":
-        """Draw what the rules tested save and lose on the test part; see `stopping.plots.tuning`."""
-        from stopping.plots import tuning
-
-        return tuning(self, live)
 
     def __repr__(self) -> str:
         return f"Tuning({self.num_tried} rules tried, {len(self.tested)} tested; {self.advice})"

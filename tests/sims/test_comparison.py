@@ -8,6 +8,7 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
 import sims
+import stopping
 from sims import Estimate, play_rules
 from sims.comparison import at_equal_cost
 from stopping.models import Answers, LengthCorrectness

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 import sims
+import stopping
 from sims.engine import digest_block
 from stopping.models import LengthCorrectness
 from stopping.policies import NO_ANSWER, FirstFinish, FixedSamples, Margin, TokenBudget, VoteTable

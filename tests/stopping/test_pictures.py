@@ -17,7 +17,7 @@ PROBLEM = Sampling(4, model=models.LengthCorrectness(1.5, 1.0, effect=7.0), pric
 
 def test_a_result_shows_means_with_errors():
     result = sims.simulate(jax.random.key(0), PROBLEM, Margin(2), num_replicas=500)
-    assert repr(result).startswith("Result of the simulation of Margin(2), 500 units:\n  utility ")
+    assert repr(result).startswith("Result of the simulation of Margin(2), 500 units:\n  correct ")
     assert f"total_tokens {result.total_tokens}, latency_tokens {result.latency_tokens}" in repr(result)
     assert "unsupported" not in repr(result)
     panels = result.plot().axes

@@ -12,6 +12,7 @@ from typer.testing import CliRunner
 
 import sims
 import sims.simulate
+import stopping
 from stopping import artifacts, calibration
 from stopping.cli import app
 from stopping.cli.output import OUTPUTS

@@ -9,6 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import sims
+import stopping
 from sims import replay_worlds, simulate
 from stopping.models import AnswerChain
 from stopping.policies import (
