@@ -46,10 +46,10 @@ def replay_worlds(problem: Problem, policy: Policy, worlds: Any) -> Result:
         worlds = jax.tree.map(lambda leaf: leaf[None], block)
         digests.append(np.asarray(digest_blocks(worlds, np.int32(first), np.int32(first + count), mesh))[0])
         outcome = play_blocks(problem, pytree, worlds, mesh)
-        parts.append({name: np.asarray(getattr(outcome, name)[0], np.float64)[:count] for name in names_of(problem)})
+        parts.append({name: np.asarray(values[0], np.float64)[:count] for name, values in outcome._asdict().items()})
     shape = (num_units, num_orders)
     values = {name: np.concatenate([part[name] for part in parts]).reshape(shape).mean(axis=1) for name in parts[0]}
-    return Result(values, digest_text(np.stack(digests)), f"replay of {policy}")
+    return Result(values, digest_text(np.stack(digests)), f"replay of {policy}", names=names_of(problem))
 
 
 def play_rules(

@@ -23,11 +23,13 @@ class Result(Plotted):
         values: by component of the problem's outcome (`utility`, `correct`, `..._tokens`, ...), one value for each
             independent unit: a replica, or a problem of a log averaged over its orders; float64 `[units]`. Of a simulation of
             more than 2^20 worlds those of the first, a fair sample of all.
+            What only names something, as an answer's label does, is among them, and has no mean.
         digest: of the worlds: two results can be subtracted if theirs agree.
         title: what was run, for people.
         moments: of all units, where `values` may hold some only.
         compile_seconds, run_seconds: what a simulation took, compiling apart.
         platform: what it ran on: cpu, gpu, ...
+        names: of the components that have a mean; all if empty.
     """
 
     values: dict[str, np.ndarray]
@@ -37,6 +39,7 @@ class Result(Plotted):
     compile_seconds: float = 0.0
     run_seconds: float = 0.0
     platform: str = ""
+    names: tuple[str, ...] = ()
 
     def __getattr__(self, name: str) -> Estimate:
         if name.startswith("_") or name not in self.values:
@@ -48,7 +51,7 @@ class Result(Plotted):
     @cached_property
     def estimates(self) -> dict[str, Estimate]:
         """The mean of each component."""
-        names = list(self.values)
+        names = list(self.names or self.values)
         if self.moments is not None and self.moments.count > self.num_kept:
             return {name: self.moments.estimate(name) for name in names}
         return {name: Estimate.of(self.values[name]) for name in names}

@@ -108,6 +108,7 @@ def simulate(
         watch.compile_seconds,
         watch.run_seconds,
         run.platform,
+        names_of(problem),
     )
 
 
@@ -202,9 +203,7 @@ class _Run:
     def _collected(self, index: int, end: int, centre: np.ndarray, computed: tuple) -> Iterator[_Block]:
         names, outcome, *summed = computed
         sums, digests = gather(summed)
-        values = None
-        if outcome is not None:  # a dictionary would come back sorted
-            values = dict(zip(names, gather(tuple(getattr(outcome, name) for name in names)), strict=True))
+        values = None if outcome is None else gather(outcome)._asdict()
         for row, block in enumerate(range(index, min(index + self._mesh.size, end))):
             count = min(BLOCK, self._total - block * BLOCK)
             own = None

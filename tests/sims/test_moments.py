@@ -115,7 +115,7 @@ def test_simulate_reaches_what_is_asked_and_tells_what_it_took():
     short = sims.simulate(key, problem, rule, max_seconds=0.2)
     assert short.num_units % BLOCK == 0
     assert short.compile_seconds == 0.0  # all its programs are there
-    with pytest.raises(ValueError, match=r"component: expected one of utility, .* got 'joy'"):
+    with pytest.raises(ValueError, match=r"component: expected one of correct, .* got 'joy'"):
         sims.simulate(key, problem, rule, standard_error=0.1, component="joy")
 
 

@@ -320,7 +320,7 @@ def test_a_log_shorter_than_the_problem_is_still_counted_as_unsupported():
 ])  # fmt: skip
 def test_bad_settings_are_named(bad):
     with pytest.raises(ValueError, match=next(iter(bad))):
-        Sampling(None, **{"num_traces": 4, **bad})
+        Sampling(**{"num_traces": 4, **bad})
 
 
 def test_counts_may_be_numpys():
