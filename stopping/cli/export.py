@@ -215,7 +215,6 @@ def print_export(console: "Console", record: "ExportOutput") -> None:
     import shlex
 
     from stopping.cli.tables import new_table, note_few
-    from stopping.problems import Thinking
     from stopping.traces.reports import plus_minus
 
     if record.arguments:
@@ -224,6 +223,8 @@ def print_export(console: "Console", record: "ExportOutput") -> None:
         where = "generation_config.json" if record.target == "transformers" else "Request"
         console.print(f"{where}: {json.dumps(record.fields, ensure_ascii=False)}", markup=False, soft_wrap=True)
     if record.loss is not None:
+        from stopping.problems import Thinking
+
         loss = record.loss
         table = new_table("", "the policy", record.rule, "change")
         for component in Thinking.components:

@@ -29,7 +29,11 @@ if TYPE_CHECKING:
     from stopping.traces import TraceLog
 
 FORMS = "Margin(3), VoteTable.adaptive_consistency(0.95, 8), a policy's directory, or module:Class(args)"
-OURS = {name: value for name, value in vars(policies).items() if isinstance(value, type) and hasattr(value, "signals")}
+OURS = {
+    name: value
+    for name, value in vars(policies).items()
+    if isinstance(value, type) and hasattr(value, "signals") and hasattr(value, "step")
+}
 _BUDGET_QUANTILES = (0.25, 0.5, 0.75)
 
 

@@ -242,7 +242,7 @@ def test_ones_own_rule_and_its_artifact(log, tmp_path, monkeypatch):
             "expected one of",
         ),
         (["simulate", "{log}", "--rule", "Margin(2)", "--max-seconds", "-1"], "--max-seconds: expected a positive"),
-        (["simulate", "{log}", "--rule", "Margin(2)", "--component", "joy"], "component: expected one of utility"),
+        (["simulate", "{log}", "--rule", "Margin(2)", "--component", "joy"], "component: expected one of correct"),
         (["simulate", "--rule", "Margin(2)", "--model", "missing.json"], "no such file: missing.json"),
         (["simulate", "--rule", "Margin(2)", "--model", "{text}"], "note.txt: expected JSON"),
         (["simulate", "--rule", "Margin(2)", "--model", "{other}"], "other.json: not what stopping fit --json writes"),
@@ -315,7 +315,7 @@ def test_help_imports_nothing_heavy():
 
 def test_a_bug_shows_its_traceback_and_is_exit_code_70():
     code = (
-        "import sys, stopping.traces\ndef broken(*a, **k): raise RuntimeError('a bug')\nstopping.traces.load = broken\n"
+        "import sys, stopping.traces\ndef broken(*a, **k): raise RuntimeError('a bug')\nstopping.traces.load_log = broken\n"
         "sys.argv[1:] = ['inspect', 'pyproject.toml']\nfrom stopping.cli import main\nmain()"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=ROOT)

@@ -91,7 +91,7 @@ def test_the_budget_and_its_loss_are_those_found_by_hand(log, tmp_path):
     assert record["loss"]["split"] == [150, 250, 100]
 
     rule, native = TokenBudget(budget), Thinking(empty_stands=True)
-    limits = {"max_accuracy_drop": 0.04, "confidence": 0.95, "reference": TokenBudget(480)}
+    limits = {"max_loss": 0.04, "confidence": 0.95, "reference": TokenBudget(480)}
     expected = certify(native, [rule], certify_part, **limits).certificates[0]
     assert record["loss"]["certified"] == (expected.grade.name != "NONE")
     assert record["loss"]["certificate"] == expected.statement and expected.statement in record["statement"]

@@ -90,16 +90,16 @@ def test_what_is_more_than_votes_is_not_proven():
 
 def test_the_reference_is_the_vote_of_all_traces():
     problem, table = Sampling(8), VoteTable.cannot_be_caught(8)
-    assert problem.same_answers(table, FixedSamples(8))
-    assert not problem.same_answers(table, FixedSamples(7))
-    assert not problem.same_answers(table, FirstFinish(8))
+    assert problem.lossless(table, FixedSamples(8))
+    assert not problem.lossless(table, FixedSamples(7))
+    assert not problem.lossless(table, FirstFinish(8))
 
 
 def test_proven_rules_give_the_same_answer_in_play():
     model = LengthCorrectness(1.0, 1.0, shift=0.3, no_answer_prob=0.2, answers=Answers(0.3, 1.0))
     problem = Sampling(4, model=model, wave_size=3, lag_tokens=20)
     proven = [VoteTable.cannot_be_caught(4), VoteTable(np.array([2, 3])), Margin(2)]
-    assert all(problem.same_answers(rule, FixedSamples(4)) for rule in proven)
+    assert all(problem.lossless(rule, FixedSamples(4)) for rule in proven)
     worlds = jax.tree.map(lambda leaf: leaf[:, None], sims.draw(jax.random.key(0), problem, 1000))
     answers = sims.play_rules(problem, [FixedSamples(4), *proven, Margin(1)], worlds, ("answer",))["answer"]
     assert (answers[1:-1] == answers[0]).all()
