@@ -148,7 +148,7 @@ def test_problems_may_have_fewer_samples_than_others():
     found = stopping.tune(Sampling(9), log, max_loss=0.1, reference=FixedSamples(6))
     assert found.advice and all(rule.measured.total_tokens.mean > 0 for rule in found.tested)
     with pytest.raises(ValueError, match=r"reference FixedSamples\(9\): expected a log that holds what it asks for"):
-        stopping.tune(Sampling(9), log, max_loss=0.1)
+        stopping.tune(Sampling(9), log, max_loss=0.1, reference=FixedSamples(9))
 
 
 def test_losses_and_savings_are_means_over_orders_of_the_samples(few):
