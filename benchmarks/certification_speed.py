@@ -37,7 +37,7 @@ def run() -> Report:
     losses = losses_on(problem, rules, log, reference)
     lists = losses[::SUBSET].tolist()
     contenders: dict[str, Any] = {
-        "stopping.certify": partial(stopping.certify, rules, log, problem, max_accuracy_drop=DROP, reference=reference),
+        "stopping.certify": partial(stopping.certify, problem, rules, log, max_loss=DROP, reference=reference),
         "plain Python, certificates": partial(_plain, some, log),
         "stopping, p-values alone": partial(p_values, losses, DROP),
         "plain Python, p-values alone": lambda: [p_value(row, DROP) for row in lists],

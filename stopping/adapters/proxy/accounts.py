@@ -1,4 +1,4 @@
-"""A line on each request: what was generated, what the policy saw and said. It is a log that `stopping.load` reads."""
+"""A line on each request: what was generated, what the policy saw and said. It is a log that `stopping.load_log` reads."""
 
 import hashlib
 import json

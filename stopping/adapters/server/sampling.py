@@ -82,7 +82,7 @@ class SamplingRun:
         return sum(trace.num_tokens for trace in self.traces if trace.reason in (CANCELLED, FAILED))
 
     def rows(self, problem: str) -> list[dict[str, Any]]:
-        """Return the account: a row for each trace that had a token, as `stopping.load` reads them from a line of JSON each.
+        """Return the account: a row for each trace that had a token, as `stopping.load_log` reads them from a line of JSON each.
 
         What was cancelled, failed or ended at a cap is censored there. The policy's decisions, with what it saw, stand in the
         first row.
