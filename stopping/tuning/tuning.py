@@ -301,20 +301,18 @@ def _choose(played: Played, tested: Sequence[Tested], fixed_family: str) -> tupl
         is_proven = rule.certificate.grade is Grade.PROOF  # what fixed rules only seem to lose is no match for a proof
         return is_proven or _is_above(losses[index], savings[index], plain_losses, plain_savings)
 
-    # the boldest, those that adapt to nothing, and those that need no data: no search among the rest for one that passes
+    # the boldest, the best fixed one, and those that need no data: no search among the rest for one that passes
     looked_at = [
         index
         for index in by_saving
-        if index == by_saving[0]
-        or certified[index].family == fixed_family
-        or certified[index].certificate.grade is Grade.PROOF
+        if index in (by_saving[0], best_fixed) or certified[index].certificate.grade is Grade.PROOF
     ]
     chosen = next((index for index in looked_at if is_worth_it(index)), None)
     return tuple(None if index is None else certified[index] for index in (best_fixed, chosen))  # type: ignore[return-value]
 
 
 def _is_above(loss: np.ndarray, saving: np.ndarray, losses: np.ndarray, savings: np.ndarray) -> bool:
-    """Whether a rule saves more than a coin tossed between the fixed rules that loses as much, by two standard errors.
+    """Return whether a rule saves more than a coin tossed between fixed rules that loses as much, by two standard errors.
 
     A rule that stops at random saves what lies between two budgets, where the certificates happen to end: it adapts to nothing.
     `losses` and `savings` are the fixed rules', the reference's first; a difference in loss is worth what it is on their line.
