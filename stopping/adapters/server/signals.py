@@ -8,7 +8,6 @@ from stopping.adapters.server.capabilities import (
     MISSING_MASS,
     WHAT_GIVES,
     Capabilities,
-    Unsupported,
     require_continuation,
 )
 from stopping.adapters.server.client import Completion
@@ -27,10 +26,10 @@ def require(policy: Any, capabilities: Capabilities, markup: Markup) -> None:
     Raises:
         MissingSignal: naming the signals that cannot be had.
         Unsupported: naming what the server lacks, and what would give it.
-        ValueError: if the policy may ask for an action that no thought has.
+        ValueError: if the policy is not for a thought, or may ask for an action that none has.
     """
     if votes := sorted(set(policy.signals) - set(THINKING.signals)):
-        raise Unsupported(
+        raise ValueError(
             f"{type(policy).__name__} reads {', '.join(votes)}: it stops a vote among several samples, which is not served here; "
             "stopping.adapters.server.sampling.Sampler and stopping.adapters.huggingface.sample run it"
         )

@@ -188,7 +188,8 @@ def test_what_cannot_run_is_refused_before_the_first_token(llama_server, policie
     upstream = ["--upstream", llama_server]
     said = refused(policies / "candidate", *upstream, code=2)
     assert "CandidateStop reads num_candidates" in said and "--candidate TEXT" in said
-    assert "Margin" in refused(policies / "margin", *upstream, code=2)
+    assert "Margin reads leader_votes" in (said := refused(policies / "margin", *upstream, code=2))
+    assert "stops a vote among several samples" in said
     assert "expected a directory, got none" in refused(*upstream, code=2)
     assert "MODEL=DIR" in refused(policies / "budget", *upstream, "--policy-for", "small", code=2)
     again = tmp_path / "budget"

@@ -254,7 +254,9 @@ def test_a_new_wave_starts_in_doubt():
 
 def test_the_family_shares_its_tables():
     problem = Sampling(4, model=CUT)
-    members = sampling_families(problem, SimpleNamespace(length_tokens=np.arange(1, 9)))["PosteriorVote"]
+    members = sampling_families(problem, SimpleNamespace(length_tokens=np.arange(1, 9), logged=np.full(8, True)))[
+        "PosteriorVote"
+    ]
     assert len({(member.threshold, member.least_hope) for member in members}) == len(members) > 10
     assert members[0] == posterior_vote(CUT, problem, members[0].threshold, members[0].least_hope)
 
