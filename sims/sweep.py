@@ -100,7 +100,7 @@ class Search:
 
     Attributes:
         policy: the last one left.
-        gain: its utility less the baseline's, on worlds that had no say in the search.
+        gain: its utility less the baseline's, on worlds that were not used for the search.
         utility: on the same worlds.
         rounds: what was played.
     """

@@ -15,8 +15,8 @@ class Policy(Protocol):
     """When to stop, written once for every array backend.
 
     `init` and `step` are pure, elementwise over leading axes, and use arithmetic, comparisons and the functions of
-    `stopping.policies.namespace` alone. A policy whose decision hangs on a float also has
-    `score(xp, state, observation) -> score - threshold`, so that ties can be told from disagreement: on a scale
+    `stopping.policies.namespace` alone. A policy whose decision depends on a float also has
+    `score(xp, state, observation) -> score - threshold`, so that ties are distinguished from disagreement: on a scale
     (log odds, a probability, a ratio) on which 1e-5 is a tie. One that launches a known number of traces says so in
     `max_traces`: a problem that offers fewer refuses it.
     """

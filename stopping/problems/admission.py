@@ -77,7 +77,7 @@ def as_pytree(policy: Any) -> Any:
 def stack(policies: Sequence[Any]) -> tuple[Any, Any]:
     """Return many policies of one class as one, and its `in_axes` for `jax.vmap`.
 
-    The first parameter, and every other in which they differ, gets a new first axis, which is mapped over. What hangs on the
+    The first parameter, and every other in which they differ, gets a new first axis, which is mapped over. What depends on the
     rest alone is computed once for all policies.
 
     Raises:

@@ -164,7 +164,7 @@ class Sampling(eqx.Module):
     def play(self, world: SamplingWorld, policy: Any) -> SamplingOutcome:
         """Run the policy through a world.
 
-        The events do not hang on a policy that launches nothing: they are then laid out once, and the policy watches.
+        The events do not depend on a policy that launches nothing: they are then laid out once, and the policy watches.
         """
         clock = Clock(world, self.wave_size, self.decision_interval_tokens, policy.kinds)
         if self.decision_interval_tokens is None and Kind.LAUNCH not in policy.kinds:
@@ -189,7 +189,7 @@ class Sampling(eqx.Module):
         return self._priced(**self._facts(clock, run, amount, beyond))
 
     def _watch(self, clock: Clock, policy: Any) -> SamplingOutcome:
-        """Run a policy that launches nothing: the events do not hang on it, only when it stops.
+        """Run a policy that launches nothing: the events do not depend on it, only when it stops.
 
         They come first, and what stopping gives at each; mapped over policies, this is computed once for all of them.
         There are at most `num_traces` + 1 decision points: one before the first trace starts, one whenever one ends.

@@ -66,7 +66,7 @@ class Decision(NamedTuple):
     Attributes:
         asked: the policy asked to stop, and may.
         exhausted: nothing runs and no trace is left to start.
-        beyond: from here on the log does not say: more traces are wanted than it holds, or a vote hangs on answers that
+        beyond: from here on the log does not say: more traces are wanted than it holds, or a vote depends on answers that
             it does not name.
     """
 
@@ -180,5 +180,5 @@ class Clock:
         return jnp.where(run.votes.num_answers > 0, chosen, NO_ANSWER)
 
     def _unnamed(self, run: Run) -> Bool[Array, ""]:
-        """Whether the vote hangs on answers that the log does not name."""
+        """Return whether the vote depends on answers that the log does not name."""
         return jnp.any(run.ended & (self.world.answer == NOT_LOGGED)) & (run.votes.num_answers > 1)

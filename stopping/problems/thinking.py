@@ -80,7 +80,7 @@ class _Run(NamedTuple):
 
 
 class _Point(NamedTuple):
-    """A decision point: what does not hang on the policy; `[points]` each."""
+    """A decision point: what does not depend on the policy; `[points]` each."""
 
     number: Array  # from 0
     thinks: Array  # the trace gets there

@@ -10,7 +10,7 @@ import numpy as np
 from stopping.traces.answers import Equality, numeric_key
 from stopping.traces.errors import LogError, shown
 
-# The name of a checker of ours, "none", or a function of answer and target that says whether the answer is right.
+# The name of one of our checkers, "none", or a function of answer and target that says whether the answer is right.
 Check = str | Callable[[str, str], bool]
 
 _LETTER = re.compile(r"[(\[*]*([A-Ja-j])[)\].:*]*|[(\[*]*([A-J])[)\].:*]+\s.*", re.DOTALL)

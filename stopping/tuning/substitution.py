@@ -97,7 +97,7 @@ def substitute(
     )
 
 
-def _cheapest_as_accurate(policy: Any, problem: Any, native_problem: Any, worlds: Any) -> Any:
+def _cheapest_as_accurate(policy: Policy, problem: Replayable, native_problem: Replayable, worlds: Any) -> Any:
     """The fixed rule with fewest tokens of those right as often as the policy; where none is, the one right most often."""
     rules = native_problem.fixed_rules(worlds)
     aim = sims.replay_worlds(problem, policy, worlds).correct.mean

@@ -5,17 +5,19 @@ from typing import Any
 import numpy as np
 
 import sims
+from stopping.policies import Policy
+from stopping.problems import Replayable
 from stopping.traces import TraceLog
 
 MOST_VALUES = 2000  # a law: what `policy.json` has room for
 
 
-def traffic(problem: Any, policy: Any, reference: Any, log: TraceLog) -> dict[str, np.ndarray]:
+def traffic(problem: Replayable, policy: Any, reference: Policy, log: TraceLog) -> dict[str, np.ndarray]:
     """Return the laws of a log's traffic, each a value of one trace a problem, `[values]`: the first, where it has one.
 
     Args:
         problem: in which both rules are played.
-        policy: a rule that had no say in the log, nor the log in it.
+        policy: a rule that the log was not used for, nor the rule for the log.
         reference: the rule in use before.
         log: of which the first `MOST_VALUES` problems are taken.
 
@@ -28,7 +30,7 @@ def traffic(problem: Any, policy: Any, reference: Any, log: TraceLog) -> dict[st
     return {name: values[np.isfinite(values)] for name, values in first.items() if np.isfinite(values).any()}
 
 
-def laws(problem: Any, policy: Any, reference: Any, log: TraceLog) -> dict[str, np.ndarray]:
+def laws(problem: Replayable, policy: Any, reference: Policy, log: TraceLog) -> dict[str, np.ndarray]:
     """Return, by law, the values of all traces, `[problems, samples]`; NaN where there is none.
 
     - `length_tokens`: of the trace, left alone; int32.

@@ -37,7 +37,7 @@ LOOK_SECONDS = 0.1  # between looks whether a client is still there
 
 
 class Refused(Exception):
-    """A request that is answered with an error of ours."""
+    """A request that the proxy itself answers with an error."""
 
     def __init__(self, status: int, kind: str, message: str) -> None:
         super().__init__(message)

@@ -87,7 +87,6 @@ def limited(send: Send, seconds: float) -> Send:
 def _cut(send: Send) -> None:
     """Cut the connection behind `send`, where it shows one (uvicorn's does); elsewhere the server ends it as it can."""
     transport = getattr(getattr(send, "__self__", None), "transport", None)
-    if (
-        abort := getattr(transport, "abort", None)
-    ) is not None:  # by name: other event loops have transports of their own
+    abort = getattr(transport, "abort", None)  # by name: every event loop has its own class of transports
+    if abort is not None:
         abort()

@@ -2,7 +2,7 @@
 
 The request is handed on as it is, its answer as it comes; only log-probabilities are asked for where the policy reads them, and
 taken out again where the client did not ask. From the order to the closing the thought goes on: that is its lag. In the holdout
-and the shadow the policy is asked all the same, and no order is given; drift is not told from these, as their answers are of
+and the shadow the policy is asked all the same, and no order is given; drift is not tested on these, as their answers are of
 another form than those of the log.
 """
 

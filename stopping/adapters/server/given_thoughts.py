@@ -1,5 +1,6 @@
 """Traces that nobody continues piece by piece: one that is there already, and one that comes as a single stream."""
 
+from abc import ABC, abstractmethod
 from collections import deque
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Sequence
 from typing import TYPE_CHECKING, Any
@@ -14,14 +15,14 @@ if TYPE_CHECKING:
     from stopping.adapters.server.thinking import Thinker
 
 
-class GivenThought(Thought):
+class GivenThought(Thought, ABC):
     """A trace whose tokens come from elsewhere; those that are there and not taken yet are `left`."""
 
     left: deque[Token]
 
+    @abstractmethod
     async def _more(self) -> bool:
-        """See to it that tokens are left; False, and why it ended, where there are none any more."""
-        raise NotImplementedError
+        """Fetch more tokens into `left`; return False, and note why the trace ended, if there are none."""
 
     async def _piece(self) -> AsyncGenerator[Token, None]:
         while self.left or await self._more():

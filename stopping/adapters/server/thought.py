@@ -27,12 +27,8 @@ from stopping.traces.endings import is_cut, is_known, is_natural
 if TYPE_CHECKING:
     from stopping.adapters.server.thinking import Thinker
 
-RESUME_SECONDS = (
-    0.25,
-    1.0,
-    2.0,
-    4.0,
-)  # waited before a piece that failed is asked for again, from the tokens there are
+# Waited before a piece that failed is asked for again, from the tokens there are.
+RESUME_SECONDS = (0.25, 1.0, 2.0, 4.0)
 MOST_ASKED = 32_768  # tokens asked for at once: a trace without a cap takes several pieces
 UNKNOWN = -1  # in the place of a token's id
 OPEN, THOUGHT, CLOSE, ANSWER = "open", "thought", "close", "answer"  # the parts of a trace

@@ -110,7 +110,10 @@ def test_no_warning_has_to_be_silenced(monkeypatch):
     """Threads share their warning filters, so a filter set while one of them compiles may already be gone again."""
     monkeypatch.setattr(warnings, "filterwarnings", lambda *_, **__: None)
     model = initialise(jax.random.key(0), TINY._replace(vocab_size=TINY.vocab_size + 1))  # compiled for this test alone
-    sample(KEY, model, PROMPTS, INDEX, 2, max_tokens=20)
+    with warnings.catch_warnings(record=True) as told:
+        warnings.simplefilter("always")
+        sample(KEY, model, PROMPTS, INDEX, 2, max_tokens=20)
+    assert [str(each.message) for each in told if "donated" in str(each.message)] == []
 
 
 def test_signals_are_those_of_the_text_read_at_once():
