@@ -47,6 +47,18 @@ def transformers() -> ModuleType:
 
 
 @pytest.fixture(autouse=True, scope="module")
+def _rules_of_examples() -> Iterator[None]:
+    """Forget the rules that the README and the notebooks define: they share names, as they would in different processes."""
+    yield
+    if "stopping.policies.policy" in sys.modules:
+        registry = sys.modules["stopping.policies.policy"]._registry
+        for name in [
+            name for name, rule in registry.items() if not rule.__module__.startswith(("stopping.", "tests."))
+        ]:
+            del registry[name]
+
+
+@pytest.fixture(autouse=True, scope="module")
 def _few_memory_maps() -> Iterator[None]:
     yield
     if "jax" in sys.modules and MAPS.exists() and MAPS.read_bytes().count(b"\n") > MOST_MAPS:
