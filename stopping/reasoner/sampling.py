@@ -26,6 +26,8 @@ from stopping.reasoner.vocabulary import CLOSE_THINK, EOS, PAD
 STAGE_TOKENS = 32
 ANSWER_TOKENS = 20  # the longest expression has 15 tokens and an end
 _SLOTS = 64  # the cache grows by this
+# XLA's default, also where the process asks for quick compilation instead (as the tests do): these programs run for minutes.
+_OPTIMIZED = {"xla_backend_optimization_level": 3}
 _FEWEST_ROWS = 32  # a power of two, as all numbers of rows are after the first stage
 
 
@@ -302,7 +304,7 @@ class _Kept(NamedTuple):
 
 # Rows alone are donated. Each of their buffers becomes a result; the scalars' cannot, and Equinox would have to silence JAX's
 # warning of that. Warning filters are shared by all threads, so with several threads drawing it would come through at times.
-@eqx.filter_jit(donate="warn-except-first")
+@eqx.filter_jit(donate="warn-except-first", compiler_options=_OPTIMIZED)
 def _stage(kept: _Kept, rows: _Rows) -> tuple[_Rows, _Step]:
     """`STAGE_TOKENS` more tokens of every row that is not done; what was drawn is [tokens, rows]."""
     model, position, start, temperature = kept
@@ -326,7 +328,7 @@ def _stage(kept: _Kept, rows: _Rows) -> tuple[_Rows, _Step]:
     return jax.lax.scan(step, rows, jnp.arange(STAGE_TOKENS))
 
 
-@eqx.filter_jit
+@eqx.filter_jit(compiler_options=_OPTIMIZED)
 def _forced(
     model: Llama, cache: Cache, position: Int[Array, ""], idle: Bool[Array, " rows"]
 ) -> tuple[Array, Array, Array]:

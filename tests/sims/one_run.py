@@ -12,7 +12,8 @@ import sys
 
 def main(settings: dict) -> None:
     """Run, and print."""
-    os.environ["XLA_FLAGS"] = f"--xla_force_host_platform_device_count={settings.pop('devices', 1)}"
+    devices = f"--xla_force_host_platform_device_count={settings.pop('devices', 1)}"
+    os.environ["XLA_FLAGS"] = f"{os.environ.get('XLA_FLAGS', '')} {devices}"
     os.environ["JAX_PLATFORMS"] = "cpu"
     import jax
 
