@@ -49,7 +49,7 @@ def test_error_of_the_slope_is_that_of_repeated_draws():
 @pytest.mark.slow
 def test_a_small_deployment_is_predicted_and_run(monkeypatch):
     monkeypatch.setattr(study, "MAX_ACCURACY_DROP", 0.4)  # that something may be certified on so few problems
-    plan = Plan(60, 2, 60, 0, difficulty=Difficulty(1.0), seed=5)
+    plan = Plan(60, 2, 60, 0, cap_tokens=224, difficulty=Difficulty(1.0), seed=5)
     heard: list[int] = []
     done = study.deploy(plan, 40, heard.append)
     assert sum(heard) == 60 + 2 * 40  # recorded, then run with the rule and without

@@ -10,6 +10,7 @@ from scipy.stats import multivariate_normal, norm
 
 from sims import Estimate
 from sims.variance import mixture_expectations
+from tests.helpers import sized
 
 MOMENTS = [f"moment_{2 * j:02}" for j in range(1, 11)]
 EXACT = np.array([math.prod(range(1, 2 * j, 2)) for j in range(1, 11)], float)
@@ -55,8 +56,8 @@ def test_even_moments_of_a_normal_law():
 
 
 @pytest.mark.slow
-def test_even_moments_of_a_normal_law_200_times():
-    check(repeated(200, 20_000))
+def test_even_moments_of_a_normal_distribution_many_times():
+    check(repeated(sized(100, 200), 20_000))
 
 
 def test_the_reduction_is_that_beside_exact_plain_variances():

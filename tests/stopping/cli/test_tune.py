@@ -13,6 +13,7 @@ from stopping.reasoner import load_shipped_log
 from stopping.traces import load_log, save_log
 from stopping.traces.splits import FRACTIONS
 from stopping.tuning import traffic
+from tests.helpers import sized
 from tests.stopping.cli.test_commands import refused, run, written
 
 
@@ -109,11 +110,12 @@ def test_what_cannot_be_is_refused(probed, tmp_path):
 
 @pytest.mark.slow
 def test_promise_runs_live(tmp_path):
+    num_live = sized(64, 200)
     shown = run(
-        "promise", "--problems", 200, "--json", tmp_path / "promise.json", "--plot", tmp_path / "live.png"
+        "promise", "--problems", num_live, "--json", tmp_path / "promise.json", "--plot", tmp_path / "live.png"
     ).stdout
     content = written("promise", tmp_path / "promise.json")
-    assert content["tuned"]["chosen"] in shown and content["num_live"] == 200
+    assert content["tuned"]["chosen"] in shown and content["num_live"] == num_live
     for name in ("accuracy_change", "saving_share"):
         kept = content["kept"][name]
         assert kept["low"] < kept["promised"] < kept["high"]

@@ -16,9 +16,9 @@ from tests.helpers import OWN_POLICIES, TORCH, name_of, observation_batches, one
 
 NUM_ROWS = 4
 every_policy = pytest.mark.parametrize("policy", EXAMPLES + OWN_POLICIES, ids=name_of)
-quick = settings(max_examples=40, deadline=None, derandomize=True)
+quick = settings(max_examples=sized(20, 40), deadline=None, derandomize=True)
 # JAX without jit dispatches each operation by itself, which is slow; what it computes, the routes with jit compute too.
-eager = settings(quick, max_examples=sized(10, 40))
+eager = settings(quick, max_examples=sized(8, 40))
 
 
 def test_no_policy_is_left_out():

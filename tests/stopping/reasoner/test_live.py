@@ -9,8 +9,9 @@ from stopping.policies import AnswerAgreement, CandidateStop, CloseTokenThreshol
 from stopping.problems import Thinking
 from stopping.reasoner import Plan, load_model, load_shipped_log, run_live
 from stopping.reasoner.recording import draw_distinct
+from tests.helpers import sized
 
-NUM_PROBLEMS = 64
+NUM_PROBLEMS = sized(32, 64)
 
 
 @pytest.fixture(scope="module")
