@@ -110,7 +110,7 @@ def test_what_cannot_be_is_refused(probed, tmp_path):
 
 @pytest.mark.slow
 def test_promise_runs_live(tmp_path):
-    num_live = sized(64, 200)
+    num_live = sized(100, 200)
     shown = run(
         "promise", "--problems", num_live, "--json", tmp_path / "promise.json", "--plot", tmp_path / "live.png"
     ).stdout
