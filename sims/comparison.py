@@ -17,8 +17,8 @@ from typing import Any
 import numpy as np
 
 from sims.estimates import Estimate
+from sims.log_replay import play_rules, replay_worlds
 from sims.plotted import Plotted
-from sims.replay import play_rules, replay_worlds
 from sims.results import Result, difference
 from stopping.policies import Policy
 from stopping.problems import Replayable

@@ -13,7 +13,7 @@ method when:
 - `mixture_expectations`: many expectations that want different samplers, from one sample.
 """
 
-from sims.variance.expectation import Expectation, expectation
+from sims.variance.integration import Expectation, expectation
 from sims.variance.mixture import mixture_expectations
 from sims.variance.points import Antithetic, Independent, LatinHypercube, Sobol
 from sims.variance.weights import WeightReport

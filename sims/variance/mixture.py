@@ -35,7 +35,7 @@ from jaxtyping import Array, Float, Key
 from scipy.special import logsumexp
 
 from sims.estimates import Estimate
-from sims.variance.expectation import LOG_WEIGHT, Expectation, components, evaluate, exploding, reduction
+from sims.variance.integration import LOG_WEIGHT, Expectation, components, evaluate, exploding, reduction
 from sims.variance.weights import WeightReport
 from stopping.policies.policy import whole_number
 
