@@ -32,7 +32,7 @@ from stopping.reasoner import Llama, Plan, load_model
 from stopping.reasoner.recording import record
 from stopping.solvers import fitted_value
 from stopping.traces import TraceLog, split
-from stopping.tuning.traffic import laws
+from stopping.tuning.reference_sample import laws
 
 NUM_RUNS, NUM_UNCHANGED = 250, 750  # with a change, and without one
 REFERENCE, BEFORE, AFTER = 200, 300, 1200  # requests held out: in the reference sample, before the change and after

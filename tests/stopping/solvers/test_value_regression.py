@@ -1,6 +1,5 @@
 """Rules fitted to logs: against backward induction, a dynamic program on what is seen, hindsight and the play's own accounts."""
 
-
 import jax
 import numpy as np
 import pytest
