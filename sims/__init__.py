@@ -1,4 +1,4 @@
-"""Monte Carlo: the only place that batches worlds."""
+"""Monte Carlo simulation of policies, replay on logs, and comparison; the only package that batches worlds."""
 
 from sims.bands import Band
 from sims.comparison import Comparison, Row
