@@ -174,7 +174,7 @@ def _halley(
         x = jnp.exp(t)
         masses = family.masses(x)
         mass = jnp.where(below < above, *masses)
-        known = (mass > 0) & (x > 0)  # else x has left the precision, and the start stands
+        known = (mass > 0) & (x > 0)  # otherwise x is out of range, and the start value is kept
         mass, x = jnp.where(known, mass, target), jnp.where(known, x, 1)
         slope = sign * jnp.exp(family.log_density(x) + jnp.log(x)) / mass
         newton = jnp.log(mass / target) / slope

@@ -67,7 +67,7 @@ def least_of_all_traces(
 ) -> Scores:
     """Draw the same minima by drawing every trace's score, two a step; a check, and the way of families without quantiles."""
 
-    # Both minima are one complex number: as two arrays, each would be a loop of its own that draws all scores anew.
+    # Both minima are stored as one complex number: with two arrays, XLA would run a separate loop for each, drawing scores twice.
     def draw(step: Array, least: Array) -> Array:
         right, wrong = jnp.real(least), jnp.imag(least)
         for trace, score in enumerate(normal_pair(*pairs(key, element, LEAST_STEP + step))):
