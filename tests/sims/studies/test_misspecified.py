@@ -49,7 +49,7 @@ def test_worlds_are_those_of_the_model_but_for_the_law_of_lengths():
 
 
 def test_regrets_and_predictions_are_those_of_the_chosen_rules(tmp_path, monkeypatch):
-    """With rules that are known: one trace from the model, and margins by replay or as another posterior's."""
+    """With known rules: one trace from the model, margins by replay and as a stand-in for another posterior."""
     whole, parts = study.run, {}
     margins = [Margin(1), Margin(2)]
     monkeypatch.setattr(study, "fitted", lambda worlds: SimpleNamespace(population=LengthCorrectness()))
