@@ -1,4 +1,4 @@
-"""Intervals that hold all at once: for curves, and for many differences of one grid."""
+"""Simultaneous confidence intervals, for curves and for the differences of a grid."""
 
 from dataclasses import dataclass
 from typing import Self
@@ -6,18 +6,20 @@ from typing import Self
 import numpy as np
 
 NUM_DRAWS = 4000
-MOST_UNITS = 8192  # a critical value is known well enough from so many
+MOST_UNITS = 8192  # enough for a critical value
 
 
 @dataclass(frozen=True, eq=False)
 class Band:
-    """A curve with an interval at each point, all of which hold with the confidence stated.
+    """A curve with a simultaneous confidence band.
 
     Attributes:
-        mean, standard_error, low, high: `[points]`.
-        confidence: that the truth lies inside everywhere.
-        critical: how many standard errors wide, either side: 1.96 for one point at 95 %, more for many; of a distribution, those
-            of its median.
+        mean: the estimated curve, in the unit of what is estimated; `[points]`.
+        standard_error: of each point, in the same unit.
+        low, high: limits of the band.
+        confidence: probability that the band contains the true curve at every point.
+        critical: half-width in standard errors: 1.96 for one point at 95 %, more for many points; for a distribution function, in
+            standard errors at the median.
     """
 
     mean: np.ndarray
@@ -29,7 +31,7 @@ class Band:
 
     @classmethod
     def of(cls, values: np.ndarray, confidence: float = 0.95) -> Self:
-        """The means of values `[units, points]`, over independent units."""
+        """Return the band of the means of values `[units, points]` over independent units."""
         values = np.asarray(values, np.float64)
         if values.ndim != 2 or len(values) < 2:
             raise ValueError(f"values: expected [units, points] with two units or more, got shape {values.shape}")
@@ -38,15 +40,16 @@ class Band:
 
     @classmethod
     def around(cls, mean: np.ndarray, standard_error: np.ndarray, critical: float, confidence: float) -> Self:
-        """Intervals of one width in standard errors."""
+        """Return the band of constant half-width in standard errors."""
         half = critical * standard_error
         return cls(mean, standard_error, mean - half, mean + half, confidence, critical)
 
     @classmethod
     def distribution(cls, values: np.ndarray, points: np.ndarray, confidence: float = 0.95) -> Self:
-        """The share of independent values `[units]` at or below each point; exact in finite samples, whatever the law.
+        """Return the empirical distribution function of independent values `[units]` at some points, with a band.
 
-        All shares are as uncertain as that of one half: the interval's half-width is sqrt(log(2 / (1 - confidence)) / (2 units)).
+        The band is distribution-free, and its coverage holds in finite samples. The half-width is
+        sqrt(log(2 / (1 - confidence)) / (2 units)) at every point.
 
         Reference: Massart, "The tight constant in the Dvoretzky-Kiefer-Wolfowitz inequality", Annals of Probability (1990).
 
@@ -66,10 +69,10 @@ class Band:
 
 
 def critical_value(values: np.ndarray, confidence: float) -> float:
-    """Quantile of the largest of all points' |mean - truth| in standard errors, for values `[units, points]`.
+    """Return the quantile of the maximum over points of |mean - truth| in standard errors, for values `[units, points]`.
 
-    By the multiplier bootstrap: standard scores times normal numbers, one a unit, have the correlation of the means. Its own
-    Monte Carlo error is about .02 at 95 %; the draws have a fixed seed. Points that do not vary have no error and no say.
+    By the multiplier bootstrap: standard scores times one normal number per unit have the correlation of the means. Its Monte
+    Carlo error is about .02 at 95 %; the draws have a fixed seed. Points that do not vary have no error and are left out.
 
     References:
         Chernozhukov, Chetverikov and Kato, "Gaussian approximations and multiplier bootstrap for maxima of sums of

@@ -1,8 +1,8 @@
-"""Sums and counters of a long run on disk, so that it can be killed at any moment and goes on to the same bits.
+"""Checkpoints: sums and counters of a long run on disk, so that a killed run resumes and ends with the same bits.
 
-A checkpoint is one small JSON file with its own SHA-256. It is written beside its name, forced to the disk and renamed over it,
-so a reader finds the old one or the new one, never half of either. The one before is kept too: should a disk return rubbish all
-the same, that file is refused by name and the run goes on from the one before. Numbers are hexadecimal, to the last bit.
+A checkpoint is one small JSON file that includes its SHA-256. It is written to a temporary file, flushed to disk and renamed, so
+that a reader finds the old one or the new one, never a mixture. The previous checkpoint is kept too: if the newest is corrupt, a
+warning names it and the run resumes from the previous one. Numbers are written in hexadecimal, which is exact.
 """
 
 import hashlib
@@ -27,16 +27,16 @@ NAMES = ("checkpoint.json", "checkpoint.before.json")
 
 
 class CheckpointRefused(UserWarning):
-    """A checkpoint could not be used: the one before is, or the run starts anew."""
+    """A checkpoint could not be used; the run resumes from the previous one, or starts anew."""
 
 
 @dataclass(frozen=True, eq=False)
 class Standing:
-    """How far a run is.
+    """The state of a run.
 
     Attributes:
-        num_blocks: whose sums are in here: the first so many.
-        centre: near the components' means; subtracted before values are added up, `[components]`.
+        num_blocks: number of blocks done.
+        centre: near the components' means; subtracted before values are summed, `[components]`.
         moments: of all worlds of these blocks.
         digest: the sums of the worlds' hashes, uint64 `[2]`.
     """
@@ -48,10 +48,10 @@ class Standing:
 
 
 class Checkpoints:
-    """The checkpoints of one run in a directory; of none, where it is None.
+    """The checkpoints of one run in a directory; without a directory, nothing is saved or loaded.
 
     Raises:
-        ValueError: when loading, if they are of another run, or of more worlds than are asked for.
+        ValueError: when loading, if they are of another run, or of more worlds than requested.
     """
 
     def __init__(self, folder: str | Path | None, run: Any) -> None:
@@ -61,7 +61,7 @@ class Checkpoints:
         self._refused: set[Path] = set()
 
     def load(self, most: int) -> Standing | None:
-        """The newest that is whole, of at most so many worlds; None if there is none."""
+        """Return the newest intact checkpoint, None if there is none; it may have at most this many worlds."""
         if self._folder is None:
             return None
         for path in (self._folder / name for name in NAMES):
@@ -84,7 +84,7 @@ class Checkpoints:
         return None
 
     def save(self, standing: Standing, now: bool = False) -> None:
-        """Write a checkpoint, if the last is a few seconds old; after whole blocks, so that a run can be carried further."""
+        """Write a checkpoint if the last is a few seconds old; after whole blocks only, so that longer runs can resume it."""
         if self._folder is None or jax.process_index() != 0:
             return
         if standing.moments.count < standing.num_blocks * BLOCK:
@@ -106,7 +106,7 @@ class Checkpoints:
 
 
 def fingerprint(run: Any) -> str:
-    """A hash of all that a run's bits hang on: what is run, and on what."""
+    """Return a hash of everything that a run's result depends on: its arguments, the version of JAX and the backend."""
     arrays, rest = eqx.partition(run, eqx.is_array)
     leaves = [jr.key_data(leaf) if _is_key(leaf) else leaf for leaf in jax.tree.leaves(arrays)]
     parts = [f"{leaf.dtype} {leaf.shape}".encode() + np.asarray(leaf).tobytes() for leaf in leaves]
@@ -138,7 +138,7 @@ def _text(standing: Standing, run: str) -> str:
 
 
 def _read(path: Path) -> tuple[Standing, str]:
-    """The standing, and the fingerprint of its run; ValueError and the like for a file that is not whole."""
+    """Return the state and the fingerprint of its run; raise ValueError, KeyError or TypeError for a corrupt file."""
     whole = json.loads(path.read_text(encoding="ascii"))
     found = hashlib.sha256(whole["body"].encode()).hexdigest()
     if found != whole["sha256"]:

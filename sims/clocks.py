@@ -1,4 +1,4 @@
-"""What a run takes, apart from compiling, and a bar that shows how far it is."""
+"""A stopwatch that separates compiling from running, and a progress bar."""
 
 import time
 from typing import Any, Self
@@ -13,29 +13,30 @@ _COMPILING = "/jax/core/compile/"  # tracing, lowering and compiling each report
 
 
 class Stopwatch:
-    """Seconds since it was entered, those of compiling apart.
+    """A context manager that measures time.
 
     Attributes:
-        compile_seconds: of all programs compiled in this process meanwhile.
+        compile_seconds: time that this process spent compiling in the meantime.
+        run_seconds: the rest, known after the exit.
     """
 
     def __enter__(self) -> Self:
         self.compile_seconds = 0.0
         self._begun = time.monotonic()
-        jax.monitoring.register_event_duration_secs_listener(self._heard)
+        jax.monitoring.register_event_duration_secs_listener(self._record)
         return self
 
     def __exit__(self, *error: Any) -> None:
-        jax.monitoring.unregister_event_duration_listener(self._heard)
+        jax.monitoring.unregister_event_duration_listener(self._record)
         self.run_seconds = max(time.monotonic() - self._begun - self.compile_seconds, 0.0)
 
-    def _heard(self, event: str, duration_secs: float, **_: str | int) -> None:
+    def _record(self, event: str, duration_secs: float, **_: str | int) -> None:
         if event.startswith(_COMPILING):
             self.compile_seconds += duration_secs
 
 
 class Bar:
-    """A progress bar with the error so far and the time left; nothing where it is not wanted."""
+    """A progress bar with the error so far and the time left; nothing if it is not to be shown."""
 
     def __init__(self, is_shown: bool) -> None:
         self._progress = Progress(
@@ -52,7 +53,7 @@ class Bar:
         self._progress.stop()
 
     def show(self, moments: Moments, goal: Goal) -> None:
-        """Show how far a run is."""
+        """Update the bar."""
         if self._progress.disable:
             return
         needed = goal.needed(moments)

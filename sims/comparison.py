@@ -1,13 +1,13 @@
-"""Any rules on one log, paired; and at equal cost.
+"""Paired comparison of rules on one log, also at equal cost.
 
-A rule that costs more than another and is right more often is not yet better: a fixed rule (n samples, a budget) can be had at
-any cost between two of its members by tossing a coin for each problem. So beside each rule stands the best such mixture that
-costs the same in mean:
+A rule that costs more than another and is right more often is not necessarily better: a coin tossed for each problem mixes two
+fixed rules (n samples, a budget), and such a mixture can have any cost between theirs. So each rule is also compared with the
+best mixture of the same average cost:
 
     accuracy of the rule - [(1 - w) accuracy of one fixed rule + w accuracy of another],    w: their mean cost is the rule's
 
-The two are neighbours on the concave hull of the fixed rules' accuracies over their costs. They are found on the same problems,
-which flatters them, if anything.
+The two fixed rules are neighbours on the concave hull of accuracy against cost. They are found on the same problems, which
+biases the comparison in the mixture's favour, if at all.
 """
 
 from collections.abc import Sequence
@@ -17,8 +17,8 @@ from typing import Any
 import numpy as np
 
 from sims.estimates import Estimate
+from sims.log_replay import play_rules, replay_worlds
 from sims.plotted import Plotted
-from sims.replay import play_rules, replay_worlds
 from sims.results import Result, difference
 from stopping.policies import Policy
 from stopping.problems import Replayable
@@ -33,10 +33,11 @@ class Row:
     Attributes:
         policy: the rule.
         result: its outcomes.
-        against_reference: each component less the reference rule's, paired by problem. With unsupported problems it is, as
-            is the result, at least so much in `correct` and costs.
-        at_equal: by cost, what the rule is worth less the worth of the best mixture of fixed rules with the same mean cost,
-            paired by problem. No entry where no fixed rule is so cheap, or where the rule has unsupported problems.
+        against_reference: each component less the reference rule's, in the component's unit, paired by problem. With
+            unsupported problems, `correct` and costs are lower bounds, as in the result.
+        at_equal: by cost component, the rule's worth (accuracy, say) less that of the best mixture of fixed rules with the same
+            mean cost, paired by problem. There is no entry where no fixed rule is as cheap, or where the rule has unsupported
+            problems.
     """
 
     policy: Any
@@ -47,7 +48,12 @@ class Row:
 
 @dataclass(frozen=True, repr=False)
 class Comparison(Plotted):
-    """Rules on one log: `rows` in the order given, the reference rule first; played in `problem`."""
+    """Rules on one log.
+
+    Attributes:
+        rows: one for each rule in the order given, after the reference rule.
+        problem: that the rules were played in.
+    """
 
     rows: tuple[Row, ...]
     problem: Replayable
@@ -72,12 +78,12 @@ def compare(
     num_orders: int = 1,
     seed: int = 0,
 ) -> Comparison:
-    """Replay rules, published or the user's own, on one log: the same worlds for all.
+    """Replay rules on one log, all through the same worlds.
 
     Args:
         problem: its model is not used.
-        policies: the rules.
-        log: with known correctness.
+        policies: the rules, published or user-defined.
+        log: one whose answers are all labelled right or wrong.
         reference: what they are compared with; by default the log's own (`problem.reference_rule(log)`).
         num_orders: as in `replay`.
         seed: as in `replay`.
@@ -109,7 +115,7 @@ def compare(
 
 
 def _fixed_rules(problem: Replayable, worlds: Any) -> dict[str, np.ndarray]:
-    """Return worth and costs of each fixed rule on each problem, `[rules, problems]`, of those that the log holds."""
+    """Return worth and costs, `[rules, problems]`, of the fixed rules that the log supports on every problem."""
     names = (worth_of(problem), *costs_of(problem), "unsupported")
     played = play_rules(problem, problem.fixed_rules(worlds), worlds, names)
     held = ~played.pop("unsupported").any(axis=(1, 2))
@@ -127,10 +133,10 @@ def _at_equal(problem: Replayable, result: Result, fixed: dict[str, np.ndarray])
 def at_equal_cost(
     correct: np.ndarray, cost: np.ndarray, fixed_correct: np.ndarray, fixed_cost: np.ndarray
 ) -> Estimate | None:
-    """A rule's accuracy less that of the best mixture of two fixed rules whose mean cost is no larger; None if all cost more.
+    """Return a rule's accuracy less that of the best mixture of two fixed rules of no larger mean cost; None if all cost more.
 
-    The weight w is found from the same problems, and its error counts (delta method): with s the slope of accuracy over
-    cost between the two, the estimate is the mean of
+    The weight w is estimated from the same problems, and its error is included (delta method): with s the slope of accuracy
+    against cost between the two, the estimate is the mean of
 
         correct - (1 - w) correct_1 - w correct_2 - s [cost - (1 - w) cost_1 - w cost_2]
 
@@ -146,7 +152,7 @@ def at_equal_cost(
     if not below:
         return None
     low, *above = hull[len(below) - 1 :][:2]
-    if not above:  # dearer than the best of the fixed rules: that one it is, whatever is left over
+    if not above:  # the rule costs more than the best fixed rule, which is then the comparison
         return Estimate.of(correct - fixed_correct[low])
     high = above[0]
     share = (goal - x[low]) / (x[high] - x[low])
@@ -156,7 +162,7 @@ def at_equal_cost(
 
 
 def _concave_hull(x: np.ndarray, y: np.ndarray) -> list[int]:
-    """Indices of the points that no mixture of others beats: y rises from each to the next, ever less steeply."""
+    """Return the indices of the upper concave hull from left to right, while y increases."""
     hull: list[int] = []
     for index in np.lexsort((-y, x)).tolist():
         if hull and y[index] <= y[hull[-1]]:

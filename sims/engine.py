@@ -1,14 +1,14 @@
-"""The only place that batches worlds: drawn and played in blocks of one fixed size, by one compiled program each.
+"""Blocks: worlds are drawn and played in blocks of one fixed size, by one compiled program each.
 
-Replica i has the key `fold_in(key, i)`, whatever block it falls in and whatever is computed beside it. Drawing and
-playing are two programs, so a replayed world meets the very program that a simulated one meets. Hence, on one backend
-and version, results are the same to the last bit for any chunk size, and replay of drawn worlds equals simulation.
+Replica i has the key `fold_in(key, i)`, whichever block it is in. Drawing and playing are two programs, so replay runs the same
+program as simulation. Hence, on one backend and version, results are bit-identical for any chunk size, and replay of drawn
+worlds equals simulation.
 
-Between backends (CPU, GPU) less holds, by construction; no GPU has been measured yet. A log's worlds are integers, and so
-is all of play but prices: counts and answers are equal, except where a policy compares floats that agree within rounding;
-utility and seconds agree to the rounding of float32. Drawn worlds start from the same random bits, but their lengths and
-chances come from functions of float32 that may round differently: such results are samples of the same law, not the same
-sample, and the digest tells when the worlds are not the same.
+Between backends (CPU, GPU) the guarantee is weaker; no GPU has been measured yet. A log's worlds are integers, and playing uses
+floats only for prices: counts and answers are equal, except where a policy compares floats that agree within rounding; utility
+and seconds agree to float32 rounding. Drawn worlds start from the same random bits, but their lengths and probabilities come
+from float32 functions that may round differently: such results are samples from the same distribution, not the same sample, and
+their digests differ.
 """
 
 from collections.abc import Callable, Iterator, Sequence
@@ -24,31 +24,31 @@ from jax.sharding import AxisType, Mesh, PartitionSpec
 
 from sims.precision import BLOCK
 
-FAMILY_BLOCK = 1024  # of worlds that many policies are played through: fewer, for memory and for short logs
-FEW_WORLDS = 4 * BLOCK  # tens of milliseconds of one core
+FAMILY_BLOCK = 1024  # worlds that many policies are played through at once; smaller, for memory and short logs
+FEW_WORLDS = 4 * BLOCK  # tens of milliseconds on one core
 AXIS = "block"
 
 
 def mesh_of(devices: Sequence[jax.Device]) -> Mesh:
-    """The devices in a row, one block each; those of all processes where `jax.distributed` is started."""
+    """Return a one-dimensional mesh of devices, one block each; of all processes under `jax.distributed`."""
     return jax.make_mesh((len(devices),), (AXIS,), axis_types=(AxisType.Auto,), devices=devices)
 
 
 def default_devices(num_worlds: int) -> list[jax.Device]:
-    """All devices; but few worlds stay on the CPU, where they are done before an accelerator's program is compiled."""
+    """Return all devices; but for few worlds the CPU, which is done before a program for an accelerator is compiled."""
     if num_worlds <= FEW_WORLDS and jax.default_backend() != "cpu" and jax.process_count() == 1:
         return jax.local_devices(backend="cpu")[:1]
     return jax.devices()
 
 
 def one_device(num_worlds: int) -> Mesh:
-    """A device of this process, by itself, of the kind where so many worlds are simulated by default."""
+    """Return a mesh of one device of this process, of the kind that simulates this many worlds by default."""
     there = [device for device in default_devices(num_worlds) if device.process_index == jax.process_index()]
     return mesh_of(there[:1])
 
 
 def _each_block(mesh: Mesh, compute: Callable, shared: tuple, blocks: tuple = ()) -> Any:
-    """Run the same program on every device: `compute(*shared, *blocks)`, its own row of each of the `blocks`."""
+    """Run `compute(*shared, *blocks)` on every device, each with its row of each of the `blocks`."""
     arrays, static = eqx.partition(shared, eqx.is_array)
 
     def own(arrays: Any, blocks: Any) -> Any:
@@ -60,13 +60,13 @@ def _each_block(mesh: Mesh, compute: Callable, shared: tuple, blocks: tuple = ()
 
 
 def own_first(first: Any) -> Any:
-    """The first replica of this device's block, where `first` is that of the first device's."""
+    """Return the first replica of this device's block, where `first` is that of the first device."""
     return first + BLOCK * jax.lax.axis_index(AXIS)
 
 
 @eqx.filter_jit
 def draw_blocks(problem: Any, key: Any, first: Any, mesh: Mesh) -> Any:
-    """Draw the worlds of replicas first, first + 1, ...: a block a device, `[devices, BLOCK]`."""
+    """Draw the worlds of replicas first, first + 1, ..., one block per device; `[devices, BLOCK]`."""
 
     def draw(problem: Any, key: Any, first: Any) -> Any:
         return jax.vmap(lambda index: problem.draw(jr.fold_in(key, index)))(own_first(first) + jnp.arange(BLOCK))
@@ -76,7 +76,7 @@ def draw_blocks(problem: Any, key: Any, first: Any, mesh: Mesh) -> Any:
 
 @eqx.filter_jit
 def play_blocks(problem: Any, policy: Any, worlds: Any, mesh: Mesh) -> Any:
-    """Play a policy through a block of worlds a device."""
+    """Play a policy through one block of worlds per device."""
 
     def play(problem: Any, policy: Any, worlds: Any) -> Any:
         return jax.vmap(lambda world: problem.play(world, policy))(worlds)
@@ -86,10 +86,10 @@ def play_blocks(problem: Any, policy: Any, worlds: Any, mesh: Mesh) -> Any:
 
 @eqx.filter_jit
 def sum_blocks(values: tuple, centre: Any, first: Any, total: Any, mesh: Mesh) -> tuple:
-    """Sums of each block's values less the centre, `[devices, components]`, of their products, and of their fourth powers.
+    """Return each block's sums of centred values, `[devices, components]`, of their products and of their fourth powers.
 
-    In float32 a sum of 4,096 values is known to some 1e-7 of their spread, the centre being near their mean; which digits are
-    lost differs from block to block, so the mean of many is known better. Replicas from `total` on do not count.
+    With the centre near the mean, a float32 sum of 4,096 values is accurate to about 1e-7 of their spread. Rounding differs from
+    block to block, so the mean over many blocks is more accurate. Replicas from `total` on are excluded.
     """
 
     def add_up(centre: Any, first: Any, total: Any, values: tuple) -> tuple:
@@ -102,7 +102,7 @@ def sum_blocks(values: tuple, centre: Any, first: Any, total: Any, mesh: Mesh) -
 
 
 def gather(tree: Any) -> Any:
-    """Arrays of all devices as NumPy's, the same in every process."""
+    """Return arrays of all devices as NumPy arrays, the same in every process."""
     if jax.process_count() > 1:
         return multihost_utils.process_allgather(tree, tiled=True)
     return jax.tree.map(np.asarray, tree)
@@ -130,9 +130,9 @@ def evaluate(problem: Any, method: str, worlds: Any) -> Any:
 
 
 def digest_block(worlds: Any, first: Any) -> Any:
-    """Hash each world of a block with its index, and add the hashes up: the order of computing does not matter.
+    """Hash each world of a block together with its index; hashes are summed, so that the order of computing does not matter.
 
-    Two words by multiplying and shifting (the finaliser of MurmurHash3): to tell worlds apart, not against malice.
+    Two words each, by multiplying and shifting (the finaliser of MurmurHash3); not cryptographic.
     """
     words = [_words(jnp.asarray(leaf)) for leaf in jax.tree.leaves(worlds)]
     columns = jnp.concatenate([*words, (first + jnp.arange(words[0].shape[0]))[:, None].astype(jnp.uint32)], axis=1)
@@ -148,14 +148,14 @@ def digest_block(worlds: Any, first: Any) -> Any:
 
 
 def _words(leaf: Any) -> Any:
-    """The bits of each world's values, as words of 32: one a value, two where it has 64 bits."""
+    """Return the bits of each world's values as 32-bit words: one per value, two for 64-bit values."""
     if leaf.dtype.itemsize < 4:
         leaf = leaf.astype(jnp.float32 if jnp.issubdtype(leaf.dtype, jnp.floating) else jnp.int32)
     return jax.lax.bitcast_convert_type(leaf, jnp.uint32).reshape(leaf.shape[0], -1)
 
 
 def blocks_of(worlds: Any, size: int = BLOCK) -> Iterator[tuple[int, int, Any]]:
-    """Cut stacked worlds into blocks, the last one filled up with copies of a world; (first, how many count, block)."""
+    """Cut stacked worlds into blocks, the last one padded with copies; yields (first index, number of worlds, block)."""
     num_worlds = jax.tree.leaves(worlds)[0].shape[0]
     for first in range(0, num_worlds, size):
         count = min(size, num_worlds - first)
@@ -165,9 +165,9 @@ def blocks_of(worlds: Any, size: int = BLOCK) -> Iterator[tuple[int, int, Any]]:
 
 @eqx.filter_jit
 def digest_blocks(worlds: Any, first: Any, total: Any, mesh: Mesh) -> Any:
-    """The sum of the hashes of each block's worlds, `[devices, 2]`, modulo 2^32; of replicas from `total` on there is none.
+    """Return the sum of the hashes of each block's worlds, `[devices, 2]`, modulo 2^32; replicas from `total` on are excluded.
 
-    The problem's index is left out: it numbers a model's problems here and a log's there.
+    The problem's index is not hashed, because a model and a log number problems differently.
     """
 
     def add_up(first: Any, total: Any, worlds: Any) -> Any:
@@ -179,5 +179,5 @@ def digest_blocks(worlds: Any, first: Any, total: Any, mesh: Mesh) -> Any:
 
 
 def digest_text(sums: np.ndarray) -> str:
-    """The digest of worlds, of the sums over their blocks, `[2]` or `[blocks, 2]`."""
+    """Return the digest of worlds as text, from the sums of their hashes, `[2]` or `[blocks, 2]`."""
     return "".join(f"{int(word):016x}" for word in sums.astype(np.uint64).reshape(-1, 2).sum(axis=0))

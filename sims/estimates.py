@@ -1,4 +1,4 @@
-"""Numbers with their errors."""
+"""Estimates: means, ratios, quantiles and areas under curves, each with its standard error."""
 
 import math
 from dataclasses import asdict, dataclass
@@ -9,15 +9,18 @@ from scipy.stats import norm, t
 
 from stopping.traces.reports import plus_minus
 
-FEW = 100  # below so many independent units, errors are bootstrapped
+FEW = 100  # with fewer independent units, errors are bootstrapped
 NUM_RESAMPLES = 2000
 
 
 @dataclass(frozen=True)
 class Estimate:
-    """A mean, its standard error and the number of independent units behind it.
+    """An estimate with its standard error.
 
-    An exact value has error 0.
+    Attributes:
+        mean: the estimate, in the unit of what is estimated.
+        standard_error: in the same unit; 0 for an exact value, infinite for a single unit.
+        num_independent: number of independent units behind it.
     """
 
     mean: float
@@ -26,9 +29,9 @@ class Estimate:
 
     @classmethod
     def of(cls, values: np.ndarray) -> Self:
-        """Estimate the mean of independent values `[units]`; in float64, with fewer than `FEW` units by bootstrap.
+        """Estimate the mean of independent values `[units]` in float64; with fewer than `FEW` units its error is bootstrapped.
 
-        The resamples have a fixed seed: the same values give the same estimate.
+        Resampling has a fixed seed, so the same values give the same estimate.
 
         Raises:
             ValueError: for no values.
@@ -48,9 +51,9 @@ class Estimate:
 
     @classmethod
     def ratio(cls, numerator: np.ndarray, denominator: np.ndarray) -> Self:
-        """Estimate a ratio of sums over independent units `[units]`, with the error of its linearisation (delta method).
+        """Estimate a ratio of sums over independent units `[units]`, with its error by the delta method.
 
-        Units with denominator 0 say nothing and are not counted; nan where no unit says anything.
+        Units with denominator 0 are not counted; nan where all are 0.
         """
         counted = np.asarray(denominator) != 0
         if not counted.any():
@@ -59,11 +62,13 @@ class Estimate:
 
     @classmethod
     def auc(cls, score: np.ndarray, positive: np.ndarray, negative: np.ndarray) -> Self:
-        """Estimate P(a positive's score exceeds a negative's), ties half, over all pairs; arrays are `[units, members]`.
+        """Estimate the area under the ROC curve, P(a positive's score exceeds a negative's), ties counting half.
+
+        Arrays are `[units, members]`; all pairs of members count, and units are independent.
 
         References:
             DeLong, DeLong and Clarke-Pearson, "Comparing the areas under two or more correlated receiver operating
-            characteristic curves" (1988); for members that depend on each other, Obuchowski, "Nonparametric analysis of
+            characteristic curves" (1988); for dependent members, Obuchowski, "Nonparametric analysis of
             clustered ROC curve data" (1997).
         """
         if not (positive.any() and negative.any()):
@@ -76,14 +81,14 @@ class Estimate:
 
         beaten = _linearised(np.sum(share_below(negative), axis=1, where=positive), positive.sum(axis=1))
         beating = _linearised(np.sum(1 - share_below(positive), axis=1, where=negative), negative.sum(axis=1))
-        return cls.of(beaten + beating - beaten.mean())  # both have the mean asked for
+        return cls.of(beaten + beating - beaten.mean())  # both have the area as their mean
 
     @classmethod
     def quantile(cls, values: np.ndarray, prob: float) -> Self:
         """Estimate a quantile of independent values `[units]`.
 
-        The error is half the distance between the order statistics one standard error of the binomial count away on either
-        side: no density is estimated (Conover, "Practical Nonparametric Statistics", 1999, section 3.2).
+        The error is half the distance between the quantiles one binomial standard error below and above `prob`, so no density is
+        estimated (Conover, "Practical Nonparametric Statistics", 1999, section 3.2).
 
         Raises:
             ValueError: for no values, or a probability that is not between 0 and 1.
@@ -101,8 +106,8 @@ class Estimate:
     def tail_mean(cls, values: np.ndarray, prob: float) -> Self:
         """Estimate the mean of the largest 1 - `prob` of independent values `[units]`: the expected shortfall, or CVaR.
 
-        It is q + E[(x - q)+] / (1 - prob) at the quantile q, and flat in q there, so that the quantile's own error does not count
-        to first order (Rockafellar and Uryasev, "Optimization of conditional value-at-risk", 2000).
+        It is q + E[(x - q)+] / (1 - prob) at the quantile q, where it is flat in q, so the error of q does not matter to first
+        order (Rockafellar and Uryasev, "Optimization of conditional value-at-risk", 2000).
 
         Raises:
             ValueError: as `quantile`.
@@ -111,14 +116,14 @@ class Estimate:
         return cls.of(quantile + np.maximum(np.asarray(values, np.float64) - quantile, 0) / (1 - prob))
 
     def interval(self, confidence: float = 0.95) -> tuple[float, float]:
-        """Return the two-sided interval of a normal mean, of Student's t with few units."""
+        """Return the two-sided confidence interval: normal, or Student's t with fewer than `FEW` units."""
         tail = (1 + confidence) / 2
         quantile = t.ppf(tail, self.num_independent - 1) if self.num_independent < FEW else norm.ppf(tail)
         half = float(quantile) * self.standard_error if self.standard_error else 0.0
         return self.mean - half, self.mean + half
 
     def as_dict(self) -> dict[str, Any]:
-        """Return mean, standard error and number of units, fit for JSON; the error is None where it is not known."""
+        """Return mean, standard error and number of units for JSON; an unknown error is None."""
         return asdict(self) | {"standard_error": self.standard_error if math.isfinite(self.standard_error) else None}
 
     def __str__(self) -> str:
@@ -131,7 +136,7 @@ def _require_inside(prob: float) -> None:
 
 
 def _linearised(numerator: np.ndarray, denominator: np.ndarray) -> np.ndarray:
-    """Values of units whose mean is a ratio of sums, and varies as the ratio does to first order."""
+    """Return values of units whose mean is the ratio of sums and has its variance to first order."""
     ratio = numerator.sum() / denominator.sum()
     values: np.ndarray = ratio + (numerator - ratio * denominator) / denominator.mean()
     return values

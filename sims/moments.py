@@ -1,4 +1,4 @@
-"""Counts, means and co-moments of a result's components: all that a long run keeps of its blocks."""
+"""Counts, means and co-moments of a result's components, which a long run keeps instead of its values."""
 
 import math
 from dataclasses import dataclass
@@ -11,16 +11,17 @@ from sims.estimates import Estimate
 
 @dataclass(frozen=True, eq=False)
 class Moments:
-    """Of so many independent units; float64.
+    """Moments of components over independent units; float64.
 
-    Merging two adds rounding of some 1e-16 of each figure, so 10^6 blocks are merged without harm.
+    Merging adds a relative rounding error of about 1e-16, so 10^6 blocks can be merged safely.
 
     Attributes:
         names: of the components.
-        count: units.
-        mean: `[components]`.
-        comoment: sums of products of what is above the means, `[components, components]`.
-        fourth: sums of fourth powers about a number near each mean, `[components]`: they tell how well an error is known.
+        count: number of units.
+        mean: in each component's unit, `[components]`.
+        comoment: sums of products of deviations from the means, `[components, components]`.
+        fourth: sums of fourth powers of deviations from a number near each mean, `[components]`; they give the error of a
+            variance.
     """
 
     names: tuple[str, ...]
@@ -31,14 +32,17 @@ class Moments:
 
     @classmethod
     def of(cls, names: tuple[str, ...], values: np.ndarray) -> Self:
-        """Of values `[components, units]`."""
+        """Return the moments of values `[components, units]`."""
         values = np.asarray(values, np.float64)
         mean = values.mean(axis=1)
         away = values - mean[:, None]
         return cls(names, values.shape[1], mean, away @ away.T, np.sum(away**4, axis=1))
 
     def merge(self, other: "Moments") -> "Moments":
-        """Of both sets of units (Chan, Golub and LeVeque, "Updating formulae and a pairwise algorithm", 1979)."""
+        """Return the moments of both sets of units together.
+
+        Reference: Chan, Golub and LeVeque, "Updating formulae and a pairwise algorithm" (1979).
+        """
         count = self.count + other.count
         step = other.mean - self.mean
         mean = self.mean + step * (other.count / count)
@@ -46,15 +50,15 @@ class Moments:
         return Moments(self.names, count, mean, self.comoment + other.comoment + between, self.fourth + other.fourth)
 
     def estimate(self, name: str) -> Estimate:
-        """The mean of a component."""
+        """Return the mean of a component."""
         index = self.names.index(name)
         return Estimate(float(self.mean[index]), self._error(self.comoment[index, index]), self.count)
 
     def largest_error(self, name: str) -> float:
-        """The standard error of a component, were its variance two standard errors larger than it looks.
+        """Return an upper bound on the standard error of a component: with its variance two standard errors above the estimate.
 
-        With few of the events that matter a variance looks too small as often as too large, and by much: so a run that stops when
-        its error looks small would stop by luck. infinity where the component has not varied at all.
+        With few observations of the events that matter, a variance is often badly underestimated, and a run that stops when
+        its estimated error is small would stop by luck. Infinite where the component has not varied.
         """
         index = self.names.index(name)
         square, error = self.comoment[index, index], self.estimate(name).standard_error
@@ -64,7 +68,7 @@ class Moments:
         return error * math.sqrt(1 + 2 * math.sqrt(max(kurtosis - 1, 0) / self.count))
 
     def ratio(self, numerator: str, denominator: str) -> Estimate:
-        """The ratio of two means, with the error of its linearisation (delta method)."""
+        """Return the ratio of two means, with its error by the delta method."""
         above, below = self.names.index(numerator), self.names.index(denominator)
         if self.mean[below] == 0:
             return Estimate(math.nan, math.nan, 0)

@@ -8,13 +8,13 @@ if TYPE_CHECKING:
 
 
 class Plotted:
-    """A result with a picture: its drawing is found by its type, in `stopping.plots`, when it is asked for."""
+    """A result that can be plotted; `stopping.plots` has the function for its type, and is imported on the first call."""
 
     def plot(self, *args: Any, **options: Any) -> "Figure":
-        """Draw the result; the arguments are those of its drawing in `stopping.plots`.
+        """Plot the result; arguments are passed to its plotting function in `stopping.plots`.
 
         Raises:
-            TypeError: if nothing there draws results of this type.
+            TypeError: if no plotting function is registered for results of this type.
         """
         figure: Figure = importlib.import_module("stopping.plots").draw(self, *args, **options)
         return figure

@@ -1,11 +1,10 @@
-"""When a simulation has run long enough, and how far it still is.
+"""When a simulation has run long enough, and how much longer it will take.
 
-A rule that stops as soon as the error looks small stops early when it looks small by luck, and its intervals then hold the truth
-too rarely (on such rules: Chow and Robbins, "On the asymptotic theory of fixed-width sequential confidence intervals", 1965). Two
-things stand against it. The error is looked at after 1, 2, 4, ... blocks of 4,096 worlds only: a handful of looks, each at twice
-the data. And it must be small for certain: what counts is what it would be, were the variance two standard errors larger than it
-looks.
-`stopping study precision` measures what is left.
+A simulation that stops as soon as the estimated error is small tends to stop when the error is underestimated, so its confidence
+intervals undercover (Chow and Robbins, "On the asymptotic theory of fixed-width sequential confidence intervals", 1965). Two
+measures reduce this. The error is checked only after 1, 2, 4, ... blocks of 4,096 worlds: a few looks, each at twice the data.
+And it must be small with confidence: the variance is taken two standard errors above its estimate.
+`stopping study precision` measures the remaining undercoverage.
 """
 
 import time
@@ -16,30 +15,31 @@ import numpy as np
 from jax.experimental import multihost_utils
 
 from sims.moments import Moments
-from stopping.policies.policy import whole_number
+from stopping.policies.protocol import whole_number
 
 BLOCK = 4096  # worlds that one compiled program draws or plays
-MAX_REPLICAS = 2**31 - BLOCK  # their numbers are 32 bits wide
-UNVARIED = 2**20  # a component that never varied is believed only after so many worlds
+MAX_REPLICAS = 2**31 - BLOCK  # replica numbers have 32 bits
+UNVARIED = 2**20  # worlds after which a component that never varied is taken as constant
 
 
 class PrecisionNotReached(ValueError):
-    """The precision asked for needs more worlds than the engine can number."""
+    """The requested precision needs more worlds than the engine can number."""
 
 
 @dataclass(frozen=True)
 class Goal:
-    """Exactly one of four ways to say how long to run.
+    """How long to run, in exactly one of four ways.
 
     Attributes:
-        num_replicas: so many worlds.
-        standard_error: until the component's standard error is no larger.
-        relative_error: until the standard error is no larger than this share of the mean.
-        max_seconds: until so much time has passed; how many worlds that makes hangs on the machine.
-        component: whose error counts.
+        num_replicas: for this many worlds.
+        standard_error: until the component's standard error is at most this.
+        relative_error: until the component's standard error is at most this share of its mean.
+        max_seconds: for this long; the number of worlds then depends on the machine.
+        component: whose error is controlled.
+        started: time at which the run started, on the monotonic clock, seconds.
 
     Raises:
-        ValueError: unless exactly one is given, and positive.
+        ValueError: unless exactly one way is given, and it is positive.
     """
 
     num_replicas: int | None = None
@@ -50,7 +50,7 @@ class Goal:
     started: float = field(default_factory=time.monotonic)
 
     def __post_init__(self) -> None:
-        """Check what was asked."""
+        """Check the arguments."""
         ways = {name: getattr(self, name) for name in ("standard_error", "relative_error", "max_seconds")}
         given = [name for name, value in {"num_replicas": self.num_replicas, **ways}.items() if value is not None]
         if len(given) != 1:
@@ -64,20 +64,20 @@ class Goal:
 
     @property
     def most(self) -> int:
-        """Worlds at most."""
+        """The largest number of worlds to play."""
         return self.num_replicas or MAX_REPLICAS
 
     def is_reached(self, num_blocks: int, moments: Moments) -> bool:
-        """Whether to stop after so many blocks: at a look, that is a power of two, or when the time is over.
+        """Return whether to stop after this many blocks: only at a power of two, or when the time is over.
 
         Raises:
             ValueError: if there is no such component.
-            PrecisionNotReached: as soon as the error tells that more worlds are needed than can be numbered.
+            PrecisionNotReached: as soon as the error shows that more worlds are needed than can be numbered.
         """
         if self.component not in moments.names:
             raise ValueError(f"component: expected one of {', '.join(moments.names)}, got {self.component!r}")
         if self.num_replicas is not None:
-            return False  # all of them
+            return False  # all worlds are played
         if self.max_seconds is not None:
             return same_everywhere(time.monotonic() - self.started >= self.max_seconds)
         if num_blocks & (num_blocks - 1):
@@ -92,7 +92,7 @@ class Goal:
         return moments.count >= needed
 
     def needed(self, moments: Moments) -> float:
-        """How many worlds it will take, as far as can be told."""
+        """Return the estimated number of worlds that the run takes in all."""
         if self.num_replicas is not None:
             return self.num_replicas
         if self.max_seconds is not None:
@@ -106,7 +106,7 @@ class Goal:
 
 
 def same_everywhere(answer: bool) -> bool:
-    """The first process's answer, in all of them: clocks differ."""
+    """Return the first process's answer in every process, because their clocks differ."""
     if jax.process_count() == 1:
         return answer
     return bool(multihost_utils.broadcast_one_to_all(np.array(answer)))

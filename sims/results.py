@@ -1,4 +1,4 @@
-"""What a simulation or a replay gives: estimates, the values behind them, and which worlds they stand on."""
+"""Results of simulations and replays: estimates, the values behind them, and a digest of the worlds."""
 
 from dataclasses import dataclass
 from functools import cached_property
@@ -16,20 +16,20 @@ from sims.plotted import Plotted
 class Result(Plotted):
     """Outcomes of one policy over many worlds.
 
-    Where the policy went past what a log holds, a unit is `unsupported`: it is counted with no answer, and with what it had
-    cost until then. So `correct` and all costs are lower bounds if there is any such unit; `at_most` gives the upper ones.
+    A unit is `unsupported` where the policy asks for more than the log holds. Such a unit counts as having no answer, and with
+    the cost incurred until then. So if there is any, `correct` and all costs are lower bounds; `at_most` gives upper bounds.
 
     Attributes:
-        values: by component of the problem's outcome (`utility`, `correct`, `..._tokens`, ...), one value for each
-            independent unit: a replica, or a problem of a log averaged over its orders; float64 `[units]`. Of a simulation of
-            more than 2^20 worlds those of the first, a fair sample of all.
-            What only names something, as an answer's label does, is among them, and has no mean.
-        digest: of the worlds: two results can be subtracted if theirs agree.
-        title: what was run, for people.
-        moments: of all units, where `values` may hold some only.
-        compile_seconds, run_seconds: what a simulation took, compiling apart.
-        platform: what it ran on: cpu, gpu, ...
-        names: of the components that have a mean; all if empty.
+        values: by component of the problem's outcome (`utility`, `correct`, `..._tokens`, ...), in the component's unit, one
+            value for each independent unit: a replica, or a problem of a log averaged over its orders; float64 `[units]`. A
+            simulation of more than 2^20 worlds keeps the values of the first 2^20. Components that are labels, such as the index
+            of an answer, are included but have no mean.
+        digest: of the worlds; two results can be subtracted if their digests agree.
+        title: a description of the run.
+        moments: of all units, including those whose values were not kept; None where all were kept.
+        compile_seconds, run_seconds: time that a simulation took, compiling separately.
+        platform: kind of device it ran on (cpu, gpu, ...); empty for a replay.
+        names: of the components that have a mean; all of them if empty.
     """
 
     values: dict[str, np.ndarray]
@@ -58,42 +58,42 @@ class Result(Plotted):
 
     @property
     def num_kept(self) -> int:
-        """Units whose values are kept."""
+        """Number of units whose values are kept."""
         return len(next(iter(self.values.values())))
 
     @property
     def num_units(self) -> int:
-        """Independent units."""
+        """Number of independent units."""
         return self.num_kept if self.moments is None else self.moments.count
 
     def ratio(self, numerator: str, denominator: str) -> Estimate:
-        """The ratio of the means of two components: tokens for each right answer, say."""
+        """Return the ratio of the means of two components, such as tokens per right answer."""
         names = (numerator, denominator)
         moments = self.moments or Moments.of(names, np.stack([self.values[name] for name in names]))
         return moments.ratio(*names)
 
     def quantile(self, name: str, prob: float) -> Estimate:
-        """A quantile of a component over the units that are kept; see `Estimate.quantile`."""
+        """Return a quantile of a component over the kept units; see `Estimate.quantile`."""
         return Estimate.quantile(self.values[name], prob)
 
     def tail_mean(self, name: str, prob: float) -> Estimate:
-        """The mean of a component in the worst 1 - `prob` of the units that are kept (CVaR); see `Estimate.tail_mean`."""
+        """Return the mean of the largest 1 - `prob` of a component's kept values (CVaR); see `Estimate.tail_mean`."""
         return Estimate.tail_mean(self.values[name], prob)
 
     def distribution(self, name: str, points: np.ndarray, confidence: float = 0.95) -> Band:
-        """The share of the units kept that are at or below each point, with intervals that hold all at once; see `Band`."""
+        """Return the empirical distribution function of the kept units, with a simultaneous band; see `Band.distribution`."""
         return Band.distribution(self.values[name], points, confidence)
 
     @property
     def num_unsupported(self) -> float:
-        """Units in which the policy went past what the log holds (fractions of a unit where it has several orders)."""
+        """Number of units in which the policy asked for more than the log holds (fractional if averaged over several orders)."""
         return self.estimates["unsupported"].mean * self.num_units
 
     def at_most(self, **more: float) -> "Result":
-        """Return the result of the components named alone, had so much come on top in every unsupported unit.
+        """Return upper bounds for the named components, adding the given amount to every unsupported unit.
 
-        Of the units that are kept. An answer adds 1 to `correct` and `utility`; n traces of a log with a cap, n times the cap
-        to `total_tokens`.
+        Only kept units are used. An answer adds at most 1 to `correct` and to `utility`; n traces of a log with a cap add at most
+        n times the cap to `total_tokens`.
         """
         unsupported = self.values["unsupported"]
         values = {name: self.values[name] + most * unsupported for name, most in more.items()}
@@ -101,9 +101,9 @@ class Result(Plotted):
         return Result(values, self.digest, f"{self.title}, at most")
 
     def summary(self) -> dict[str, Any]:
-        """Return title and figures in plain numbers, as an artifact's evidence."""
+        """Return the title and the estimates as plain numbers, as evidence for an artifact."""
         figures = {name: estimate.as_dict() for name, estimate in self.estimates.items()}
-        # a single unit has no error, and a figure without one is none
+        # with a single unit the error is unknown, and such figures are left out
         known = {name: figure for name, figure in figures.items() if figure["standard_error"] is not None}
         return {"title": self.title, "figures": known}
 
@@ -114,13 +114,13 @@ class Result(Plotted):
 
 
 def difference(a: Result, b: Result) -> dict[str, Estimate]:
-    """Return the mean of a - b in each component, paired unit by unit.
+    """Return the mean of a - b for each component, paired unit by unit.
 
-    Where a has unsupported units, the difference of `correct` and of each cost is a lower bound; where b has, an upper one.
+    If a has unsupported units, the difference in `correct` and in each cost is a lower bound; if b has, an upper bound.
 
     Raises:
-        ValueError: if the two do not stand on the same worlds, or both have unsupported units: the difference of two lower
-            bounds bounds nothing, that of one of them and the other's `at_most` does.
+        ValueError: if the two are on different worlds, or both have unsupported units: the difference of two lower bounds is
+            not a bound. Replace one of them by its `at_most`.
     """
     if a.digest != b.digest:
         raise ValueError(

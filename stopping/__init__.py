@@ -14,6 +14,8 @@ Nothing is imported before it is used: `stopping.policies`, `stopping.traces` an
 """
 
 import importlib
+import importlib.util
+import os
 from typing import Any
 
 _PUBLIC = {
@@ -50,6 +52,23 @@ TUNE_LIBRARIES = {"equinox", "jax", "jaxlib", "jaxtyping", "matplotlib", "optax"
 
 __all__ = [*_PUBLIC, *_STAGES]  # noqa: PLE0604
 __version__ = "0.1.0"
+
+
+def _check_sims() -> None:
+    """Raise ImportError if `import sims` finds something other than the package installed beside this one."""
+    spec = importlib.util.find_spec("sims")
+    if spec is None:
+        return
+    found = os.path.dirname(spec.origin) if spec.origin else next(iter(spec.submodule_search_locations or ()), "")
+    expected = os.path.join(os.path.dirname(os.path.dirname(__file__)), "sims")
+    if os.path.realpath(found) != os.path.realpath(expected):
+        raise ImportError(
+            f"stopping needs its own package sims, but `import sims` finds {spec.origin or found}; rename that, or run from "
+            "another folder"
+        )
+
+
+_check_sims()
 
 
 def __getattr__(name: str) -> Any:

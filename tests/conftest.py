@@ -57,8 +57,8 @@ def transformers() -> ModuleType:
 def _rules_of_examples() -> Iterator[None]:
     """Forget the rules that the README and the notebooks define: they share names, as they would in different processes."""
     yield
-    if "stopping.policies.policy" in sys.modules:
-        registry = sys.modules["stopping.policies.policy"]._registry
+    if "stopping.policies.protocol" in sys.modules:
+        registry = sys.modules["stopping.policies.protocol"]._registry
         for name in [
             name for name, rule in registry.items() if not rule.__module__.startswith(("stopping.", "tests."))
         ]:

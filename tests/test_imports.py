@@ -1,7 +1,13 @@
 """What importing does, and what it does not need."""
 
+import os
 import subprocess
 import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
 
 BLOCK_JAX = """
 import sys
@@ -35,6 +41,33 @@ def test_what_a_server_runs_needs_no_jax():
 def test_a_missing_extra_is_named():
     code = BLOCK_JAX + "import stopping\ntry:\n    stopping.fit\nexcept ModuleNotFoundError as error:\n    print(error)"
     assert run(code).strip() == "stopping.fit needs jax; install it with: pip install 'stopping[tune]'"
+
+
+def run_beside(tmp_path: Path, name: str, code: str) -> subprocess.CompletedProcess[str]:
+    """Run a script in a folder that has a file of this name."""
+    (tmp_path / name).parent.mkdir(exist_ok=True)
+    (tmp_path / name).write_text("results = []\n")
+    (tmp_path / "script.py").write_text(code)
+    command = [sys.executable, tmp_path / "script.py"]
+    return subprocess.run(
+        command, env=os.environ | {"PYTHONPATH": str(ROOT)}, capture_output=True, text=True, check=False
+    )
+
+
+@pytest.mark.parametrize("name", ["sims.py", "sims/__init__.py"])
+@pytest.mark.parametrize("code", ["import stopping", "import sims, stopping"])
+def test_another_sims_beside_a_script_is_named(name, code, tmp_path):
+    shown = run_beside(tmp_path, name, code)
+    assert shown.returncode == 1
+    expected = (
+        f"ImportError: stopping needs its own package sims, but `import sims` finds {tmp_path / name}; rename that"
+    )
+    assert expected in shown.stderr
+
+
+def test_a_folder_that_hides_nothing_is_no_other_sims(tmp_path):
+    shown = run_beside(tmp_path, "sims/notes.txt", "import stopping")
+    assert not shown.returncode, shown.stderr
 
 
 def test_importing_a_jax_stage_makes_no_array():

@@ -74,6 +74,25 @@ def test_the_table_stands_in_contributing():
         assert row in text, row
 
 
+PACKAGES = [path.parent for folder in ("sims", "stopping") for path in sorted((ROOT / folder).rglob("__init__.py"))]
+
+
+@pytest.mark.parametrize("package", PACKAGES, ids=lambda path: str(path.relative_to(ROOT)))
+def test_no_public_name_hides_a_module_of_its_package(package):
+    """If it did, `package.name` would be the module or the function, depending on what was imported first."""
+    body = ast.parse((package / "__init__.py").read_text()).body
+    assigned = {
+        ast.unparse(target): node.value for node in body if isinstance(node, ast.Assign) for target in node.targets
+    }
+    if "__all__" not in assigned:
+        return  # such as stopping.cli, whose commands are not an interface for Python
+    names = {alias.asname or alias.name for node in body if isinstance(node, ast.ImportFrom) for alias in node.names}
+    if isinstance(lazy := assigned.get("_PUBLIC"), ast.Dict):
+        names |= set(ast.literal_eval(lazy))
+    modules = {path.stem for path in package.iterdir() if path.suffix == ".py" or (path / "__init__.py").exists()}
+    assert not names & modules
+
+
 def test_only_the_marker_skips_where_torch_is_missing():
     """`make torch` runs the tests with this marker: a test that skips in another way would never be run."""
     wrong = re.compile(r"(importorskip|find_spec)\(\W*(torch|transformers)")

@@ -1,14 +1,14 @@
-"""Random draws for use inside any jitted program: words by counter, then laws by their quantiles, without storing or looping.
+"""Random draws for use inside any jitted program: counter-based random words, then distributions by inversion.
 
-A key is read in one place, `pairs` (or `words`); all else turns words and uniforms into draws. Which to use when:
+Only `pairs` (or `words`) reads a key; everything else turns words and uniforms into draws. Which to use when:
 
-- scores of a normal law: `normal_pair` of two words; of any other law, `family.quantile(u, 1 - u)`;
-- a law between limits, or seen up to a cap: `Truncated`, `Censored`, around any family;
-- the least of n, the k-th, or the k least: `least_normal`, `kth_masses`, `first_masses`, never all n;
-- how many of n: `binomial`, `beta_binomial`, `MultinomialVotes`, one uniform a count, never each vote;
-- First Finish Search of one problem with log-normal lengths: `first_finish_totals` (`stopping.makespan` has its exact value).
+- normal scores: `normal_pair` of two words; draws from any other distribution: `family.quantile(u, 1 - u)`;
+- a truncated or censored distribution: `Truncated`, `Censored`, around any family;
+- the minimum of n, the k-th order statistic, or the first k: `least_normal`, `kth_masses`, `first_masses`, without drawing all n;
+- counts among n: `binomial`, `beta_binomial`, `MultinomialVotes`, one uniform per count, without drawing each vote;
+- First Finish Search on one problem with log-normal lengths: `first_finish_totals` (`stopping.makespan` has the exact value).
 
-All draws are float32, whether or not JAX's 64-bit mode is on: a word has 32 bits.
+All draws are float32, whether or not JAX's 64-bit mode is on, because a word has 32 bits.
 """
 
 from sims.sampling.families import AbstractFamily, Gamma, InverseGaussian, LogNormal, Weibull
@@ -23,12 +23,12 @@ from sims.sampling.normals import normal_pair, normal_quantile
 from sims.sampling.order_statistics import first_masses, kth_masses, least_masses, least_normal
 from sims.sampling.threefry import exponential, pairs, uniform, words
 from sims.sampling.truncation import Censored, Truncated
-from sims.sampling.votes import CountLaw, MultinomialVotes, beta_binomial, binomial, binomials
+from sims.sampling.votes import CountDistribution, MultinomialVotes, beta_binomial, binomial, binomials
 
 __all__ = [
     "AbstractFamily",
     "Censored",
-    "CountLaw",
+    "CountDistribution",
     "Gamma",
     "InverseGaussian",
     "LogNormal",

@@ -1,8 +1,8 @@
-"""Laws of positive quantities (lengths, times) by their quantiles: log-normal, Weibull, gamma, inverse Gaussian.
+"""Distributions of positive quantities (lengths, times), sampled by inversion: log-normal, Weibull, gamma, inverse Gaussian.
 
-A draw is `family.quantile(u, 1 - u)`. Masses go in pairs, below and above, each exact where it is small: so order statistics,
-truncation and far tails lose no digits, and draws of two families from one uniform are as alike as can be. Where only plain
-gammas are wanted, and none of this, the rejection of `jax.random.gamma` does; the quantile is the one way kept here.
+A draw is `family.quantile(u, 1 - u)`. Masses come in pairs, below and above, each accurate where it is small, so order
+statistics, truncation and far tails lose no digits. Draws of two families from the same uniform are maximally correlated. For
+plain gamma draws without any of this, use `jax.random.gamma`, which rejects; only inversion is implemented here.
 
 Gamma and inverse Gaussian are solved for log x by Halley's iteration on the logarithm of the smaller mass, a fixed number of
 steps from a start in closed form.
@@ -30,7 +30,7 @@ def parameter(value: float | Array) -> Float[Array, "..."]:
 
 
 class AbstractFamily(eqx.Module):
-    """A law on the positive numbers, with positive parameters (a log-normal's mean: any), elementwise over their shapes."""
+    """A distribution on the positive numbers; parameters are positive (except a log-normal's mean) and broadcast elementwise."""
 
     @abstractmethod
     def masses(self, x: Float[Array, "..."]) -> tuple[Float[Array, "..."], Float[Array, "..."]]:
@@ -174,7 +174,7 @@ def _halley(
         x = jnp.exp(t)
         masses = family.masses(x)
         mass = jnp.where(below < above, *masses)
-        known = (mass > 0) & (x > 0)  # else x has left the precision, and the start stands
+        known = (mass > 0) & (x > 0)  # otherwise x is out of range, and the start value is kept
         mass, x = jnp.where(known, mass, target), jnp.where(known, x, 1)
         slope = sign * jnp.exp(family.log_density(x) + jnp.log(x)) / mass
         newton = jnp.log(mass / target) / slope

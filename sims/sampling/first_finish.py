@@ -1,7 +1,7 @@
-"""The first of n traces to end, with log-normal lengths: by all traces, and by the order statistics of two groups.
+"""The first of n traces to end, with log-normal lengths, simulated from all traces or from two order statistics.
 
-Traces are exchangeable: K of them are right, binomially, and it does not matter which. The earliest right trace has the least
-of K normal scores, the earliest wrong one the least of n - K, and the answer is right if the former ends first.
+Traces are exchangeable: the number K of right ones is binomial, and it does not matter which they are. The earliest right trace
+has the minimum of K normal scores, the earliest wrong one the minimum of n - K. The answer is right if the former ends first.
 """
 
 from collections.abc import Callable
@@ -17,15 +17,21 @@ from sims.sampling.order_statistics import least_normal
 from sims.sampling.threefry import exponential, pairs, uniform
 from sims.sampling.votes import binomial
 
-LANES = 4096  # replicas at once: what they carry stays in the cache
-LEAST_STEP = 1  # of an element's steps, the first that the scores read; step 0 draws the count
+LANES = 4096  # replicas at a time: their state fits in the cache
+LEAST_STEP = 1  # the first step that scores read; step 0 draws the count
 
 Scores = tuple[Float[Array, "..."], Float[Array, "..."]]
 LeastScores = Callable[[Key[Array, ""], Int[Array, "..."], Int[Array, "..."], int], Scores]
 
 
 class Race(NamedTuple):
-    """One problem: the chance of a right trace, and means and scales of log tokens; `[]` each."""
+    """One problem; `[]` each.
+
+    Attributes:
+        chance: probability that a trace is right.
+        mean_right, mean_wrong: means of log tokens of right and wrong traces.
+        scale_right, scale_wrong: standard deviations of log tokens.
+    """
 
     chance: Float[Array, ""]
     mean_right: Float[Array, ""]
@@ -35,7 +41,13 @@ class Race(NamedTuple):
 
 
 class Totals(NamedTuple):
-    """Sums over replicas, a part to each lane: of right answers, tokens and squared tokens; `[lanes]` each."""
+    """Sums over replicas, kept separately for each lane; `[lanes]` each.
+
+    Attributes:
+        correct: number of right answers.
+        tokens: tokens until the first trace ends.
+        tokens_squared: their squares.
+    """
 
     correct: Int[Array, " lanes"]
     tokens: Float[Array, " lanes"]
@@ -45,7 +57,7 @@ class Totals(NamedTuple):
 def least_of_two_groups(
     key: Key[Array, ""], element: Int[Array, "..."], num_right: Int[Array, "..."], num_traces: int
 ) -> Scores:
-    """Draw the least score of the right traces and of the wrong ones, one word each; infinity of none."""
+    """Draw the minimum score of the right traces and of the wrong traces, from one word each; infinite for an empty group."""
     first, second = pairs(key, element, LEAST_STEP)
     return least_normal(exponential(first), num_right), least_normal(exponential(second), num_traces - num_right)
 
@@ -53,9 +65,9 @@ def least_of_two_groups(
 def least_of_all_traces(
     key: Key[Array, ""], element: Int[Array, "..."], num_right: Int[Array, "..."], num_traces: int
 ) -> Scores:
-    """The same law by drawing every trace's score, two a step: what laws without a quantile would take, and a check."""
+    """Draw the same minima by drawing every trace's score, two a step; a check, and the way of families without quantiles."""
 
-    # Both minima are one complex number: as two arrays, each would be a loop of its own that draws all scores anew.
+    # Both minima are stored as one complex number: with two arrays, XLA would run a separate loop for each, drawing scores twice.
     def draw(step: Array, least: Array) -> Array:
         right, wrong = jnp.real(least), jnp.imag(least)
         for trace, score in enumerate(normal_pair(*pairs(key, element, LEAST_STEP + step))):
@@ -74,9 +86,9 @@ def least_of_all_traces(
 def first_finish_totals(
     key: Key[Array, ""], race: Race, num_rounds: Int[Array, ""], *, least: LeastScores, num_traces: int
 ) -> Totals:
-    """Sum right answers and tokens until the first over num_rounds * LANES replicas, storing none of them.
+    """Sum right answers and tokens until the first trace ends, over num_rounds * LANES replicas, without storing them.
 
-    `least` is `least_of_two_groups` or `least_of_all_traces`: the same law.
+    `least` is `least_of_two_groups` or `least_of_all_traces`; both draw from the same distribution.
     """
     race = jax.tree.map(lambda value: jnp.asarray(value, jnp.float32), race)
     counts = binomial(num_traces, race.chance)
@@ -93,7 +105,7 @@ def first_finish_totals(
         tokens = jnp.exp(jnp.minimum(right, wrong))
         return Totals(totals.correct + (right < wrong), totals.tokens + tokens, totals.tokens_squared + tokens * tokens)
 
-    # Counts, scores and sums of three rounds at once: what is not carried is computed anew by everything that reads it.
+    # Each iteration has counts, scores and sums of three successive rounds: XLA recomputes whatever is not carried.
     def play(index: Array, carry: tuple[Totals, Scores, Array]) -> tuple[Totals, Scores, Array]:
         totals, scores, num_right = carry
         return add(totals, scores), least(key, address(index - 1), num_right, num_traces), count(index)

@@ -1,4 +1,4 @@
-"""Normal scores: two from a pair of words (Box-Muller), and the quantile that is exact in both tails.
+"""Normal scores: two from a pair of words (Box-Muller), and a quantile function accurate in both tails.
 
 A radius sqrt(-2 log u) and an independent angle give two independent scores, their cosine and sine. The first word gives u,
 the second the angle: its two highest bits choose the quadrant, the rest a turn t pi / 4 with t in (-1, 1), for which short
@@ -25,7 +25,7 @@ def normal_pair(
     turn = jax.lax.bitcast_convert_type((second << 2) | 2, jnp.int32).astype(jnp.float32) * np.float32(2**-31)
     square = turn * turn
     cosine, sine = horner(_COSINE, square), turn * horner(_SINE, square)
-    odd = (second & (HIGHEST_BIT >> 1)) != 0  # a quarter turn, on which cosine and sine change places
+    odd = (second & (HIGHEST_BIT >> 1)) != 0  # a quarter turn, which swaps cosine and sine
     left, right = jnp.where(odd, sine, cosine), jnp.where(odd, cosine, sine)
     return _flip(radius * left, second ^ (second << 1)), _flip(radius * right, second)
 
@@ -40,7 +40,7 @@ def normal_quantile(below: Float[Array, "..."], above: Float[Array, "..."]) -> F
     """Return the score with mass `below` under it and mass `above` over it, each exact where it is small.
 
     In float32 z = (below - above) f(w) with w = -log(4 below above), f a polynomial in w up to 5.5 and in sqrt(w) beyond
-    (the idea of Giles, "Approximating the erfinv function", 2010; the coefficients are our own, fitted to
+    (the idea of Giles, "Approximating the erfinv function", 2010; the coefficients are ours, fitted to
     `scipy.special.ndtri_exp`): relative error 1e-6 in both tails, and at most 9.2 in size (masses of 1e-20). In float64
     by `jax.scipy.special.ndtri` of the smaller mass.
     """

@@ -1,8 +1,8 @@
-"""The least of n, the k-th least and the k least of n, without drawing all n.
+"""Order statistics of n draws (the minimum, the k-th, the first k) without drawing all n.
 
 With E_1, E_2, ... standard exponentials, the order statistics of n uniforms are U_(k) = 1 - exp(-Y_k), with
-Y_k = E_1 / n + E_2 / (n - 1) + ... + E_k / (n - k + 1); those of any other law are its quantiles of U_(k). What is returned
-is both masses, U and 1 - U: each is exact where it is small, and a family's `quantile` takes both.
+Y_k = E_1 / n + E_2 / (n - 1) + ... + E_k / (n - k + 1); those of any other distribution are its quantiles of U_(k).
+Both U and 1 - U are returned, each accurate where it is small; a family's `quantile` takes both.
 
 Reference: Rényi, "On the theory of order statistics" (1953), equation 1.9.
 """
@@ -18,7 +18,7 @@ Masses = tuple[Float[Array, "..."], Float[Array, "..."]]
 
 
 def least_masses(wait: Float[Array, "..."], count: Int[Array, "..."]) -> Masses:
-    """Return the masses below and above the least of `count` draws, from one standard exponential; count >= 1."""
+    """Return the masses below and above the minimum of `count` draws, from one standard exponential; count >= 1."""
     y = wait / count.astype(wait.dtype)
     above = jnp.exp(-y)
     series = y * (1 - y / 2 * (1 - y / 3 * (1 - y / 4 * (1 - y / 5))))  # 1e-8 at .1; a fraction of the cost of expm1
@@ -26,13 +26,13 @@ def least_masses(wait: Float[Array, "..."], count: Int[Array, "..."]) -> Masses:
 
 
 def least_normal(wait: Float[Array, "..."], count: Int[Array, "..."]) -> Float[Array, "..."]:
-    """Return the least of `count` normal scores, from one standard exponential; infinity of none."""
+    """Return the minimum of `count` normal scores, from one standard exponential; infinite where `count` is 0."""
     below, above = least_masses(wait, jnp.maximum(count, 1))
     return jnp.where(count > 0, normal_quantile(below, above), jnp.inf)
 
 
 def first_masses(key: Key[Array, ""], element: Int[Array, "..."], num_draws: int, num_first: int) -> Masses:
-    """Return the masses below and above the `num_first` least of `num_draws`, in order, on a new last axis.
+    """Return the masses below and above the `num_first` smallest of `num_draws`, in order, on a new last axis.
 
     Reads steps 0 to (num_first - 1) / 2 of the element: `num_first` exponentials, two a step.
 
@@ -48,10 +48,10 @@ def first_masses(key: Key[Array, ""], element: Int[Array, "..."], num_draws: int
 
 
 def kth_masses(key: Key[Array, ""], element: Int[Array, "..."], num_draws: int, k: int) -> Masses:
-    """Return the masses below and above the k-th least of `num_draws`, k = 1 the least: a Beta(k, num_draws + 1 - k) law.
+    """Return the masses below and above the k-th smallest of `num_draws`; the mass below is Beta(k, num_draws + 1 - k).
 
-    From whichever end is nearer: it sums at most num_draws / 2 exponentials, two a step of the element from step 0 on, and
-    stores none.
+    Counted from the nearer end, so that at most num_draws / 2 exponentials are summed, two a step of the element from step 0
+    on; none are stored.
 
     Raises:
         ValueError: unless 1 <= k <= num_draws.

@@ -1,7 +1,7 @@
 """Random words by counter: threefry-2x32 in twenty rounds, written out so that it fuses with what consumes it.
 
-A draw is addressed by (element, step): the element is usually a replica, the step says which of its draws it is. The same
-address gives the same words, whatever is computed beside it; an address must not be used for two draws.
+A draw is addressed by (element, step): the element is usually a replica, and the step numbers its draws. The same address always
+gives the same words; an address must not be used for two draws.
 
 Reference: Salmon, Moraes, Dror and Shaw, "Parallel random numbers: as easy as 1, 2, 3" (2011), section 4.2 (Threefry).
 """
@@ -41,7 +41,7 @@ def pairs(
 def words(key: Key[Array, ""], index: Int[Array, "..."], step: Int[Array, "..."] | int = 0) -> UInt32[Array, "..."]:
     """Return one word of an address: at step 0, word number `index` of `jax.random.bits(key, (n,), uint32)`.
 
-    Bit for bit, for the partitionable threefry that is JAX's default. `pairs` gets twice as much from the same work.
+    Bit for bit, for the partitionable threefry that is JAX's default. `pairs` yields two words for the same work.
     """
     left, right = pairs(key, index, step)
     return left ^ right
@@ -50,7 +50,7 @@ def words(key: Key[Array, ""], index: Int[Array, "..."], step: Int[Array, "..."]
 def uniform(word: UInt32[Array, "..."]) -> Float[Array, "..."]:
     """Turn a word into a float32 in (0, 1): one of the odd multiples of 2^-24, neither 0 nor 1.
 
-    Their law is symmetric, and 1 - u is exact. (Whole steps of 2^-24 would need either a 0 or a 1.)
+    The distribution is symmetric, and 1 - u is exact. (All multiples of 2^-24 would include either 0 or 1.)
     """
     return ((word >> 8) | 1).astype(jnp.int32).astype(jnp.float32) * np.float32(2**-24)
 

@@ -1,4 +1,4 @@
-"""A law between two limits, and one of which more than a cap is not seen."""
+"""Truncated and censored distributions."""
 
 import equinox as eqx
 import jax.numpy as jnp
@@ -8,10 +8,10 @@ from sims.sampling.families import AbstractFamily, parameter
 
 
 class Truncated(AbstractFamily):
-    """A family's law given that low < x < high; its quantile maps the uniform, and rejects nothing.
+    """A family's distribution given that low < x < high, sampled by inversion, without rejection.
 
-    The mass between the limits is a difference of masses below, or above where the limits lie in the upper half: exact even
-    where both are far out.
+    The mass between the limits is a difference of lower masses, or of upper masses where the limits lie in the upper half, so it
+    is accurate even far out in a tail.
     """
 
     family: AbstractFamily
@@ -43,7 +43,7 @@ class Truncated(AbstractFamily):
 
 
 class Censored(eqx.Module):
-    """A family's law of which all that is seen beyond `cap` is that it is beyond."""
+    """A family's distribution right-censored at `cap`: of a larger value it is only known that it exceeds the cap."""
 
     family: AbstractFamily
     cap: Float[Array, "..."] = eqx.field(converter=parameter)
@@ -51,7 +51,7 @@ class Censored(eqx.Module):
     def quantile(
         self, below: Float[Array, "..."], above: Float[Array, "..."] | None = None
     ) -> tuple[Float[Array, "..."], Bool[Array, "..."]]:
-        """Return what is seen at this mass, at most the cap, and whether it is censored."""
+        """Return the quantile at this mass, at most the cap, and whether it is censored."""
         x = self.family.quantile(below, above)
         return jnp.minimum(x, self.cap), x > self.cap
 

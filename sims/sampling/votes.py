@@ -1,7 +1,7 @@
 """How many of n: counts from one uniform each, without drawing the n.
 
-A count is the number of its law's cumulative chances that the uniform exceeds. The counts of several kinds of answer are drawn
-one after another, each binomial among the votes that are left (the multinomial law).
+A count is drawn by inversion: it is the number of cumulative probabilities that the uniform exceeds. The counts of several kinds
+of answer are drawn one after another, each binomial among the votes that are left (the multinomial distribution).
 """
 
 import equinox as eqx
@@ -15,8 +15,8 @@ from scipy.special import gammaln
 UNROLLED = 64
 
 
-class CountLaw(eqx.Module):
-    """One law, or a table of laws, of a count from 0 to `draws`.
+class CountDistribution(eqx.Module):
+    """One distribution, or a table of distributions, of a count from 0 to `draws`.
 
     Attributes:
         cumulative: P(count <= 0), ..., P(count <= draws - 1); error below 1e-6 in float32.
@@ -25,7 +25,7 @@ class CountLaw(eqx.Module):
     cumulative: Float[Array, "... draws"]
 
     def draw(self, uniform: Float[Array, "..."], *row: Int[Array, "..."]) -> Int[Array, "..."]:
-        """Turn uniforms into counts, int32; of a table of laws, each by the law in its row."""
+        """Turn uniforms into counts, int32; with a table, each uniform uses the distribution in its row."""
         if row:
             return jnp.sum(uniform[..., None] > self.cumulative[row], axis=-1, dtype=jnp.int32)
         draws = self.cumulative.shape[-1]
@@ -41,47 +41,49 @@ class CountLaw(eqx.Module):
         return count
 
 
-def binomial(num_draws: int, prob: Float[Array, "..."]) -> CountLaw:
-    """The count of successes among `num_draws`; a table of laws for an array of probabilities."""
-    return CountLaw(_binomial(np.asarray(num_draws), num_draws, jnp.asarray(prob, float)[..., None]))
+def binomial(num_draws: int, prob: Float[Array, "..."]) -> CountDistribution:
+    """Return the distribution of successes among `num_draws`; a table of them for an array of probabilities."""
+    return CountDistribution(_binomial(np.asarray(num_draws), num_draws, jnp.asarray(prob, float)[..., None]))
 
 
-def binomials(most: int, prob: Float[Array, "..."]) -> CountLaw:
-    """The same for each number of draws from 0 to `most`, which is the table's last row index."""
+def binomials(most: int, prob: Float[Array, "..."]) -> CountDistribution:
+    """Return the binomial distributions for each number of draws from 0 to `most`, one row each."""
     numbers = np.arange(most + 1)[:, None]
-    return CountLaw(_binomial(numbers, most, jnp.asarray(prob, float)[..., None, None]))
+    return CountDistribution(_binomial(numbers, most, jnp.asarray(prob, float)[..., None, None]))
 
 
-def beta_binomial(num_draws: int, alpha: Float[Array, "..."], beta: Float[Array, "..."]) -> CountLaw:
-    """The count of successes among `num_draws` whose common chance has a Beta(alpha, beta) law."""
+def beta_binomial(num_draws: int, alpha: Float[Array, "..."], beta: Float[Array, "..."]) -> CountDistribution:
+    """Return the distribution of successes among `num_draws` whose common probability is Beta(alpha, beta) distributed."""
     alpha, beta = jnp.asarray(alpha, float)[..., None], jnp.asarray(beta, float)[..., None]
     i = np.arange(num_draws)
     rising = [jnp.cumsum(jnp.log((shape + i) / (alpha + beta)), axis=-1) for shape in (alpha, beta)]
     won, lost = (jnp.pad(each, [(0, 0)] * (each.ndim - 1) + [(1, 0)]) for each in rising)
     k = np.arange(num_draws + 1)
-    return CountLaw(_cumulative(won + lost[..., ::-1] + _log_choose(np.asarray(num_draws), k), np.asarray(num_draws)))
+    return CountDistribution(
+        _cumulative(won + lost[..., ::-1] + _log_choose(np.asarray(num_draws), k), np.asarray(num_draws))
+    )
 
 
 class MultinomialVotes(eqx.Module):
-    """The counts of several kinds of answer among `num_votes`, with given chances, drawn without drawing each vote.
+    """Multinomial counts of several kinds of answer among `num_votes`, drawn without drawing each vote.
 
     Attributes:
-        laws: of each kind but the last, among the votes that are left: a row for each number of them.
+        distributions: for each kind but the last, its count among the votes that are left, one row for each number of them.
     """
 
-    laws: list[CountLaw]
+    distributions: list[CountDistribution]
 
     def __init__(self, num_votes: int, probs: Float[Array, " kinds"]) -> None:
         probs = jnp.asarray(probs, float)
         left = jnp.cumsum(probs[::-1])[::-1]
         share = jnp.clip(probs / jnp.maximum(left, jnp.finfo(probs.dtype).tiny), 0, 1)
-        self.laws = [binomials(num_votes, share[kind]) for kind in range(probs.shape[0] - 1)]
+        self.distributions = [binomials(num_votes, share[kind]) for kind in range(probs.shape[0] - 1)]
 
     def draw(self, *uniforms: Float[Array, "..."]) -> list[Int[Array, "..."]]:
         """Turn one uniform for each kind but the last into the counts of all kinds, int32."""
-        counts, left = [], jnp.full(uniforms[0].shape, self.laws[0].cumulative.shape[-1], jnp.int32)
-        for law, uniform in zip(self.laws, uniforms, strict=True):
-            counts.append(law.draw(uniform, left))
+        counts, left = [], jnp.full(uniforms[0].shape, self.distributions[0].cumulative.shape[-1], jnp.int32)
+        for distribution, uniform in zip(self.distributions, uniforms, strict=True):
+            counts.append(distribution.draw(uniform, left))
             left = left - counts[-1]
         return [*counts, left]
 
@@ -93,7 +95,7 @@ def _binomial(numbers: np.ndarray, most: int, prob: Float[Array, "..."]) -> Floa
 
 
 def _cumulative(log_weights: Float[Array, "... counts"], numbers: np.ndarray) -> Float[Array, "... draws"]:
-    """Sum up to each count but the greatest. From its number of draws on it is 1, which no uniform exceeds."""
+    """Return P(count <= k) for each k but the largest; exactly 1 from the number of draws on, so that no uniform exceeds it."""
     sums = jnp.cumsum(jax.nn.softmax(log_weights, axis=-1), axis=-1)
     return jnp.where(np.arange(sums.shape[-1]) >= numbers, 1, sums)[..., :-1]
 

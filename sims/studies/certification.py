@@ -1,9 +1,9 @@
-"""Do certificates keep their word, and how often are they given?
+"""How often are rules certified wrongly, and how often are good rules certified?
 
-Certification is repeated many times on drawn problems. It breaks its word when a rule is certified that loses as much as the
-limit or more: a share of 1 - confidence at most. A part of a log's problems tells nothing of this, as the truth is not
-known; so losses are drawn from laws that lose exactly the limit, and from the log taken as all the problems there are, with
-replacement, where a rule's true loss is its loss on the whole log.
+Certification is repeated many times on drawn problems. A certificate is wrong if the rule's true loss is the limit or more; this
+may happen in at most a share 1 - confidence of all runs. On held-out problems of a log the true loss is unknown. So losses are
+drawn from distributions whose mean is exactly the limit, and by resampling a log's problems, where a rule's true loss is its loss
+on the whole log.
 """
 
 from typing import Any
@@ -26,14 +26,21 @@ from stopping.tuning.planning import drawn_losses
 NUM_RUNS = 1000
 NUM_PROBLEMS = 400
 LIMIT, CONFIDENCE = 0.02, 0.95
-SURE = 0.99  # of the limits of shares
-DISCORDANCES = (0.0, 0.0025, 0.005, 0.01, 0.02, 0.04)  # of rules that lose nothing in the mean
+SURE = 0.99  # confidence of lower limits of shares
+DISCORDANCES = (
+    0.0,
+    0.0025,
+    0.005,
+    0.01,
+    0.02,
+    0.04,
+)  # share of changed outcomes, of rules that lose nothing on average
 SIZES = (150, 200, 300, 400, 600, 800, 1200)
-LAWS = {"losses of 1": LIMIT, "both signs, 6 % changed": 0.06, "both signs, 30 % changed": 0.3}  # share changed
+LOSSES = {"losses of 1": LIMIT, "both signs, 6 % changed": 0.06, "both signs, 30 % changed": 0.3}  # share changed
 
 
 def run(log: TraceLog) -> dict[str, Part]:
-    """The one part, on a log with labels.
+    """Run the study on a log with labels.
 
     Raises:
         ValueError: as `sims.compare`.
@@ -43,10 +50,10 @@ def run(log: TraceLog) -> dict[str, Part]:
 
 
 def certification(log: TraceLog) -> tuple[dict[str, Estimate], Figure]:
-    """How often a rule is certified that must not be, and how often one is that loses nothing."""
+    """How often rules at or above the limit are certified, and how often rules that lose nothing are."""
     wrongly = {
         f"{name}, losing {LIMIT:g}": _passes(drawn_losses(share, LIMIT, (NUM_RUNS, NUM_PROBLEMS), seed), LIMIT)
-        for seed, (name, share) in enumerate(LAWS.items())
+        for seed, (name, share) in enumerate(LOSSES.items())
     }
     rules, problem = _rules(log), Sampling(log.num_samples)
     losses = losses_on(problem, rules, log, problem.reference_rule(log))
@@ -68,12 +75,12 @@ def certification(log: TraceLog) -> tuple[dict[str, Estimate], Figure]:
     for share in DISCORDANCES:
         used = problems_used(drawn_losses(share, 0.0, (NUM_RUNS, max(SIZES)), seed=1), LIMIT, CONFIDENCE)
         given[share] = [Estimate.of(used <= size) for size in SIZES]
-        rows[f"certified: no loss in the mean, {share:.2%} changed"] = given[share][SIZES.index(NUM_PROBLEMS)]
+        rows[f"certified: no loss on average, {share:.2%} changed"] = given[share][SIZES.index(NUM_PROBLEMS)]
     return rows, _picture(wrongly, given)
 
 
 def lower_limit(happened: np.ndarray) -> float:
-    """The one-sided lower limit of a share at confidence `SURE`, exact (Clopper and Pearson, 1934)."""
+    """Return the one-sided lower limit of a share at confidence `SURE`, exact (Clopper and Pearson, 1934)."""
     count = int(happened.sum())
     return float(beta.ppf(1 - SURE, count, happened.size - count + 1)) if count else 0.0
 
@@ -83,7 +90,7 @@ def _passes(losses: np.ndarray, limit: float) -> np.ndarray:
 
 
 def _rules(log: TraceLog) -> list[Any]:
-    """Rules from the careful to the bold, an order that no log has had a say in."""
+    """Return rules from the most careful to the boldest, an order fixed without looking at any log."""
     num_samples = log.num_samples
     rules = [Margin(3), VoteTable.adaptive_consistency(0.8, num_samples), UnanimousWindow(3), Margin(2)]
     return [*rules, FixedSamples(max(num_samples // 2, 1)), FirstFinish(1), FixedSamples(1)]

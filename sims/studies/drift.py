@@ -1,14 +1,15 @@
-"""How much is lost before drift is noticed, and how often is it noticed where there is none?
+"""How much accuracy is lost before drift is detected, and how often are there false alarms?
 
 A rule fitted to one part of the log (`stopping.solvers.fitted_value`) runs on requests like those of the rest, until the traffic
-changes: harder tasks (four numbers), another temperature, weights rounded to 8 or to 4 bits; all of them traces of the shipped
+changes: harder tasks (four numbers), another temperature, or weights rounded to 8 or 4 bits; all traces are from the shipped
 reasoner. A share of the requests is held out and never stopped. On it `stopping.adapters.drift` tests lengths, agreement with the
-answer that a trace gives by itself, and the signals that the rule reads, against a reference sample as small as the one that
-tuning on this log saves. Excess loss is the accuracy that the rule costs after the change, less what it costs on the log; it adds
-up on the requests that are not held out, until the alarm or, where none comes, to the end of the run.
+answer at the end of the thought, and the signals that the rule reads, against a reference sample as small as the one that tuning
+on this log saves. Excess loss is the accuracy that the rule costs after the change, less what it costs on the log. It accumulates
+over requests that are not held out, until the alarm or, without one, to the end of the run.
 
-Runs draw their requests from the traces recorded, with replacement: without a change no alarm is right, and their share must
-not exceed alpha. What is lost on average has the error of the loss in it, which all holdouts and alphas of one change share.
+Runs sample their requests from the recorded traces with replacement. Without a change every alarm is false, and their share must
+not exceed alpha. The average loss before an alarm includes the error of the excess loss, which all holdouts and alphas of one
+change share.
 """
 
 import tempfile
@@ -32,25 +33,25 @@ from stopping.reasoner import Llama, Plan, load_model
 from stopping.reasoner.recording import record
 from stopping.solvers import fitted_value
 from stopping.traces import TraceLog, split
-from stopping.tuning.traffic import laws
+from stopping.tuning.reference_sample import laws
 
 NUM_RUNS, NUM_UNCHANGED = 250, 750  # with a change, and without one
-REFERENCE, BEFORE, AFTER = 200, 300, 1200  # requests held out: in the reference sample, before the change and after
+REFERENCE, BEFORE, AFTER = 200, 300, 1200  # held-out requests: in the reference sample, before the change and after
 ALPHAS, SHOWN_ALPHA = (0.01, 0.05, 0.1), 0.05
 HOLDOUTS = (0.01, 0.02, 0.05)
-NUM_RECORDED = 192  # problems, a trace each, where the model is not as it was
+NUM_RECORDED = 192  # problems, one trace each, with a changed model
 TEMPERATURE, BITS = 1.3, (8, 4)
-THOUGHT_COST = 0.1  # of thinking to the end, in right answers: the price that the rule is fitted at
+THOUGHT_COST = 0.1  # price of thinking to the end that the rule is fitted at, in right answers
 SEED = 0
 UNCHANGED = "no change"
 
 
 class Requests(NamedTuple):
-    """All traces of one kind of traffic.
+    """The traces of one kind of traffic.
 
     Attributes:
-        values: by law, float32 `[traces]`; NaN where there is none.
-        loss: of accuracy by the rule, mean over samples; float64 `[problems]`.
+        values: of each monitored quantity, float32 `[traces]`; NaN where a trace has none.
+        loss: accuracy lost by the rule, averaged over samples; float64 `[problems]`.
     """
 
     values: dict[str, np.ndarray]
@@ -58,7 +59,7 @@ class Requests(NamedTuple):
 
 
 def run(log: TraceLog, num_recorded: int = NUM_RECORDED) -> dict[str, Part]:
-    """The one part.
+    """Run the study.
 
     Args:
         log: of the shipped reasoner, with labels and checkpoints, and a group `numbers`.
@@ -74,7 +75,7 @@ def run(log: TraceLog, num_recorded: int = NUM_RECORDED) -> dict[str, Part]:
 
 
 def changed_models(num_recorded: int) -> dict[str, TraceLog]:
-    """Record problems that are not in the log with a model that is not as it was."""
+    """Record new problems with a changed model."""
     model = load_model("target")
     changes = {f"temperature {TEMPERATURE}": (model, TEMPERATURE)}
     changes |= {f"weights of {bits} bits": (quantised(model, bits), 1.0) for bits in BITS}
@@ -87,7 +88,7 @@ def changed_models(num_recorded: int) -> dict[str, TraceLog]:
 
 
 def quantised(model: Llama, bits: int) -> Llama:
-    """The model with each column of its matrices rounded to 2^bits - 1 even steps around 0."""
+    """Return the model with each column of its matrices rounded to 2^bits - 1 equally spaced values around 0."""
     arrays, rest = eqx.partition(model, eqx.is_array)
     most = 2 ** (bits - 1) - 1
 
@@ -101,7 +102,7 @@ def quantised(model: Llama, bits: int) -> Llama:
 
 
 def requests_of(problem: Thinking, rule: ExitValue | ProbedExitValue, log: TraceLog) -> Requests:
-    """What a log's traces are like when nothing is stopped, and what the rule loses on them."""
+    """Return the monitored quantities of a log's traces, and the accuracy that the rule loses on them."""
     reference = problem.reference_rule(log)
     correct = sims.play_rules(problem, [rule, reference], problem.worlds(log), ("correct",))["correct"].astype(float)
     values = {
@@ -111,7 +112,7 @@ def requests_of(problem: Thinking, rule: ExitValue | ProbedExitValue, log: Trace
 
 
 def drift(requests: dict[str, Requests]) -> tuple[dict[str, Estimate], Figure]:
-    """False alarms without a change; after one, how soon the alarm comes, and what has been lost by then."""
+    """False alarms without a change; after a change, the delay until the alarm and the loss by then."""
     before = requests[UNCHANGED]
     p_values: dict[str, np.ndarray] = {
         name: p_values_of(before, after, NUM_RUNS if name != UNCHANGED else NUM_UNCHANGED, seed)
@@ -143,15 +144,15 @@ def drift(requests: dict[str, Requests]) -> tuple[dict[str, Estimate], Figure]:
         alarms = p_values[name] <= SHOWN_ALPHA
         curves[name] = np.any(alarms[delays_with(alarms) >= BEFORE], axis=1)[:, BEFORE:]
         first = alarms.any(axis=2) & (alarms.argmax(axis=2) == delays_with(alarms)[:, None])
-        for law, firsts in zip(before.values, first.T, strict=True):
-            rows[f"{name}, alpha {SHOWN_ALPHA:g}: {law} raised the alarm"] = Estimate.of(firsts)
+        for quantity, firsts in zip(before.values, first.T, strict=True):
+            rows[f"{name}, alpha {SHOWN_ALPHA:g}: {quantity} raised the alarm"] = Estimate.of(firsts)
     return rows, _picture(curves, false_alarms, lost)
 
 
 def p_values_of(before: Requests, after: Requests, num_runs: int, seed: int) -> np.ndarray:
-    """The p-value of each law by itself after each request held out, `[runs, laws, requests]`, as `adapters.drift` has it.
+    """Return each quantity's p-value after each held-out request, `[runs, quantities, requests]`, as `adapters.drift` has it.
 
-    Each run draws its reference sample and `BEFORE` requests from the one, and `AFTER` requests from the other.
+    Each run samples its reference sample and `BEFORE` requests from one kind of traffic, and `AFTER` requests from the other.
     """
     random = np.random.default_rng(seed)
     num_before, num_after = (len(each.values["length_tokens"]) for each in (before, after))
@@ -178,14 +179,14 @@ def p_values_of(before: Requests, after: Requests, num_runs: int, seed: int) -> 
 
 
 def delays_of(p_values: np.ndarray, alpha: float) -> np.ndarray:
-    """Requests held out from the change to the alarm, of the runs without an alarm before; `AFTER` where none comes."""
+    """Return the held-out requests from the change to the alarm, of runs without an earlier alarm; `AFTER` where none comes."""
     alarms = p_values <= alpha
     at = delays_with(alarms)
     return np.where(alarms.any(axis=(1, 2)), at + 1 - BEFORE, AFTER)[at >= BEFORE]
 
 
 def delays_with(alarms: np.ndarray) -> np.ndarray:
-    """The request at which the first law raises an alarm, from 0; the number of requests where none does."""
+    """Return the request, from 0, at which the first quantity raises an alarm; the number of requests where none does."""
     some = np.any(alarms, axis=1)
     return np.where(np.any(some, axis=1), np.argmax(some, axis=1), some.shape[1])
 
@@ -197,7 +198,7 @@ def _excess(after: np.ndarray, before: np.ndarray) -> Estimate:
 
 
 def _lost(excess: Estimate, delay: np.ndarray, share: float) -> Estimate:
-    """Excess loss of all requests that are not held out, in right answers; the error by the delta method."""
+    """Return the excess loss over all requests that are not held out, in right answers; its error is by the delta method."""
     served, wait = (1 - share) / share, Estimate.of(delay)
     error = np.hypot(excess.standard_error * wait.mean, excess.mean * wait.standard_error)
     return Estimate(excess.mean * wait.mean * served, float(error * served), excess.num_independent)

@@ -1,13 +1,13 @@
-"""Is what tuning promises kept on the engines that people run?
+"""Do the predictions of tuning hold on llama.cpp and in transformers?
 
-Rules for thinking are tuned on the shipped log, which our own sampler drew, and their saving and change of accuracy are predicted
-from the part of the log that had no say in them. Then the same model runs on llama.cpp's server, where a policy stops it from
-outside between two pieces of a thought, and inside transformers, where it stops rows of a batch. Each of so many problems that
-tuning has not seen is run once left alone and once under each rule, with noise of its own each time.
+Rules for thinking are tuned on the shipped log, which our sampler recorded, and their saving and change of accuracy are predicted
+from the part of the log not used for tuning. Then the same model runs on llama.cpp's server, where a policy stops it from
+outside, between two pieces of a thought, and inside transformers, where a policy stops rows of a batch. Each of many new problems
+is run once without a rule and once under each rule, with independent noise.
 
-Tokens are counted on all sides as a log counts them: thought, answer, and answers forced but not given. What an engine pays
-besides stands apart: on llama.cpp the token beyond the point of a stop, drawn to learn how likely the closing tag was there; in
-transformers the answer given, which is tried once before.
+Tokens are counted everywhere as in a log: thought, answer, and answers forced but not returned. What an engine generates in
+addition is reported separately: on llama.cpp one token beyond the stop, drawn to learn the probability of the closing tag there;
+in transformers the returned answer, which is tried once before.
 """
 
 import asyncio
@@ -21,15 +21,14 @@ from typing import Any, NamedTuple
 import equinox as eqx
 import jax
 import numpy as np
-from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from scipy.stats import binom
 
 import sims
 import stopping
 from sims.estimates import Estimate
-from sims.studies import Part, exact
-from stopping.plots import COLOURS, MARKERS
+from sims.studies import COMPONENTS, Part, exact, predicted_and_observed
+from stopping.plots import COLOURS
+from stopping.plots.panels import panels
 from stopping.policies.recorded_decisions import TIE, compare_decisions
 from stopping.reasoner import Llama, load_model
 from stopping.reasoner.countdown import Problem, is_right, vote_key
@@ -39,54 +38,59 @@ from stopping.reasoner.vocabulary import CLOSE_THINK, PAD, TOKENS, YES
 from stopping.traces import TraceLog, split
 from stopping.traces.splits import FRACTIONS
 from stopping.tuning import Prediction, Tuning
-from stopping.tuning.measurement import misses_by_chance, predicted, realised
+from stopping.tuning.measurement import misses_by_chance, observed, predicted
 
-NUM_PROBLEMS = 1000  # run on each engine, once left alone and once under each rule
+NUM_PROBLEMS = 1000  # run on each engine, once without a rule and once under each rule
 MAX_ACCURACY_DROP = 0.02
 EVERY_TOKENS, CAP_TOKENS, ANSWER_TOKENS = 32, 480, 20  # as the log was recorded
-NUM_SLOTS, SLOT_TOKENS = 8, 512  # of llama.cpp: thoughts under way at once
+NUM_SLOTS, SLOT_TOKENS = 8, 512  # of llama.cpp: thoughts in progress at once
 BATCH_ROWS = 256  # of transformers
-NUM_NULLS, LEVEL = 2000, 0.99  # resamples of the number of misses, and its quantile that must not be exceeded
-READ_TRACES, WIDTH_TOKENS = 16, 128  # read by our own model at once; widths are multiples
-FAMILIES = ("ExitValue", "ProbedExitValue", "CandidateStop", "CloseTokenThreshold", "TokenBudget")  # one of them probes
+NUM_NULLS, LEVEL = 2000, 0.99  # simulations of the number of misses, and the quantile it may not exceed
+READ_TRACES, WIDTH_TOKENS = 16, 128  # read by our model at once; widths are multiples
+FAMILIES = ("ExitValue", "ProbedExitValue", "CandidateStop", "CloseTokenThreshold", "TokenBudget")
 SEED = 0
-COMPONENTS = {"saving_share": "tokens saved, %", "accuracy_change": "change of accuracy, points"}
 
 
 class Run(NamedTuple):
     """One run of one problem.
 
     Attributes:
-        tokens: ids of the trace, forced ones too; int `[tokens]`.
-        log_probs: theirs at temperature 1, as the engine tells them; empty under a rule.
-        total_tokens: as a log counts.
-        besides_tokens: what the engine paid more.
+        tokens: ids of the trace, including forced ones; int `[tokens]`.
+        log_probs: of these tokens at temperature 1, as reported by the engine; empty under a rule.
+        total_tokens: counted as in a log.
+        extra_tokens: tokens that the engine generated in addition.
         decisions: of the rule, in order.
     """
 
     tokens: np.ndarray
     log_probs: np.ndarray
     total_tokens: int
-    besides_tokens: int
+    extra_tokens: int
     decisions: list[Any]
 
 
 class Cell(NamedTuple):
-    """One component of a rule on an engine: what was promised, and what came."""
+    """One component of one rule on one engine.
+
+    Attributes:
+        engine, rule, component: their names.
+        predicted: from the test part, as a share.
+        observed: on the engine, as a share.
+    """
 
     engine: str
     rule: str
     component: str
-    promised: Prediction
-    came: Estimate
+    predicted: Prediction
+    observed: Estimate
 
 
 def run(log: TraceLog, num_problems: int = NUM_PROBLEMS) -> dict[str, Part]:
-    """Both parts.
+    """Run the study.
 
     Args:
-        log: of the shipped reasoner, with labels, and checkpoints on some of its problems; the others are run.
-        num_problems: to run.
+        log: of the shipped reasoner, with labels, and with checkpoints for some problems; the other problems are run.
+        num_problems: number of problems to run.
 
     Raises:
         ImportError: if an engine, of the extras `serve`, `llamacpp` and `transformers`, is not installed.
@@ -103,19 +107,21 @@ def run(log: TraceLog, num_problems: int = NUM_PROBLEMS) -> dict[str, Part]:
     played = sims.play_rules(found.problem, [found.reference, *rules], worlds, ("correct", "total_tokens"))
     runs = {name: engine(problems, [None, *rules]) for name, engine in ENGINES.items()}
     return {
-        "laws": Part(getdoc(laws) or "", *laws(problems, {name: each[0] for name, each in runs.items()}, fresh)),
-        "promises": Part(getdoc(promises) or "", *promises(problems, rules, played, runs)),
+        "distributions": Part(
+            getdoc(distributions) or "", *distributions(problems, {name: each[0] for name, each in runs.items()}, fresh)
+        ),
+        "predictions": Part(getdoc(predictions) or "", *predictions(problems, rules, played, runs)),
     }
 
 
 def problem_of(prompt: str) -> Problem:
-    """The problem of a prompt, `2 3 4>24`."""
+    """Return the problem of a prompt, `2 3 4>24`."""
     numbers, _, target = prompt.partition(">")
     return Problem(tuple(map(int, numbers.split())), int(target))
 
 
 def on_llamacpp(problems: Sequence[Problem], rules: Sequence[Any]) -> list[list[Run]]:
-    """Run each problem once under each rule (None: left alone) on llama.cpp's server, several at once."""
+    """Run each problem once under each rule (None: no rule) on llama.cpp's server, several at once."""
     from stopping.adapters.llamacpp import LlamaServer
     from stopping.reasoner import save_gguf
 
@@ -168,7 +174,7 @@ async def _served(url: str, problems: Sequence[Problem], rules: Sequence[Any]) -
 
 
 def in_transformers(problems: Sequence[Problem], rules: Sequence[Any]) -> list[list[Run]]:
-    """Run each problem once under each rule (None: left alone, by `model.generate`) in transformers, in batches."""
+    """Run each problem once under each rule (None: no rule, by `model.generate`) in transformers, in batches."""
     from stopping.adapters import huggingface  # noqa: I001  (first, for it names the extra)
     import torch
     import transformers
@@ -203,7 +209,7 @@ def in_transformers(problems: Sequence[Problem], rules: Sequence[Any]) -> list[l
         return runs
 
     threads = torch.get_num_threads()
-    torch.set_num_threads(1)  # a model this small is no faster on more
+    torch.set_num_threads(1)  # so small a model is no faster with more
     try:
         with torch.random.fork_rng(devices=[]):
             return [all_under(*each) for each in enumerate(rules)]
@@ -215,7 +221,7 @@ ENGINES = {"llama.cpp": on_llamacpp, "transformers": in_transformers}
 
 
 def rules_of(found: Tuning) -> list[Any]:
-    """The rule chosen, the safest of its family, and the riskiest of each family named above; none picked by the test part."""
+    """Return the chosen rule, the safest of its family, and the riskiest of each of `FAMILIES`, without using the test part."""
     riskiest = {one.family: one.policy for one in found.tested if one.family in FAMILIES}  # tested in order of risk
     if found.chosen is None:
         return list(riskiest.values())
@@ -223,34 +229,36 @@ def rules_of(found: Tuning) -> list[Any]:
     return list(dict.fromkeys([found.chosen.policy, safest, *riskiest.values()]))
 
 
-def laws(problems: Sequence[Problem], alone: dict[str, list[Run]], log: TraceLog) -> tuple[dict[str, Estimate], Figure]:
-    """Do the engines, left alone, draw from the law that the log was drawn from?
+def distributions(
+    problems: Sequence[Problem], alone: dict[str, list[Run]], log: TraceLog
+) -> tuple[dict[str, Estimate], Figure]:
+    """Do the engines, without a rule, sample from the distribution that the log was sampled from?
 
-    Then the shipped log calibrates the rules for them, as it does here. Log-probabilities of an engine's own tokens stand beside
-    those of our model that reads the same tokens. z is a sum over the tokens drawn, of log-probabilities or of closing tags, each
-    less its mean by our law, over the standard deviation of that sum: 0 ± 1 where draws follow the law (a martingale).
-    Lengths and accuracy stand beside those of the log's traces of the same problems.
+    If so, the shipped log is valid for tuning rules for them. An engine's log-probabilities of its own tokens are compared with
+    those of our model reading the same tokens. z is a sum over sampled tokens, of log-probabilities or of closing tags, each less
+    its mean under our model, over the standard deviation of that sum: 0 ± 1 if tokens follow our model (a martingale).
+    Lengths and accuracy are compared with those of the log's traces of the same problems.
     """
     model, rows, differences = load_model("target"), {}, {}
     for engine, runs in alone.items():
-        ours = forced_laws(model, problems, runs)
-        told = [np.abs(one.log_probs - drawn(law, one.tokens)) for law, one in zip(ours, runs, strict=True)]
+        ours = forced_log_probs(model, problems, runs)
+        told = [np.abs(one.log_probs - drawn(each, one.tokens)) for each, one in zip(ours, runs, strict=True)]
         differences[engine] = np.concatenate(told)
         sums, sizes = np.array([(each.sum(), len(each)) for each in told]).T
-        rows[f"{engine}: log-probability, engine's less ours, mean absolute"] = Estimate.ratio(sums, sizes)
-        rows[f"{engine}: the same, 99 % quantile of tokens"] = Estimate.quantile(differences[engine], 0.99)
-        rows[f"{engine}: z of the log-probabilities drawn"] = z_score(ours, runs, lambda law: law)
-        rows[f"{engine}: z of the closing tags drawn"] = z_score(ours, runs, closes)
+        rows[f"{engine}: mean absolute difference from our log-probabilities"] = Estimate.ratio(sums, sizes)
+        rows[f"{engine}: 99 % quantile of that difference over tokens"] = Estimate.quantile(differences[engine], 0.99)
+        rows[f"{engine}: z of log-probabilities"] = z_score(ours, runs, lambda log_probs: log_probs)
+        rows[f"{engine}: z of closing tags"] = z_score(ours, runs, closes)
         longer = [one.total_tokens for one in runs] - log.length_tokens.mean(axis=1)
         better = 100 * (correct(problems, runs) - log.correct.mean(axis=1))
         rows[f"{engine}: tokens of a trace, less the log's"] = Estimate.of(longer)
         rows[f"{engine}: accuracy, less the log's, points"] = Estimate.of(better)
-    return rows, _picture_of_laws(differences, alone, log)
+    return rows, _picture_of_distributions(differences, alone, log)
 
 
-def forced_laws(model: Llama, problems: Sequence[Problem], runs: Sequence[Run]) -> list[np.ndarray]:
-    """Log-probabilities that our model gives to all tokens in each place of each run, `[tokens, vocabulary]` each."""
-    law = eqx.filter_jit(lambda model, tokens: jax.nn.log_softmax(model(tokens)))
+def forced_log_probs(model: Llama, problems: Sequence[Problem], runs: Sequence[Run]) -> list[np.ndarray]:
+    """Return our model's log-probabilities of all tokens at each position of each run, `[tokens, vocabulary]` each."""
+    read = eqx.filter_jit(lambda model, tokens: jax.nn.log_softmax(model(tokens)))
     prompts = [prompt_tokens(problem) for problem in problems]
     lengths = [len(prompt) + len(one.tokens) for prompt, one in zip(prompts, runs, strict=True)]
     order = np.argsort(lengths, kind="stable").tolist()
@@ -261,31 +269,31 @@ def forced_laws(model: Llama, problems: Sequence[Problem], runs: Sequence[Run]) 
         tokens = np.full((READ_TRACES, width), PAD, np.int32)
         for row, index in enumerate(batch):
             tokens[row, : lengths[index]] = [*prompts[index], *runs[index].tokens]
-        read = np.asarray(law(model, tokens), np.float64)
+        values = np.asarray(read(model, tokens), np.float64)
         for row, index in enumerate(batch):
-            found[index] = read[row, len(prompts[index]) - 1 : lengths[index] - 1]
+            found[index] = values[row, len(prompts[index]) - 1 : lengths[index] - 1]
     return found
 
 
 def drawn(values: np.ndarray, tokens: np.ndarray) -> np.ndarray:
-    """The values of the tokens drawn, `[tokens]`, of those of all tokens in their places, `[tokens, vocabulary]`."""
+    """Return the sampled tokens' values, `[tokens]`, out of the values of all tokens, `[tokens, vocabulary]`."""
     return values[np.arange(len(tokens)), tokens]
 
 
 def z_score(ours: Sequence[np.ndarray], runs: Sequence[Run], values_of: Callable[[np.ndarray], np.ndarray]) -> Estimate:
-    """The sum of values of the tokens drawn, each less its mean under our law, over its standard deviation under our law."""
+    """Return the sum of the sampled tokens' values, less its mean under our model, over its standard deviation."""
     away = variance = 0.0
-    for law, one in zip(ours, runs, strict=True):
-        values, probs = values_of(law), np.exp(law)
+    for log_probs, one in zip(ours, runs, strict=True):
+        values, probs = values_of(log_probs), np.exp(log_probs)
         mean = np.sum(probs * values, axis=1)
         away += float(np.sum(drawn(values, one.tokens) - mean))
         variance += float(np.sum(probs * (values - mean[:, None]) ** 2))
     return Estimate(away / np.sqrt(variance), 1.0, len(runs))
 
 
-def closes(law: np.ndarray) -> np.ndarray:
-    """One for the closing tag and 0 for all others, in the shape of a law."""
-    return np.broadcast_to(np.arange(law.shape[1]) == CLOSE_THINK, law.shape).astype(float)
+def closes(log_probs: np.ndarray) -> np.ndarray:
+    """Return 1 for the closing tag and 0 for all other tokens, in the shape of the log-probabilities."""
+    return np.broadcast_to(np.arange(log_probs.shape[1]) == CLOSE_THINK, log_probs.shape).astype(float)
 
 
 def correct(problems: Sequence[Problem], runs: Sequence[Run]) -> np.ndarray:
@@ -294,54 +302,64 @@ def correct(problems: Sequence[Problem], runs: Sequence[Run]) -> np.ndarray:
     return np.array([is_right(problem, own_answer(one.tokens)[1] or "") for problem, one in asked])
 
 
-def promises(
+def predictions(
     problems: Sequence[Problem],
     rules: Sequence[Any],
     played: dict[str, np.ndarray],
     runs: dict[str, list[list[Run]]],
     num_nulls: int = NUM_NULLS,
 ) -> tuple[dict[str, Estimate], Figure]:
-    """How many of the promised intervals, at 95 %, do not hold what came, and by how much?
+    """How many of the 95 % prediction intervals miss the observed figure, and by how much?
 
-    They are wide enough for two runs of a problem that share no noise. By chance the number of misses is not binomial: one test
-    part is behind all promises, one set of problems behind all runs, and one run left alone behind all rules of an engine. So
-    both are drawn again and again from the test part's problems, with runs that are independent given the problem, and the
-    misses are counted. Decisions of the runs are compared with those of the same policy in JAX on what was seen.
+    The intervals allow for two runs of a problem with independent noise. The number of misses is not binomial, because all
+    predictions share one test part, all runs share their problems, and all rules of an engine share the run without a rule. So
+    its distribution is simulated: problems of the test part are resampled, with runs independent given the problem, and misses
+    are counted. The runs' decisions are compared with those of the same policy in JAX on the recorded observations.
     """
     cells = cells_of(problems, rules, played, runs)
-    missed = [not cell.promised.holds(cell.came.mean) for cell in cells]
+    missed = [not cell.predicted.holds(cell.observed.mean) for cell in cells]
     chance = misses_by_chance(played["correct"], played["total_tokens"], len(problems), len(runs), num_nulls)
     rows = {
-        f"promises missed, of {len(cells)}": exact(sum(missed)),
+        f"predictions missed, of {len(cells)}": exact(sum(missed)),
         f"missed by chance, {LEVEL:.0%} quantile": exact(np.quantile(chance, LEVEL, method="inverted_cdf")),
-        "the same if all were independent (binomial)": exact(binom.ppf(LEVEL, len(cells), 0.05)),
         "missed by chance, mean": Estimate.of(chance),
-        "chance of as many": Estimate.of(chance >= sum(missed)),
+        "probability of as many by chance": Estimate.of(chance >= sum(missed)),
     }
     for engine, (_, *stopped) in runs.items():
         taken = [[one.decisions for one in each] for each in stopped]
         counts = np.sum([compare_decisions(*pair) for pair in zip(rules, taken, strict=True)], axis=0)
-        what = ("decisions", f"decisions within {TIE:g} of a tie", "other decisions that JAX takes differently")
+        what = ("decisions", f"decisions within {TIE:g} of a tie", "other decisions that differ from JAX")
         rows |= {f"{engine}: {name}": exact(count) for name, count in zip(what, counts, strict=True)}
-        besides = np.mean([[one.besides_tokens for one in each] for each in stopped], axis=0)
-        rows[f"{engine}: tokens paid besides, a run under a rule"] = Estimate.of(besides)
+        extra = np.mean([[one.extra_tokens for one in each] for each in stopped], axis=0)
+        rows[f"{engine}: extra tokens of a run under a rule"] = Estimate.of(extra)
     for cell, miss in zip(cells, missed, strict=True):
-        span = "{:.1f} promised, {:.1f} to {:.1f}".format(*(100 * value for value in cell.promised))
+        span = "{:.1f} predicted, {:.1f} to {:.1f}".format(*(100 * value for value in cell.predicted))
         name = f"{'missed: ' if miss else ''}{cell.engine}: {cell.rule}: {COMPONENTS[cell.component]} ({span})"
-        rows[name] = Estimate(100 * cell.came.mean, 100 * cell.came.standard_error, cell.came.num_independent)
-    return rows, _picture_of_promises(cells)
+        rows[name] = Estimate(
+            100 * cell.observed.mean, 100 * cell.observed.standard_error, cell.observed.num_independent
+        )
+    pairs = {
+        title: {
+            engine: [
+                (cell.predicted, cell.observed) for cell in cells if (cell.engine, cell.component) == (engine, name)
+            ]
+            for engine in runs
+        }
+        for name, title in COMPONENTS.items()
+    }
+    return rows, predicted_and_observed(pairs)
 
 
 def cells_of(
     problems: Sequence[Problem], rules: Sequence[Any], played: dict[str, np.ndarray], runs: dict[str, list[list[Run]]]
 ) -> list[Cell]:
-    """What was promised of each rule beside what came of it on each engine.
+    """Return the predicted and the observed figures of each rule on each engine.
 
     Args:
         problems: that were run.
-        rules: after the reference, as they were played and run.
-        played: by component, of the test part, `[1 + rules, problems, orders]`.
-        runs: by engine, those left alone first.
+        rules: that were played and run, without the reference.
+        played: by component, on the test part, reference first; `[1 + rules, problems, orders]`.
+        runs: by engine, those without a rule first.
     """
     found = []
     for engine, each in runs.items():
@@ -350,52 +368,24 @@ def cells_of(
         for place, rule in enumerate(rules, 1):
             pair = [0, place]
             promised = predicted(played["correct"][pair], played["total_tokens"][pair], len(problems), coupled=False)
-            came = realised(right[place], tokens[place], right[0], tokens[0])
+            came = observed(right[place], tokens[place], right[0], tokens[0])
             found += [Cell(engine, str(rule), name, promised[name], came[name]) for name in COMPONENTS]
     return found
 
 
-def _picture_of_laws(differences: dict[str, np.ndarray], alone: dict[str, list[Run]], log: TraceLog) -> Figure:
-    figure = Figure(figsize=(7.2, 3.2), dpi=150, layout="constrained")
-    left, right = figure.subplots(1, 2)
+def _picture_of_distributions(differences: dict[str, np.ndarray], alone: dict[str, list[Run]], log: TraceLog) -> Figure:
+    figure, (left, right) = panels(2, (7.2, 3.2))
     for index, (engine, runs) in enumerate(alone.items()):
         for axes, values in ((left, differences[engine]), (right, np.array([one.total_tokens for one in runs]))):
             axes.plot(*_survival(values), color=COLOURS[index], linewidth=1.2, label=engine)
     right.plot(*_survival(log.length_tokens[log.present]), color="0.5", linewidth=1.2, linestyle="--", label="the log")
     left.set(xscale="log", yscale="log", xlim=(1e-8, None), ylabel="share of tokens beyond")
-    left.set_xlabel("log-probability, engine's less ours, absolute")
-    right.set(xlabel="tokens of a trace left alone", ylabel="share of traces beyond", ylim=(0, 1.02))
+    left.set_xlabel("absolute difference from our log-probability")
+    right.set(xlabel="tokens of a trace without a rule", ylabel="share of traces beyond", ylim=(0, 1.02))
     for axes in (left, right):
-        _plain(axes)
+        axes.legend(frameon=False, fontsize=8)
     return figure
 
 
 def _survival(values: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     return np.sort(values), 1 - np.arange(len(values)) / len(values)
-
-
-def _picture_of_promises(cells: Sequence[Cell]) -> Figure:
-    figure = Figure(figsize=(7.2, 3.6), dpi=150, layout="constrained")
-    for axes, (component, title) in zip(figure.subplots(1, 2), COMPONENTS.items(), strict=True):
-        for index, engine in enumerate(dict.fromkeys(cell.engine for cell in cells)):
-            chosen = [cell for cell in cells if (cell.engine, cell.component) == (engine, component)]
-            told = 100 * np.array([cell.promised for cell in chosen])
-            came = 100 * np.array([(cell.came.mean, cell.came.standard_error) for cell in chosen])
-            axes.errorbar(
-                told[:, 0], came[:, 0], came[:, 1], np.abs(told[:, 1:] - told[:, :1]).T, color=COLOURS[index],
-                marker=MARKERS[index], markersize=4, linestyle="none", elinewidth=0.6, label=engine,
-            )  # fmt: skip
-        low, high = np.array([axes.get_xlim(), axes.get_ylim()]).T
-        axes.axline((0, 0), slope=1, color="0.6", linewidth=0.8, linestyle="--", zorder=0)
-        axes.set(xlim=(min(low), max(high)), ylim=(min(low), max(high)))
-        axes.set(xlabel=f"{title}, promised (95 %)", ylabel="realised (± one standard error)", aspect="equal")
-        _plain(axes)
-    return figure
-
-
-def _plain(axes: Axes) -> None:
-    axes.legend(frameon=False, fontsize=8)
-    axes.spines[["top", "right"]].set_visible(False)
-    axes.tick_params(labelsize=8)
-    axes.xaxis.label.set_fontsize(8)
-    axes.yaxis.label.set_fontsize(8)

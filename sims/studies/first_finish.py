@@ -1,15 +1,15 @@
 """When does returning the first of several answers help, and when does it hurt?
 
-Of a problem's traces, all started at once, the first to finish gives the answer. Two numbers say what that is worth: the shift,
-by how much wrong traces are longer in the mean (of log-length), and the ratio of dispersions, that of wrong traces' log-lengths
-to that of right ones'. What counts is who is early. With equal dispersions the earlier is the likelier to be right wherever wrong
-traces are longer, and more traces help. Where wrong traces are the more dispersed, the earliest of many is a wrong one however
-much longer wrong traces are in the mean: a few traces may help, ever more hurt in the end, and the shift that is needed grows
-with their number. Where they are the less dispersed, first finish helps even if they are somewhat shorter
+Of a problem's traces, all started at once, the first to finish gives the answer. Its accuracy depends on two numbers: the shift,
+which is the mean log-length of wrong traces less that of right ones, and the ratio of the dispersions of their log-lengths. What
+matters is which traces are early. With equal dispersions, earlier answers are more likely to be right wherever wrong traces are
+longer, and more traces help. Where wrong traces are more dispersed, the earliest of many is a wrong one, however much longer
+wrong traces are on average: a few traces may help, but ever more hurt in the end, and the shift that is needed grows with their
+number. Where wrong traces are less dispersed, first finish helps even if they are somewhat shorter
 (`theory_notes/01_first_finish.md`, claims 2 and 3).
 
-Accuracies and costs are integrals (`stopping.makespan`), without error but for some 1e-6; cells of the map are checked by
-simulation. Chances of a right answer are drawn from a Beta law, traces have no cap, and the votes' ties are broken at random.
+Accuracies and costs are integrals (`stopping.makespan`), exact to about 1e-6; some cells of the map are checked by simulation.
+The probability of a right answer is Beta distributed, traces have no cap, and ties of votes are broken at random.
 """
 
 from collections.abc import Callable, Sequence
@@ -35,15 +35,15 @@ from stopping.problems import Sampling
 
 SEED = 0
 COUNTS = (4, 16)  # traces
-CHANCES = (1.5, 1.0)  # of a right answer: a Beta law of mean .6
+CHANCES = (1.5, 1.0)  # parameters of the Beta distribution of right answers, of mean .6
 ANSWERS = Answers(0.1, 1.0)  # which wrong ones agree
-EFFECT, SCALE_RIGHT = 9.0, 0.4  # of log-length: 8,100 tokens in the median
+EFFECT, SCALE_RIGHT = 9.0, 0.4  # of log-length; the median is 8,100 tokens
 SHIFTS, RATIOS = (-0.4, 0.8), (0.5, 2.0)  # ends of the map
-NUM_CELLS = 41  # to each side
-TOLD = (0.7, 1.0, 1.25, 1.5, 2.0)  # ratios that have rows
+NUM_CELLS = 41  # along each side
+TOLD = (0.7, 1.0, 1.25, 1.5, 2.0)  # ratios shown in the table
 CHECKED = ((0.4, 1.0), (0.4, 2.0), (0.0, 2.0), (0.0, 0.5), (-0.3, 1.4), (0.7, 1.4))  # shifts and ratios
 NUM_REPLICAS = 2**17  # of each cell checked
-SHIFT = 0.4  # wrong traces are half as long again: of the picture of many traces
+SHIFT = 0.4  # for the picture of many traces: wrong traces are half as long again
 MANY = (1, 2, 4, 8, 16, 32, 64)
 CURVES = (first_finish_curve, majority_curve)
 QUESTIONS = {
@@ -54,11 +54,11 @@ QUESTIONS = {
 
 
 def run(num_cells: int = NUM_CELLS, num_replicas: int = NUM_REPLICAS) -> dict[str, Part]:
-    """All parts, by name.
+    """Run the study.
 
     Args:
-        num_cells: of the map, to each side.
-        num_replicas: worlds behind each check.
+        num_cells: of the map, along each side.
+        num_replicas: worlds of each check.
     """
     shifts, ratios = np.linspace(*SHIFTS, num_cells), np.geomspace(*RATIOS, num_cells)
     early, vote = (
@@ -79,25 +79,25 @@ def run(num_cells: int = NUM_CELLS, num_replicas: int = NUM_REPLICAS) -> dict[st
 
 
 def model(shift: float, ratio: float) -> LengthCorrectness:
-    """The law of a problem not seen yet at this place of the map."""
+    """Return the model of a new problem at this place of the map."""
     return LengthCorrectness(*CHANCES, EFFECT, 0.0, shift, SCALE_RIGHT, ratio * SCALE_RIGHT, answers=ANSWERS)
 
 
 def curves(curve: Callable[..., Any], shift: float, ratio: float, counts: Sequence[int]) -> np.ndarray:
-    """Accuracy, latency and tokens by number of traces, `[3, counts]`."""
+    """Return accuracy, latency and tokens by number of traces, `[3, counts]`."""
     found: np.ndarray = np.stack(curve(model(shift, ratio), counts))[:, 0]
     return found
 
 
 def both_of(shift: float, ratio: float, count: int) -> tuple[np.ndarray, np.ndarray]:
-    """Accuracy, latency and tokens of the first of so many and of their vote, `[3]` each; a count of `COUNTS`, or 1."""
+    """Return accuracy, latency and tokens of the first of `count` traces and of their vote, `[3]` each; for `COUNTS` and 1."""
     counts = (1, *COUNTS)  # always all: one compiled program
     first, vote = (curves(curve, shift, ratio, counts)[:, counts.index(count)] for curve in CURVES)
     return first, vote
 
 
 def pays_from(ratio: float, count: int, rival_count: int) -> float:
-    """The shift from which on the first of `count` traces is right more often than the vote of `rival_count`."""
+    """Return the shift above which the first of `count` traces is right more often than the vote of `rival_count`."""
 
     def gain(shift: float) -> float:
         return float(both_of(shift, ratio, count)[0][0] - both_of(shift, ratio, rival_count)[1][0])
@@ -144,7 +144,7 @@ def _of_many(num_replicas: int) -> dict[str, Estimate]:
 
 
 def _checks(num_replicas: int) -> dict[str, Estimate]:
-    """The largest discrepancy from simulation: accuracy and costs of the first to finish, costs of the vote."""
+    """Return the largest discrepancy from simulation: accuracy and costs of the first to finish, costs of the vote."""
     rows = {}
     for count in COUNTS:
         away = []
@@ -164,7 +164,7 @@ def _checks(num_replicas: int) -> dict[str, Estimate]:
 
 
 def _accuracies(shifts: np.ndarray, ratios: np.ndarray, gain: np.ndarray, beyond_vote: np.ndarray) -> Figure:
-    """Filled by gain; hatched where first finish hurts, so that the print in grey tells the two sides apart."""
+    """Plot the gain as colour; where first finish hurts, hatched too, so that it can be distinguished in grey."""
     figure, panels = _maps()
     most = 10 * np.ceil(np.abs(gain).max() / 10)
     levels = np.arange(-most, most + 1, 5)

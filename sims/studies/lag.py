@@ -1,15 +1,15 @@
 """What does a lag between a stop and its effect cost?
 
-A stop that is decided now takes effect some tokens later: they are generated, and paid. A rule that looks at nothing but the
-clock can make up for that by deciding earlier, as long as there is an earlier: what it loses is what it loses by not knowing of
-the lag. A rule that looks at the trace cannot: what it saw is old when the stop takes effect, and where it had an answer forced,
-it pays for that and for the answer given, which without a lag are one. Here are both, each once derived for no lag and played
-with one, and once derived for the lag it is played with, beside thinking to the end.
+A stop takes effect some tokens after the decision, and these tokens are generated and paid for. A budget, which depends on time
+alone, can compensate by deciding earlier, as long as that is possible: it loses only if the lag is ignored. A rule that looks at
+the trace cannot: its observation is out of date when the stop takes effect, and where it had an answer forced, it pays for that
+and for the returned answer, which without a lag are the same. Both kinds are shown, derived once for no lag and once for the lag
+that they are played with, and compared with thinking to the end.
 
-On a drawn chain of answers (`stopping.models.AnswerChain`) the budget comes from backward induction, and its exact utility with
-a lag is known; the rules that look, at answers forced on the way, are chosen on other worlds than those on which they are scored.
-On the log all rules are chosen on one half of the problems and scored on the other. The utility lost per 32 tokens is the slope
-of a straight line through all lags. Pictures show gains over thinking to the end, paired.
+On a simulated chain of answers (`stopping.models.AnswerChain`) the budget comes from backward induction, and its exact utility
+with a lag is known; the rules that look at forced answers are chosen on other worlds than those they are scored on. On the log,
+all rules are chosen on one half of the problems and scored on the other. The utility lost per 32 tokens is the slope of a
+straight line through all lags. Figures show paired gains over thinking to the end.
 """
 
 from collections.abc import Mapping, Sequence
@@ -53,11 +53,11 @@ Chosen = Mapping[str, Sequence[Any]]  # a rule for each lag, by name
 
 
 def run(log: TraceLog, num_worlds: int = NUM_WORLDS) -> dict[str, Part]:
-    """Both parts, by name.
+    """Run the study.
 
     Args:
         log: with labels and checkpoints.
-        num_worlds: of the chain, to choose on and to score on.
+        num_worlds: of the chain, to choose on and as many to score on.
 
     Raises:
         ValueError: as `Thinking.worlds`, or if the log has no checkpoints.
@@ -68,7 +68,7 @@ def run(log: TraceLog, num_worlds: int = NUM_WORLDS) -> dict[str, Part]:
 
 
 def chain(num_worlds: int) -> Part:
-    """The chain of answers."""
+    """Simulate the chain of answers."""
     problem = Thinking(model=CHAIN, price_per_token=CHAIN_PRICE)
     choosing, scoring = (
         jax.tree.map(lambda leaf: leaf[:, None], sims.draw(jax.random.key(seed), problem, num_worlds))
@@ -110,15 +110,15 @@ def on_log(log: TraceLog) -> Part:
 
 
 def derived_point(problem: Thinking, lag_tokens: int) -> int:
-    """The decision point, counted from 1, at which a budget should be over: the best one to stop at, less the lag."""
+    """Return the decision point, from 1, at which a budget should end: the best one to stop at, less the lag."""
     model = _model(problem)
     return max(induced_point(problem)[0] - _points(lag_tokens, model), 1)
 
 
 def budget_value(problem: Thinking, lag_tokens: int, point: int) -> float:
-    """The exact utility of deciding at a decision point to stop, with a lag.
+    """Return the exact utility of deciding to stop at a decision point, with a lag.
 
-    The trace answers at point e, the lag later, or at a point before e where it closes by itself, or at the last:
+    The trace answers at point e, after the lag, or at an earlier point where it closes by itself, or at the last point:
     the sum over j < e of c (1 - c)^(j-1) S_j, and (1 - c)^(e-1) S_e, with S and c as in `stopping.solvers.chain_induction`.
     """
     model = _model(problem)
@@ -132,7 +132,7 @@ def budget_value(problem: Thinking, lag_tokens: int, point: int) -> float:
 
 
 def scored(problem: Thinking, chosen: Chosen, worlds: ThinkingWorld) -> dict[str, np.ndarray]:
-    """Utility of the rule for each lag, and of thinking to the end, `[lags, units]`."""
+    """Return the utility of the rule for each lag, and of thinking to the end, `[lags, units]`."""
     utility: dict[str, list[np.ndarray]] = {name: [] for name in (*chosen, str(END))}
     for row, lag in enumerate(LAGS):
         rules = [rules[row] for rules in chosen.values()] + [END]
@@ -147,7 +147,7 @@ def _model(problem: Thinking) -> AnswerChain:
 
 
 def _points(lag_tokens: int, model: AnswerChain) -> int:
-    """Decision points between a stop and its effect."""
+    """Return the number of decision points between a stop and its effect."""
     return -(-lag_tokens // model.gap_tokens)
 
 
@@ -156,14 +156,14 @@ def _budget(point: int) -> TokenBudget:
 
 
 def _utilities(problem: Thinking, lag: int, rules: Sequence[Any], worlds: ThinkingWorld) -> np.ndarray:
-    """Of each rule on each unit, `[rules, units]`."""
+    """Return the utility of each rule on each unit, `[rules, units]`."""
     lagging = eqx.tree_at(lambda each: each.lag_tokens, problem, jnp.asarray(lag, jnp.int32))
     played: np.ndarray = sims.play_rules(lagging, rules, worlds, ("utility",))["utility"].mean(axis=2, dtype=np.float64)
     return played
 
 
 def _best(name: str, problem: Thinking, rules: Sequence[Any], worlds: ThinkingWorld) -> Chosen:
-    """The best of the rules without a lag, and the best with each."""
+    """Return the best rule without a lag, and the best for each lag."""
     best = [rules[int(_utilities(problem, lag, rules, worlds).mean(axis=1).argmax())] for lag in LAGS]
     return {f"{name}, {IGNORED}": [best[0]] * len(LAGS), f"{name}, {DERIVED}": best}
 

@@ -1,18 +1,18 @@
 """In parallel, in sequence or in waves, by the price of latency?
 
-Up to 16 traces of a problem may be started: all at once, one after another, or so many at a time. In sequence no trace is
-started that the rule turns out not to need, but each waits for the one before; in parallel the first answer is there soonest, but
-what is cancelled was paid for. Between are waves. A second has a price, and so has a token; at each price of a second, each
-schedule has the rule that is best for it, out of the same ones, chosen on other worlds than those on which it is scored.
-Differences are paired, and their intervals hold at all prices, and for all pairs of schedules, at once. Where one schedule
-overtakes another is read off the differences, between prices by a straight line in the price's logarithm.
+Up to 16 traces of a problem may be started: all at once, one after another, or in waves of a few. In sequence, only traces that
+the rule needs are started, but each waits for the previous one. In parallel, the first answer comes soonest, but cancelled traces
+have been paid for. Waves are in between. Seconds and tokens have prices. At each price of a second, each schedule uses its best
+rule out of the same set, chosen on other worlds than those it is scored on. Differences are paired, and their intervals hold
+simultaneously at all prices and for all pairs of schedules. The price at which one schedule overtakes another is interpolated
+linearly in the logarithm of the price.
 
-There is more to being in parallel than latency. Where wrong traces are the longer ones, the answers that come first are the
-better ones, and a vote that stops early in parallel is right more often than the same vote in sequence, which sees traces in an
-order that tells nothing. So there are two worlds: one in which lengths tell nothing, and one in which wrong traces are longer.
+Parallel sampling affects more than latency. Where wrong traces are longer, early answers are better, and a vote that stops early
+in parallel is right more often than the same vote in sequence, where the order of traces is uninformative. So there are two kinds
+of worlds: one in which lengths are uninformative, and one in which wrong traces are longer.
 
-In parallel a rule that stops by votes has all 16 started; only `FixedSamples` starts fewer. A trace decodes at one speed
-however many run beside it: on a server that is full it would not.
+In parallel, a rule that stops by votes starts all 16 traces; only `FixedSamples` starts fewer. The decoding speed of a trace does
+not depend on how many run at once, which is not true of a busy server.
 """
 
 from collections.abc import Sequence
@@ -37,7 +37,7 @@ WORLDS = {
     "lengths_tell_nothing": (0.0, 0.45, 0.45),
     "wrong_traces_are_longer": (0.3, 0.4, 0.5),
 }  # shift of wrong traces, dispersions of right and of wrong ones; of log-length
-LAW = {"alpha": 1.5, "beta": 1.0, "effect": 8.5, "effect_scale": 0.4}  # of chances and lengths, of both
+SHARED = {"alpha": 1.5, "beta": 1.0, "effect": 8.5, "effect_scale": 0.4}  # parameters of both models
 ANSWERS = Answers(0.1, 1.0)  # which wrong ones agree
 NUM_TRACES = 16
 SECONDS_PER_TOKEN = 0.02
@@ -48,14 +48,14 @@ PRICES = tuple(float(price) for price in np.geomspace(0.01, 10, 13))  # of an ho
 NUM_CHOOSING, NUM_SCORING = 2**15, 2**17
 HOUR = 3600  # seconds
 CONFIDENCE = 0.95
-EVERY = 3  # so many prices apart are those with rows
+EVERY = 3  # rows show every third price
 UNIT = 100  # differences are in hundredths of a right answer
 
 
 def run(
     prices: Sequence[float] = PRICES, num_choosing: int = NUM_CHOOSING, num_scoring: int = NUM_SCORING
 ) -> dict[str, Part]:
-    """All parts, by name.
+    """Run the study.
 
     Args:
         prices: of an hour, in right answers, ascending.
@@ -65,7 +65,7 @@ def run(
     return {
         name: schedules(
             name,
-            LengthCorrectness(**LAW, shift=shift, scale_right=right, scale_wrong=wrong, answers=ANSWERS),
+            LengthCorrectness(**SHARED, shift=shift, scale_right=right, scale_wrong=wrong, answers=ANSWERS),
             prices,
             num_choosing,
             num_scoring,
@@ -77,7 +77,7 @@ def run(
 def schedules(
     name: str, model: LengthCorrectness, prices: Sequence[float], num_choosing: int, num_scoring: int
 ) -> Part:
-    """One part: each schedule with the best rule for it, at each price."""
+    """Return one part: each schedule with its best rule, at each price."""
     rules, utility = {}, {}
     for schedule, wave_size in SCHEDULES.items():
         priced = [problem(model, wave_size, price) for price in prices]
@@ -97,15 +97,15 @@ def schedules(
         for (one, other), band in bands.items():
             what = f"an hour costs {prices[row]:.2g}: {one} less {other}, hundredths"
             rows[what] = Estimate(float(band.mean[row]), float(band.standard_error[row]), num_scoring)
-    rows[f"intervals of differences that all hold at {CONFIDENCE:.0%}: standard errors to each side"] = exact(
+    rows[f"simultaneous intervals of differences at {CONFIDENCE:.0%}: standard errors to each side"] = exact(
         band.critical
     )
-    question = f"What each schedule is worth with the rule that is best for it, where {name.replace('_', ' ')}."
+    question = f"Utility of each schedule with its best rule, where {name.replace('_', ' ')}."
     return Part(question, rows, _picture(prices, utility, bands))
 
 
 def differences(utility: dict[str, np.ndarray]) -> dict[tuple[str, str], Band]:
-    """Each schedule less those named before it, by price, in `UNIT`; all intervals hold at once.
+    """Return each schedule less those named before it, by price, in units of 1 / `UNIT`; intervals hold simultaneously.
 
     Args:
         utility: by schedule, `[prices, worlds]`.
@@ -121,7 +121,7 @@ def differences(utility: dict[str, np.ndarray]) -> dict[tuple[str, str], Band]:
 
 
 def problem(model: LengthCorrectness, wave_size: int, price: float) -> Sampling:
-    """The problem with so many traces at once, and an hour at this price."""
+    """Return the problem with this many traces at once, at this price of an hour."""
     return Sampling(
         NUM_TRACES,
         model=model,
@@ -133,7 +133,7 @@ def problem(model: LengthCorrectness, wave_size: int, price: float) -> Sampling:
 
 
 def scored(unpriced: Sampling, rules: Sequence[Any], prices: Sequence[float], num_replicas: int) -> np.ndarray:
-    """Utility of the rule for each price, `[prices, worlds]`, on the worlds for scoring: each rule is played once."""
+    """Return the utility of the rule for each price on the scoring worlds, `[prices, worlds]`; each rule is played once."""
     played = {
         rule: sims.simulate(jax.random.key(SCORING_SEED), unpriced, rule, num_replicas=num_replicas).values
         for rule in dict.fromkeys(rules)

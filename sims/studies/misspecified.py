@@ -1,17 +1,18 @@
-"""What does a rule lose whose model has the wrong law of lengths?
+"""What does a rule lose if its model has the wrong distribution of lengths?
 
-The model takes lengths for log-normal. Here they are truly gamma, Weibull or inverse Gaussian, with the same mean and the same
-coefficient of variation as the log-normal law, for right traces and for wrong ones; log-normal ones stand beside them. The model
-is fitted to some problems, `solve` derives a rule from it, and the rule is played on new problems of the true law. Its regret is
-the utility of the best rule less its own. The best one is chosen on many problems of the true law, out of the same families, the
-`PosteriorVote` of every fit among them, and scored on others. No better use of lengths than these families make is known of here:
-a posterior under the true law is in none of them. Beside it stands a rule chosen without a model, by replaying the families,
-`PosteriorVote` apart, on the very problems that the model is fitted to.
+The model assumes log-normal lengths. Here lengths are gamma, Weibull or inverse Gaussian, with the same mean and coefficient of
+variation as the log-normal distribution, for right and for wrong traces; log-normal lengths are included for comparison. The
+model is fitted to some problems, `solve` derives a rule from it, and the rule is played on new problems of the true distribution.
+Its regret is the utility of the best rule less its own. The best rule is chosen on many problems of the true distribution, out of
+the same families, including the `PosteriorVote` of every fit, and scored on others. A posterior under the true distribution is
+not among these families, so regret is relative to them. For comparison, a rule is chosen without a model, by replaying the
+families without `PosteriorVote` on the problems that the model is fitted to.
 
-A wrong law misleads in another way too: the utility that `solve` promises, on worlds drawn from the model, is not what comes.
+A wrong distribution also biases the utility that `solve` predicts on worlds drawn from the model.
 
-Logs are drawn several times for each number of problems; chances, right answers and problems' effects are the same for all laws,
-so that laws can be compared in pairs. The error of a mean is that of the problems scored on and that of the draws, put together.
+Logs are drawn several times for each number of problems. Probabilities of a right answer, right answers and problem effects are
+the same for all distributions, so that differences between distributions are paired. The error of a mean combines that over the
+scored problems and that over draws of the log.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -37,7 +38,7 @@ from stopping.solvers import FamilySearch, sampling_families, solve
 
 SEED = 0
 NUM_TRACES = 8
-ALPHA, BETA = 1.5, 1.0  # of the law of chances
+ALPHA, BETA = 1.5, 1.0  # of the distribution of right answers
 EFFECT, EFFECT_SCALE = 8.5, 0.5  # of problems' log-lengths
 SHIFT, SCALE_RIGHT, SCALE_WRONG = 0.3, 0.4, 0.6  # of log-normal lengths
 ANSWERS = Answers(0.1, 1.0)  # which wrong ones agree
@@ -45,23 +46,23 @@ PRICE_PER_TOKEN, PRICE_PER_SECOND = 2e-6, 1 / 3600  # in right answers: the vote
 SIZES = (50, 200, 800)  # problems to fit to
 NUM_DRAWS = 4  # of each size
 NUM_WORLDS = 4096  # drawn from a model, to choose on
-NUM_PROBLEMS = 2**13  # of the true law, to choose on in hindsight; twice as many score
+NUM_PROBLEMS = 2**13  # of the true distribution, to choose the best rule on; twice as many score
 UNIT = 100  # regrets are in hundredths of a right answer
 
 
 def log_normal(random: np.random.Generator, variation: np.ndarray) -> np.ndarray:
-    """Lengths of mean 1 with these coefficients of variation."""
+    """Draw log-normal lengths of mean 1 with these coefficients of variation."""
     scale = np.sqrt(np.log1p(variation**2))
     return np.exp(scale * random.standard_normal(variation.shape) - scale**2 / 2)
 
 
 def gamma(random: np.random.Generator, variation: np.ndarray) -> np.ndarray:
-    """As `log_normal`."""
+    """Draw gamma lengths; as `log_normal`."""
     return random.gamma(variation**-2.0, variation**2.0)
 
 
 def weibull(random: np.random.Generator, variation: np.ndarray) -> np.ndarray:
-    """As `log_normal`; the shape k solves 1 + variation^2 = Gamma(1 + 2/k) / Gamma(1 + 1/k)^2."""
+    """Draw Weibull lengths; as `log_normal`. The shape k solves 1 + variation^2 = Gamma(1 + 2/k) / Gamma(1 + 1/k)^2."""
     shape = np.empty_like(variation)
     for value in np.unique(variation):
         shape[variation == value] = brentq(
@@ -71,76 +72,76 @@ def weibull(random: np.random.Generator, variation: np.ndarray) -> np.ndarray:
 
 
 def inverse_gaussian(random: np.random.Generator, variation: np.ndarray) -> np.ndarray:
-    """As `log_normal`."""
+    """Draw inverse Gaussian lengths; as `log_normal`."""
     return random.wald(1.0, variation**-2.0)
 
 
-Law = Callable[[np.random.Generator, np.ndarray], np.ndarray]
-LAWS: Mapping[str, Law] = {
+Draw = Callable[[np.random.Generator, np.ndarray], np.ndarray]
+DISTRIBUTIONS: Mapping[str, Draw] = {
     "log-normal": log_normal, "gamma": gamma, "Weibull": weibull, "inverse Gaussian": inverse_gaussian,
 }  # fmt: skip
 QUESTIONS = {
-    "regret": "Utility of the best rule less that of the rule chosen, in hundredths of a right answer, by problems in the log.",
-    "promise": "Utility that `solve` promises less what comes, in hundredths of a right answer, by problems in the log.",
+    "regret": "Utility of the best rule less that of the chosen rule, in hundredths of a right answer, by problems in the log.",
+    "prediction": "Utility that `solve` predicts less that observed, in hundredths of a right answer, by problems in the log.",
 }  # of the parts
 CHOSEN = ("from the model", "by replay")  # how rules are
-Found = dict[str, list[np.ndarray]]  # by law: for each size `[draws, problems]`
+Found = dict[str, list[np.ndarray]]  # by distribution: for each size `[draws, problems]`
 
 
 def run(
     sizes: Sequence[int] = SIZES,
     num_draws: int = NUM_DRAWS,
     num_problems: int = NUM_PROBLEMS,
-    laws: Sequence[str] = tuple(LAWS),
+    distributions: Sequence[str] = tuple(DISTRIBUTIONS),
 ) -> dict[str, Part]:
-    """Both parts, by name.
+    """Run the study.
 
     Args:
         sizes: problems to fit to.
         num_draws: of logs of each size.
-        num_problems: of the true law, to choose the best rule on; twice as many score.
-        laws: some of `LAWS`.
+        num_problems: of the true distribution, to choose the best rule on; twice as many score.
+        distributions: some of `DISTRIBUTIONS`.
     """
     regrets: dict[str, Found] = {how: {} for how in CHOSEN}
-    promises: Found = {}
+    predictions: Found = {}
     rows: dict[str, dict[str, Estimate]] = {name: {} for name in QUESTIONS}
-    for name in laws:
-        played = _played(LAWS[name], sizes, num_draws, num_problems)
+    for name in distributions:
+        played = _played(DISTRIBUTIONS[name], sizes, num_draws, num_problems)
         rows["regret"][f"{name}: utility of the best rule, {name_of(played.best)}"] = Estimate.of(played.best_utility)
         for how, utility in zip(CHOSEN, (played.derived, played.replayed), strict=True):
             regrets[how][name] = [UNIT * (played.best_utility - each) for each in utility]
-        promises[name] = [
-            UNIT * (told[:, None] - each) for told, each in zip(played.promised, played.derived, strict=True)
+        predictions[name] = [
+            UNIT * (told[:, None] - each) for told, each in zip(played.predicted, played.derived, strict=True)
         ]
-    for name in laws:
+    for name in distributions:
         for index, size in enumerate(sizes):
             for how, found in regrets.items():
                 rows["regret"][f"{name}, {size} problems: rule {how}"] = _mean(found[name][index])
-            rows["promise"][f"{name}, {size} problems"] = _mean(promises[name][index])
-            if name != laws[0]:
-                for what, found in (("regret", regrets[CHOSEN[0]]), ("promise", promises)):
-                    against = f"{name}, {size} problems: rule {CHOSEN[0]}, less with {laws[0]} lengths"
-                    rows[what][against] = _mean(found[name][index] - found[laws[0]][index])
+            rows["prediction"][f"{name}, {size} problems"] = _mean(predictions[name][index])
+            if name != distributions[0]:
+                for what, found in (("regret", regrets[CHOSEN[0]]), ("prediction", predictions)):
+                    against = f"{name}, {size} problems: rule {CHOSEN[0]}, less with {distributions[0]} lengths"
+                    rows[what][against] = _mean(found[name][index] - found[distributions[0]][index])
     pictures = {
         "regret": _picture({f"rule {how}": found for how, found in regrets.items()}, sizes, "regret"),
-        "promise": _picture({"": promises}, sizes, "promised less realised"),
+        "prediction": _picture({"": predictions}, sizes, "predicted less observed"),
     }
     return {name: Part(question, rows[name], pictures[name]) for name, question in QUESTIONS.items()}
 
 
 def problem(model: LengthCorrectness | None) -> Sampling:
-    """The problem, with a model or without."""
+    """Return the problem, with or without a model."""
     return Sampling(NUM_TRACES, model=model, price_per_token=PRICE_PER_TOKEN, price_per_second=PRICE_PER_SECOND)
 
 
-def true_worlds(law: Law, num_problems: int, seed: int) -> SamplingWorld:
-    """Worlds of the true law with leading axes `[problems, 1]`: all but the lengths is as in `LengthCorrectness`."""
+def true_worlds(lengths: Draw, num_problems: int, seed: int) -> SamplingWorld:
+    """Draw worlds with leading axes `[problems, 1]`; everything but the lengths is as in `LengthCorrectness`."""
     random = np.random.default_rng(seed)
     shape = (num_problems, NUM_TRACES)
     right = random.random(shape) < random.beta(ALPHA, BETA, (num_problems, 1))
     scale = np.where(right, SCALE_RIGHT, SCALE_WRONG)
     mean = np.exp(EFFECT + EFFECT_SCALE * random.standard_normal((num_problems, 1)) + SHIFT * ~right + scale**2 / 2)
-    length = np.maximum(np.round(mean * law(random, np.sqrt(np.expm1(scale**2)))), 1).astype(np.int32)
+    length = np.maximum(np.round(mean * lengths(random, np.sqrt(np.expm1(scale**2)))), 1).astype(np.int32)
     answer = jax.vmap(ANSWERS.draw)(
         jr.split(jr.key(seed), num_problems), jnp.asarray(right), jnp.ones_like(right, dtype=bool)
     )
@@ -150,35 +151,35 @@ def true_worlds(law: Law, num_problems: int, seed: int) -> SamplingWorld:
 
 
 def fitted(worlds: SamplingWorld) -> Fit:
-    """The model's fit to the log of these worlds."""
+    """Return the model fitted to the log of these worlds."""
     return fit(LengthCorrectness(), problem(None).log(jax.tree.map(lambda leaf: leaf[:, 0], worlds)))
 
 
 class _Played(NamedTuple):
-    """What came of one true law.
+    """Utilities under one true distribution, in right answers.
 
     Attributes:
         best: the best rule.
-        best_utility: its utility on the problems that score, `[problems]`.
-        derived, replayed: of the rules from the model and by replay, `[draws, problems]` for each size of log.
-        promised: the utility that `solve` promises of those from the model, `[draws]` for each size.
+        best_utility: its utility on the scoring problems, `[problems]`.
+        derived, replayed: utilities of the rules from the model and by replay, `[draws, problems]` for each size of log.
+        predicted: utility that `solve` predicts for rules from the model, `[draws]` for each size.
     """
 
     best: Any
     best_utility: np.ndarray
     derived: list[np.ndarray]
     replayed: list[np.ndarray]
-    promised: list[np.ndarray]
+    predicted: list[np.ndarray]
 
 
-def _played(law: Law, sizes: Sequence[int], num_draws: int, num_problems: int) -> _Played:
-    choosing, scoring = true_worlds(law, num_problems, SEED), true_worlds(law, 2 * num_problems, SEED + 1)
+def _played(lengths: Draw, sizes: Sequence[int], num_draws: int, num_problems: int) -> _Played:
+    choosing, scoring = true_worlds(lengths, num_problems, SEED), true_worlds(lengths, 2 * num_problems, SEED + 1)
     candidates: list[tuple[float, Any]] = []
-    derived, replayed, promised = [], [], []
+    derived, replayed, predicted = [], [], []
     for size in sizes:
         by_model, by_replay, told = [], [], []
         for draw in range(num_draws):
-            logged = true_worlds(law, size, SEED + 2 + draw)
+            logged = true_worlds(lengths, size, SEED + 2 + draw)
             own = problem(fitted(logged).population)
             found = solve(own, FamilySearch(NUM_WORLDS), key=jr.key(SEED + draw))
             told.append(found.value.mean)
@@ -191,19 +192,19 @@ def _played(law: Law, sizes: Sequence[int], num_draws: int, num_problems: int) -
                 candidates.append(_best(own, plain, choosing))
         derived.append(np.stack(by_model))
         replayed.append(np.stack(by_replay))
-        promised.append(np.array(told))
+        predicted.append(np.array(told))
     best = max(candidates, key=lambda pair: pair[0])[1]
-    return _Played(best, _utility(own, best, scoring), derived, replayed, promised)
+    return _Played(best, _utility(own, best, scoring), derived, replayed, predicted)
 
 
 def _best(own: Sampling, rules: Sequence[Any], worlds: SamplingWorld) -> tuple[float, Any]:
-    """The utility of the best rule in these worlds, and the rule; the problem's model is not used."""
+    """Return the utility of the best rule in these worlds, and the rule; the problem's model is not used."""
     means = sims.play_rules(own, rules, worlds, ("utility",))["utility"].mean(axis=(1, 2), dtype=np.float64)
     return float(means.max()), rules[int(means.argmax())]
 
 
 def _utility(own: Sampling, rule: Any, worlds: SamplingWorld) -> np.ndarray:
-    """Of the rule in each of these worlds, `[problems]`."""
+    """Return the utility of the rule in each of these worlds, `[problems]`."""
     return sims.replay_worlds(own, rule, worlds).values["utility"]
 
 

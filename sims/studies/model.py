@@ -1,13 +1,13 @@
 """Does the model earn its place?
 
-A rule is chosen in two ways: on worlds drawn from a model fitted to some problems, as `solve` does, and on those problems
-themselves, as the best of a grid of rules replayed on them. Both choose among the same rules, and pay on problems that
-neither has seen. Regret is the utility of the rule that is best there in hindsight less that of the rule chosen, in
-hundredths of a right answer. Tokens are priced so that the vote of all traces costs a given share of a right answer.
+A rule is chosen in two ways: on worlds drawn from a model fitted to some problems, as `solve` does, and by replaying a grid of
+rules on those problems. Both choose among the same rules, and are scored on held-out problems. Regret is the utility of the rule
+that is best there in hindsight less that of the chosen rule, in hundredths of a right answer. Tokens are priced so that the vote
+of all traces costs a given share of a right answer.
 
-The problems to choose on are drawn from the part of the log that is not held out, several times for each number of them. The
-error of a mean regret is that of the problems held out, paired, and that of the draws, put together. Draws have problems in
-common, which is corrected for as if regret were a mean over the problems drawn.
+The problems to choose on are drawn from the rest of the log, several times for each number of problems. The error of a mean
+regret combines that over held-out problems, paired, and that over draws. Draws have problems in common, which is corrected for as
+if regret were a mean over the drawn problems.
 """
 
 import dataclasses
@@ -40,21 +40,21 @@ NUM_DRAWS = 10  # of each size
 NUM_WORLDS = 4096  # drawn from a model
 COSTS = (0.03, 0.1, 0.3)  # of the vote of all traces, in right answers
 ERRORS = 2.0  # by which a rule must beat the best fixed one on drawn worlds, as in `solve`
-LEAST_CHANCE = 1e-3  # that a trace is right, and that it is not, at another cap
+LEAST_CHANCE = 1e-3  # of a right trace, and of a wrong one, at another cap
 UNIT = 100  # regrets are in hundredths of a right answer
 
 Utilities = Float[np.ndarray, "costs rules units"]
 Choices = Int[np.ndarray, "sizes draws costs"]  # indices of rules
 Regrets = Float[np.ndarray, "sizes draws costs problems"]
 QUESTIONS = {
-    "as_logged": "Chosen for what the problems to choose on were logged with: all traces, the same cap.",
-    "more_traces": "A quarter of each problem's traces is there to choose on, and a rule for all of them is wanted.",
-    "longer_cap": "Traces to choose on are cut at half the cap, and a rule for the whole is wanted.",
+    "as_logged": "The rule is chosen for the conditions of the log: all traces, the same cap.",
+    "more_traces": "The rule is chosen on a quarter of each problem's traces, and used with all of them.",
+    "longer_cap": "The rule is chosen on traces cut at half the cap, and used with the whole cap.",
 }  # of the parts
 
 
 def run(log: TraceLog) -> dict[str, Part]:
-    """All parts, by name, on a log with labels, answers and a cap.
+    """Run the study on a log with labels, answers and a cap.
 
     Raises:
         ValueError: if the log lacks one of these, or has too few problems or samples.
@@ -128,13 +128,13 @@ def run(log: TraceLog) -> dict[str, Part]:
 
 
 class Candidates(NamedTuple):
-    """The rules there are to choose from.
+    """The rules to choose from.
 
     Attributes:
-        problem: says how many traces there may be.
+        problem: with the maximum number of traces.
         rules: of all families, one after another.
-        places: of each rule, its family and its place there: the same for the same rule with more traces.
-        prices: of a token; `[costs]`.
+        places: family and index in it of each rule, which do not change with the number of traces.
+        prices: of a token, in right answers; `[costs]`.
     """
 
     problem: Sampling
@@ -144,7 +144,7 @@ class Candidates(NamedTuple):
 
     @classmethod
     def of(cls, num_traces: int, worlds: Any, prices: np.ndarray) -> Self:
-        """All members of `sampling_families`; the worlds are those that budgets are read off."""
+        """Return all members of `sampling_families`; budgets are quantiles in these worlds."""
         problem = Sampling(num_traces)
         families = sampling_families(problem, worlds)
         rules = [rule for members in families.values() for rule in members]
@@ -152,19 +152,19 @@ class Candidates(NamedTuple):
         return cls(problem, rules, places, prices)
 
     def utilities(self, worlds: Any) -> Utilities:
-        """What each rule makes of worlds with leading axes `[units, 1]`."""
+        """Return the utility of each rule on worlds with leading axes `[units, 1]`."""
         played = play_rules(self.problem, self.rules, worlds, ("correct", "total_tokens"))
         correct, tokens = (played[name][..., 0].astype(np.float64) for name in ("correct", "total_tokens"))
         utilities: np.ndarray = correct - self.prices[:, None, None] * tokens
         return utilities
 
     def best_replayed(self, log: TraceLog, drawn: Sequence[np.ndarray]) -> np.ndarray:
-        """The best rules on some of a log's problems, for each draw of them; `[draws, costs]`."""
+        """Return the best rules by replay on each draw of a log's problems; `[draws, costs]`."""
         utilities = self.utilities(self.problem.worlds(log))
         return np.array([utilities[:, :, indices].mean(axis=-1).argmax(axis=1) for indices in drawn])
 
     def best_drawn(self, models: Sequence[LengthCorrectness]) -> np.ndarray:
-        """The rules that `solve` would return, for each model; `[models, costs]`."""
+        """Return the rules that `solve` would return for each model; `[models, costs]`."""
         most = max(model.num_problems for model in models)
         fixed = np.array([name == "FixedSamples" for name, _ in self.places])
         chosen = []
@@ -177,7 +177,7 @@ class Candidates(NamedTuple):
 
 
 def _fits(logs: Sequence[TraceLog], *, pooled: bool = False) -> list[Fit]:
-    """Fits of logs whose draws come one after another; one draw of each kind at a time: one program, compiled once."""
+    """Yield fits of successive draws, one draw of each kind at a time, so that one program is compiled once."""
     draws = [fit_all(LengthCorrectness(), logs[index::NUM_DRAWS], pooled=pooled) for index in range(NUM_DRAWS)]
     return [fit for of_one_kind in zip(*draws, strict=True) for fit in of_one_kind]
 
@@ -190,7 +190,7 @@ def _as_solved(utilities: Float[np.ndarray, "rules worlds"], fixed: np.ndarray) 
 
 
 def _repeated(model: LengthCorrectness, num_problems: int) -> LengthCorrectness:
-    """The same law with its problems repeated up to this number: models of one shape share one compiled program."""
+    """Return the same model with problems repeated up to this number, so that all models share one compiled program."""
     return eqx.tree_at(_by_problem, model, replace_fn=lambda values: np.resize(values, num_problems))
 
 
@@ -199,10 +199,10 @@ def _by_problem(model: LengthCorrectness) -> tuple[Any, ...]:
 
 
 def at_cap(model: LengthCorrectness, cap_tokens: int) -> LengthCorrectness:
-    """The model at another cap.
+    """Return the model at another cap.
 
-    A chance is that of a right answer within the cap: it goes with the share of right traces that end by then, if their
-    lengths follow the model beyond the cap too. What is known of a problem is taken for as much as before.
+    The probability of a right answer within the cap is scaled by the share of right traces that end by then, assuming that their
+    lengths follow the model beyond the cap. The precision of what is known about a problem is not changed.
     """
     alpha, beta, effect, effect_scale = (np.asarray(values) for values in _by_problem(model))
     scale = np.hypot(model.scale_right, effect_scale)
@@ -215,7 +215,7 @@ def at_cap(model: LengthCorrectness, cap_tokens: int) -> LengthCorrectness:
 
 
 def first_samples(log: TraceLog, num_samples: int) -> TraceLog:
-    """The log of the first samples of each problem."""
+    """Return the log of the first samples of each problem."""
     fields = {field.name: getattr(log, field.name) for field in dataclasses.fields(log)}
     cut = {
         name: values[:, :num_samples]
@@ -226,7 +226,7 @@ def first_samples(log: TraceLog, num_samples: int) -> TraceLog:
 
 
 def cut_at(log: TraceLog, cap_tokens: int) -> TraceLog:
-    """The log as it would be at a lower cap: longer traces are cut there, without an answer."""
+    """Return the log as it would be at a lower cap: longer traces are cut there, without an answer."""
     goes_on = log.length_tokens > cap_tokens
     answer = np.where(goes_on, NO_ANSWER, log.answer)
     same = (answer[:, :, None] == answer[:, None, :]) & (answer[:, :, None] >= 0)
@@ -247,10 +247,10 @@ def cut_at(log: TraceLog, cap_tokens: int) -> TraceLog:
 
 
 def mean_regret(regrets: Float[np.ndarray, "draws problems"], share: float) -> Estimate:
-    """The mean over draws and problems, with the errors of both.
+    """Estimate the mean over draws and problems, with the errors of both.
 
-    Of draws without replacement from all problems there are, each a share f of them, the variance V of a mean shows between
-    draws as V (1 - f) only, and the mean of D draws has V ((1 - f) / D + f).
+    If draws are a share f of all problems, without replacement, and a mean has variance V, the variance between draws is only
+    V (1 - f), and the mean of D draws has variance V ((1 - f) / D + f).
     """
     by_draw = regrets.mean(axis=1)
     of_draws = by_draw.var(ddof=1) * (1 / len(by_draw) + share / (1 - share))
@@ -259,7 +259,7 @@ def mean_regret(regrets: Float[np.ndarray, "draws problems"], share: float) -> E
 
 
 def _differences(regrets: Mapping[str, Regrets]) -> dict[str, Regrets]:
-    """The model's regret less that of each of the others."""
+    """Return the model's regret less that of each of the others."""
     return {f"model less {name}": regrets["model"] - values for name, values in regrets.items() if name != "model"}
 
 

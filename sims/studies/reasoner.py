@@ -1,10 +1,10 @@
-"""What the shipped reasoner's traces are like: where there is something to gain by stopping, and where there is not.
+"""What are the shipped reasoner's traces like, and where can stopping help?
 
-Five questions, each a function of the log (and, for drafting, of the models): are shorter traces right more often, within a
-problem and between problems; what do more samples buy; what would an answer forced on the way be worth; how often does thinking
-make or break an answer; how well do the drafts guess the target's next token.
+Five questions are answered from the log (and, for drafting, the models). Are shorter traces right more often, within a problem
+and between problems? What do more samples gain? How accurate are answers forced before the end? How often does further thinking
+make or break an answer? How often are the drafts' tokens accepted by the target?
 
-Standard errors are by problem: a problem's traces are not independent of each other.
+Standard errors are by problem, because a problem's traces are not independent.
 """
 
 import math
@@ -30,20 +30,20 @@ from stopping.reasoner.vocabulary import CLOSE_THINK, PAD, TOKENS, encode
 from stopping.traces import TraceLog
 
 NUM_SAMPLES = (1, 2, 4, 8, 16)
-NUM_ORDERS = 16  # in which a problem's traces are taken: fewer samples than were logged can be chosen in many ways
-NUM_BINS = 10  # of the share of a thought
+NUM_ORDERS = 16  # random orders of a problem's traces, to average over which samples are used
+NUM_BINS = 10  # of the position as a share of the thought
 BIN_TOKENS = 32  # of a trace
-FEWEST_SHOWN = 20  # problems behind a point of a curve
-DRAFTED_TRACES = 4  # of each problem with tokens
-BATCH_TRACES, WIDTH_TOKENS = 16, 128  # read at once; their width is a multiple, so that few programs are compiled
+FEWEST_SHOWN = 20  # problems for a point of a curve
+DRAFTED_TRACES = 4  # traces of each problem with tokens
+BATCH_TRACES, WIDTH_TOKENS = 16, 128  # read at once; widths are multiples, so that few programs are compiled
 CLASSES = ("operand", "operator", "result", "verdict", "punctuation", "line end", "word", "answer")
 
 
 def run(log: TraceLog) -> dict[str, Part]:
-    """All parts, by name, on a log of the reasoner's; what no trace speaks of is left out.
+    """Run the study on a log of the reasoner; rows without any trace are left out.
 
     Raises:
-        ValueError: the log has no checkpoints or no token ids.
+        ValueError: if the log has no checkpoints or no token ids.
     """
     if log.checkpoints is None or log.token_signals is None or "detail" not in log.groups:
         raise ValueError(
@@ -58,7 +58,7 @@ def run(log: TraceLog) -> dict[str, Part]:
 
 
 def lengths(log: TraceLog) -> tuple[dict[str, Estimate], Figure]:
-    """Length by correctness, and whether the shorter of two traces is the right one: of one problem, or of any two."""
+    """Lengths of right and wrong traces, and how often the shorter of a right and a wrong trace is the right one."""
     length, right, wrong = log.length_tokens, log.correct & log.present, ~log.correct & log.present
     one, other = length[:, :, None], length[:, None, :]
     pairs = right[:, :, None] & wrong[:, None, :]
@@ -92,7 +92,7 @@ def lengths(log: TraceLog) -> tuple[dict[str, Estimate], Figure]:
 
 
 def samples(log: TraceLog) -> tuple[dict[str, Estimate], Figure]:
-    """First to finish, majority, and an oracle that picks a right answer if there is one, over the number of samples."""
+    """First to finish, majority, and an oracle that picks a right answer if there is one, by number of samples."""
     rows, curves = {}, defaultdict(list)
     sizes = [size for size in NUM_SAMPLES if size <= log.num_samples]
     for num_samples in sizes:
@@ -125,7 +125,7 @@ def samples(log: TraceLog) -> tuple[dict[str, Estimate], Figure]:
 
 
 def forced_answers(log: TraceLog) -> tuple[dict[str, Estimate], Figure]:
-    """Answers forced on the way: their accuracy, the best stop there was, and how often thinking makes or breaks them."""
+    """Answers forced before the end: accuracy, an oracle's best stop, and how often further thinking makes or breaks them."""
     log = log.where(detail=["checkpoints", "tokens"])
     probes = log.checkpoints
     assert probes is not None and log.thought_tokens is not None
@@ -176,7 +176,7 @@ def forced_answers(log: TraceLog) -> tuple[dict[str, Estimate], Figure]:
 
 
 def drafting(log: TraceLog) -> tuple[dict[str, Estimate], Figure]:
-    """P(the target accepts a draft's token), by the token's role and by its place: sum over tokens of min(p, q)."""
+    """Probability that the target accepts a draft's token, the sum over tokens of min(p, q), by role and position."""
     target = load_model("target")
     drafts: dict[str, Llama] = {name: load_model(name) for name in NAMES if name != "target"}
     log = log.where(detail="tokens")
@@ -220,7 +220,7 @@ def drafting(log: TraceLog) -> tuple[dict[str, Estimate], Figure]:
 
 
 def token_roles(trace: np.ndarray) -> np.ndarray:
-    """What each token of a trace is there for: indices of `CLASSES`."""
+    """Return the role of each token of a trace: indices of `CLASSES`."""
     role = np.empty(len(trace), int)
     after_equals = closed = False
     for index, token in enumerate(trace.tolist()):
@@ -245,12 +245,12 @@ def token_roles(trace: np.ndarray) -> np.ndarray:
 
 @eqx.filter_jit
 def _overlaps(target: Llama, drafts: dict[str, Llama], tokens: jax.Array) -> dict[str, jax.Array]:
-    law = jax.nn.softmax(target(tokens))
-    return {name: jnp.sum(jnp.minimum(law, jax.nn.softmax(draft(tokens))), axis=-1) for name, draft in drafts.items()}
+    probs = jax.nn.softmax(target(tokens))
+    return {name: jnp.sum(jnp.minimum(probs, jax.nn.softmax(draft(tokens))), axis=-1) for name, draft in drafts.items()}
 
 
 def _by(owner: np.ndarray, values: np.ndarray, weights: np.ndarray | None = None) -> Estimate:
-    """Mean of values that belong to problems; `owner` says to which."""
+    """Estimate the mean of values, with errors by problem; `owner` is the problem of each value."""
     return Estimate.ratio(np.bincount(owner, values), np.bincount(owner, weights))
 
 
@@ -264,7 +264,7 @@ def _figure() -> tuple[Figure, list[Axes]]:
 
 
 def _curve(axes: Axes, places: Iterable[float], means: Iterable[Estimate], unit: float = 1, **style: Any) -> None:
-    """Means with their errors, where enough problems are behind them."""
+    """Return means with their errors where there are enough problems."""
     shown = [(place, mean) for place, mean in zip(places, means, strict=True) if mean.num_independent >= FEWEST_SHOWN]
     heights, errors = ([unit * getattr(mean, name) for _, mean in shown] for name in ("mean", "standard_error"))
     axes.errorbar([place for place, _ in shown], heights, errors, capsize=2, **{"linewidth": 1} | style)

@@ -1,9 +1,9 @@
-"""What does a simulation cost, and what would break first?
+"""How do the time and memory of a simulation scale?
 
-The time of `sims.simulate` against the number of worlds, of devices, and of decision points, compiling apart, and the memory of
-the compiled programs as the compiler states it. A line a + b n is fitted to the times of n blocks of 4,096 worlds: what a call
-costs by itself, and each block. What follows for 10^12 worlds stands in `theory_notes/07_engine.md`. On a CPU,
-`XLA_FLAGS=--xla_force_host_platform_device_count=N` makes N devices of it. Times are the least of several, and the machine's own.
+The time of `sims.simulate`, without compiling, is measured against the number of worlds, devices and decision points; the memory
+of the compiled programs is as reported by the compiler. A line a + b n is fitted to the times of n blocks of 4,096 worlds: a is
+the cost of a call, b that of a block. `theory_notes/07_engine.md` extrapolates to 10^12 worlds. On a CPU,
+`XLA_FLAGS=--xla_force_host_platform_device_count=N` makes N devices. Times are minima over repeats, on the machine used.
 """
 
 import time
@@ -33,7 +33,7 @@ POLICY = AnswerAgreement(2, 32)
 def run(
     num_blocks: Sequence[int] = NUM_BLOCKS, num_points: Sequence[int] = NUM_POINTS, repeats: int = REPEATS
 ) -> dict[str, Part]:
-    """A part each for worlds, devices and decision points."""
+    """Run the study: one part each for worlds, devices and decision points."""
     return {
         "worlds": _worlds(num_blocks, repeats),
         "devices": _devices(max(num_blocks), repeats),
@@ -42,7 +42,7 @@ def run(
 
 
 def chain(num_points: int) -> Thinking:
-    """A chain of thought of so many decision points."""
+    """Return a problem whose chain of thought has this many decision points."""
     model = AnswerChain(
         0.2, 0.05, 0.01, 0.05, right_log_prob=-0.3, wrong_log_prob=-0.9, log_prob_scale=0.3,
         num_points=num_points, gap_tokens=32,
@@ -119,7 +119,7 @@ def _least_seconds(problem: Thinking, num_blocks: int, devices: Sequence[jax.Dev
 
 
 def _bytes(problem: Thinking) -> float:
-    """What a block takes while it is drawn and played, as the compiler has it: inputs, outputs and what lies between."""
+    """Return the bytes that drawing and playing a block takes, as reported by the compiler: inputs, outputs, temporaries."""
     mesh, policy = one_device(BLOCK), as_pytree(POLICY)
     worlds = draw_blocks(problem, jax.random.key(SEED), np.int32(0), mesh)
     programs: list[tuple[Callable, tuple]] = [
@@ -134,7 +134,7 @@ def _bytes(problem: Thinking) -> float:
 
 
 def _merge_seconds(times: int = 1000) -> float:
-    """What every process spends on each block of all processes: its moments, put to those before."""
+    """Return the seconds that every process spends to merge the moments of one block."""
     names = tuple(map(str, range(10)))
     total = block = Moments.of(names, np.random.default_rng(SEED).normal(size=(10, BLOCK)))
     begun = time.perf_counter()
@@ -144,7 +144,7 @@ def _merge_seconds(times: int = 1000) -> float:
 
 
 def _line(x: np.ndarray, y: np.ndarray) -> tuple[float, float]:
-    """Least squares of relative errors, neither part below 0."""
+    """Fit a line by least squares of relative errors, with both coefficients at least 0."""
     from scipy.optimize import nnls
 
     (fixed, each), _ = nnls(np.stack([1 / y, x / y], axis=1), np.ones_like(y))

@@ -1,24 +1,24 @@
-"""Several expectations from one sample: an adaptive mixture of normal laws, whose parts are control variates too.
+"""Many expectations from one sample, by adaptive importance sampling from a mixture of normal distributions.
 
-For a law f and functions phi_j >= 0, j = 1 .. J, the I_j = E_f[phi_j] are estimated from one sample x of g = sum_j a_j g_j by
+For a density f and functions phi_j >= 0, j = 1 .. J, the I_j = E_f[phi_j] are estimated from one sample x of g = sum_j a_j g_j by
 
     mean[(f phi_j - b_j g_j) / g] + b_j
 
-A normal law g_j is fitted to f phi_j, and integrates to 1 whatever it is, so that b_j adds no bias. At most half of the
-evaluations adapt, in rounds of a tenth, the first of which is drawn from f:
+Each g_j is a normal density fitted to f phi_j. It integrates to 1 whatever its parameters, so it is also a control variate, and
+b_j adds no bias. At most half of the evaluations are used to adapt, in rounds of a tenth, the first of which is drawn from f:
 
 1. b_j = the mean of phi_j, a_j in proportion to sqrt(w_j) b_j, V = sum_j w_j var(phi_j).
-2. g_j: mean and covariance weighted by f phi_j / h, from all draws so far; h is the mixture of all the laws that they came from.
+2. g_j: mean and covariance weighted by f phi_j / h, from all draws so far; h is the mixture of the densities of these draws.
 3. a minimises the mean of sum_j w_j (f phi_j - b_j g_j)^2 / (g h) over the same draws.
 4. A round from g: b_j = Cov(g_j / g, f phi_j / g) / Var(g_j / g), V' = sum_j w_j var((f phi_j - b_j g_j) / g).
-5. With n evaluations made, k of them in this round, of N in all: stop where V / (N - n + k) <= V' / (N - n): had the round been
-   left out, the final estimate would have been no worse. Else V = V', and from 2 again.
-6. All that is left is one fresh sample from g, and alone is estimated from: a, b and g do not depend on it.
+5. After n of N evaluations, k of them in this round, stop if V / (N - n + k) <= V' / (N - n): without the round, the final
+   estimate would have been no worse. Otherwise set V = V' and go to 2.
+6. The remaining evaluations are one fresh sample from g, which a, b and g do not depend on. Only it is used for the estimates.
 
 Reference: Demange-Chryst, Bachoc and Morio, "Efficient estimation of multiple expectations with the same sample by adaptive
-importance sampling and control variates" (arXiv 2212.00568). Step 3 is solved otherwise there, by a general optimiser; here by
-minimising a bound on the convex function, again and again. Against what few
-first points may miss, covariances are widened here, and a tenth of the draws is spread evenly over the parts.
+importance sampling and control variates" (arXiv 2212.00568). They solve step 3 by a general optimiser; here an upper bound
+on the convex function is minimised repeatedly. To guard against what the first points miss, covariances are widened here, and a
+tenth of the draws is spread evenly over the parts.
 """
 
 from collections.abc import Callable, Sequence
@@ -35,25 +35,25 @@ from jaxtyping import Array, Float, Key
 from scipy.special import logsumexp
 
 from sims.estimates import Estimate
-from sims.variance.expectation import LOG_WEIGHT, Expectation, components, evaluate, exploding, reduction
+from sims.variance.integration import LOG_WEIGHT, Expectation, components, evaluate, exploding, reduction
 from sims.variance.weights import WeightReport
-from stopping.policies.policy import whole_number
+from stopping.policies.protocol import whole_number
 
-NUM_ROUNDS, ADAPTING_ROUNDS = 10, 5  # a round is a tenth of all evaluations; half of them may adapt
+NUM_ROUNDS, ADAPTING_ROUNDS = 10, 5  # a round is a tenth of all evaluations; at most half of them adapt
 NUM_SHARE_STEPS = 100
-EVEN = 0.1  # of the draws, spread evenly over the parts: none is given up on the word of few draws
-LEAST_DENSITY = 1e-100  # relative to h; below, steps of the shares would leave float64
+EVEN = 0.1  # share of draws spread evenly over the parts, so that no part is lost because of few draws
+LEAST_DENSITY = 1e-100  # relative to h; smaller ones would overflow
 FEWEST = 200  # evaluations
 
 
 @dataclass(frozen=True)
 class _Normals:
-    """A mixture of normal laws.
+    """A mixture of normal distributions.
 
     Attributes:
-        share: `[parts]`, sum 1.
+        share: weight of each part, `[parts]`; they sum to 1.
         mean: `[parts, dimensions]`.
-        factor: lower triangular, times its transpose the covariance; `[parts, dimensions, dimensions]`.
+        factor: lower Cholesky factor of the covariance, `[parts, dimensions, dimensions]`.
     """
 
     share: np.ndarray
@@ -62,10 +62,10 @@ class _Normals:
 
     @classmethod
     def fit(cls, share: np.ndarray, points: np.ndarray, weight: np.ndarray, prior: np.ndarray) -> Self:
-        """Fit a part to each column of weights, `[points, parts]`: least cross-entropy is equal mean and covariance.
+        """Fit a part to each column of weights, `[points, parts]`, by weighted mean and covariance, which minimise cross-entropy.
 
-        Where few points carry the weight, their covariance is too narrow, or none: it is drawn towards that of f, as if by one
-        point more than there are dimensions.
+        Where few points have most of the weight, their covariance is too narrow or singular. It is shrunk towards that of f,
+        which counts as one point more than there are dimensions.
         """
         weight = weight / weight.sum(axis=0)
         mean = weight.T @ points
@@ -76,17 +76,17 @@ class _Normals:
         return cls(share, mean, np.linalg.cholesky(covariance))
 
     def log_parts(self, points: np.ndarray) -> np.ndarray:
-        """Log-density of each part at each point; `[points, parts]`."""
+        """Return the log-density of each part at each point; `[points, parts]`."""
         score = np.einsum("jab,njb->nja", np.linalg.inv(self.factor), points[:, None, :] - self.mean)
         log_volume = np.log(np.diagonal(self.factor, axis1=1, axis2=2)).sum(axis=1)
         return -0.5 * (score**2).sum(axis=2) - log_volume - 0.5 * points.shape[1] * np.log(2 * np.pi)
 
     def log_density(self, points: np.ndarray) -> np.ndarray:
-        """Log-density of the mixture at each point; `[points]`."""
+        """Return the log-density of the mixture at each point; `[points]`."""
         return logsumexp(self.log_parts(points), b=self.share, axis=1)
 
     def draw(self, key: Key[Array, ""], count: int) -> np.ndarray:
-        """Draw points, `[points, dimensions]`; in the numbers that JAX will see."""
+        """Draw points, `[points, dimensions]`, rounded to JAX's default precision."""
         key_part, key_score = jr.split(key)
         part = np.searchsorted(np.cumsum(self.share)[:-1], np.asarray(jr.uniform(key_part, (count,))), side="right")
         score = np.asarray(jr.normal(key_score, (count, self.mean.shape[1])), np.float64)
@@ -96,14 +96,14 @@ class _Normals:
 
 @dataclass(frozen=True)
 class _Sample:
-    """Points with what was computed there: log f `[points]`, phi `[points, functions]`."""
+    """Points with log f `[points]` and phi `[points, functions]` there."""
 
     points: np.ndarray
     log_density: np.ndarray
     values: np.ndarray
 
     def and_(self, other: "_Sample") -> "_Sample":
-        """Both, one after the other."""
+        """Return both samples, concatenated."""
         pairs = zip(vars(self).values(), vars(other).values(), strict=True)
         return _Sample(*(np.concatenate(pair) for pair in pairs))
 
@@ -117,25 +117,25 @@ def mixture_expectations(
     max_evaluations: int,
     weights: dict[str, float] | None = None,
 ) -> Expectation:
-    """Estimate the means of many functions >= 0 under one law, each with a sampler of its own, from one sample.
+    """Estimate the means of many functions >= 0 under one distribution from one sample, to which each contributes a sampler.
 
-    Functions that are means under different laws f_j are means of phi_j f_j / f under any one f. Where a law fitted to
-    f phi_j has lighter tails than f phi_j itself, weights explode: read the result's `warnings`.
+    Means under different densities f_j are means of phi_j f_j / f under one f. If f phi_j has heavier tails than the normal
+    distribution fitted to it, weights explode: read the result's `warnings`.
 
     Args:
         key: of all draws.
         integrand: takes a point `[dimensions]`, and returns a scalar, or a dictionary or named tuple of scalars, each >= 0.
-        log_density: log f at a point, with its constant.
-        draw: a point from f.
-        max_evaluations: of integrand and density, adaptation included; all are made.
-        weights: w_j of each component; by default 1 / I_j^2, which makes the sum one of relative variances.
+        log_density: returns log f at a point, with its normalising constant.
+        draw: draws a point from f.
+        max_evaluations: of integrand and density, adaptation included; all are used.
+        weights: w_j of each component; by default 1 / I_j^2, so that relative variances are summed.
 
     Returns:
-        The estimates, of the final sample alone; reductions count all evaluations.
+        Estimates from the final sample only; variance reduction factors count all evaluations.
 
     Raises:
-        ValueError: for fewer than 200 evaluations, a negative or infinite value, weights for other components than there are, or
-            a function that is 0 at all of the first points: a rare event needs an f, and a phi to match, that finds it.
+        ValueError: for fewer than 200 evaluations, a negative or infinite value, weights for other components, or a function
+            that is 0 at all points of the first round: for a rare event, choose f, and phi to match, so that it occurs.
     """
     max_evaluations = whole_number("max_evaluations", max_evaluations, FEWEST)
     key_first, key_last, *keys_round = jr.split(key, 1 + ADAPTING_ROUNDS)
@@ -149,14 +149,16 @@ def mixture_expectations(
     if weights is not None and set(weights) != set(names):
         raise ValueError(f"weights: expected {', '.join(names)}, got {', '.join(weights)}")
     stated = None if weights is None else np.array([weights[name] for name in names])
-    law, slopes, num_rounds = _adapted(lambda points: evaluated(points)[1], first, keys_round, max_evaluations, stated)
+    sampler, slopes, num_rounds = _adapted(
+        lambda points: evaluated(points)[1], first, keys_round, max_evaluations, stated
+    )
     rest = max_evaluations - num_rounds * size
-    _, final = evaluated(law.draw(key_last, rest))
-    terms, parts = _over(law, final)
+    _, final = evaluated(sampler.draw(key_last, rest))
+    terms, parts = _over(sampler, final)
     corrected, second = terms - slopes * (parts - 1), terms * final.values
     reports = {name: WeightReport.of(column) for name, column in zip(names, terms.T, strict=True)}
     return Expectation(
-        title=f"an adaptive mixture of {len(names)} normal laws, {num_rounds} of {NUM_ROUNDS} rounds to adapt",
+        title=f"an adaptive mixture of {len(names)} normal distributions, {num_rounds} of {NUM_ROUNDS} rounds to adapt",
         num_evaluations=max_evaluations,
         estimates={name: Estimate.of(column) for name, column in zip(names, corrected.T, strict=True)},
         reduction={
@@ -175,31 +177,31 @@ def _adapted(
     max_evaluations: int,
     stated: np.ndarray | None,
 ) -> tuple[_Normals, np.ndarray, int]:
-    """The sampler and the slopes of its parts, and the rounds that they took, the first, from f, among them.
+    """Return the adapted sampler, the slopes of its parts and the number of rounds, including the first, which is drawn from f.
 
     Args:
-        evaluated: what is computed at given points.
+        evaluated: evaluates functions and density at points.
         everything: the first round.
-        keys: of the others.
-        max_evaluations: as of `mixture_expectations`.
-        stated: w_j; None for 1 / I_j^2, by the newest estimate.
+        keys: of the other rounds.
+        max_evaluations: as in `mixture_expectations`.
+        stated: w_j; None for 1 / I_j^2, with the newest estimates.
     """
     means, size = everything.values.mean(axis=0), len(everything.points)
     weight = means**-2.0 if stated is None else stated
     shares, slopes = np.sqrt(weight) * means / (np.sqrt(weight) @ means), means
-    last, laws = everything.values.var(axis=0) @ weight, list[_Normals]()
+    last, samplers = everything.values.var(axis=0) @ weight, list[_Normals]()
     prior = np.cov(everything.points.T).reshape(2 * everything.points.shape[1:])
     for key in keys:
-        log_laws = [everything.log_density, *(law.log_density(everything.points) for law in laws)]
-        log_drawn = logsumexp(log_laws, axis=0) - np.log(len(log_laws))  # log h: rounds are equally large
+        log_densities = [everything.log_density, *(each.log_density(everything.points) for each in samplers)]
+        log_drawn = logsumexp(log_densities, axis=0) - np.log(len(log_densities))  # log h: rounds are equally large
         wanted = np.exp(everything.log_density - log_drawn)[:, None] * everything.values
-        law = _Normals.fit(shares, everything.points, wanted, prior)
-        own = np.exp(law.log_parts(everything.points) - log_drawn[:, None])
+        fitted = _Normals.fit(shares, everything.points, wanted, prior)
+        own = np.exp(fitted.log_parts(everything.points) - log_drawn[:, None])
         shares = _best_shares(shares, own, (wanted - slopes * own) ** 2 @ weight)
-        laws.append(replace(law, share=(1 - EVEN) * shares + EVEN / len(shares)))
-        fresh = evaluated(laws[-1].draw(key, size))
+        samplers.append(replace(fitted, share=(1 - EVEN) * shares + EVEN / len(shares)))
+        fresh = evaluated(samplers[-1].draw(key, size))
         everything = everything.and_(fresh)
-        terms, parts = _over(laws[-1], fresh)
+        terms, parts = _over(samplers[-1], fresh)
         slopes = _slopes(terms, parts)
         corrected = terms - slopes * (parts - 1)
         if stated is None:
@@ -208,11 +210,11 @@ def _adapted(
         if last / (left + size) <= now / left:
             break
         last = now
-    return laws[-1], slopes, 1 + len(laws)
+    return samplers[-1], slopes, 1 + len(samplers)
 
 
 def _evaluated(both: Callable[[Array], Any], size: int, points: np.ndarray) -> tuple[list[str], _Sample]:
-    """The functions' names, and what they and log f are at some points, in blocks of one size."""
+    """Return the functions' names, and a sample of their values and log f at some points, computed in blocks of one size."""
     blocks = np.pad(points, [(0, -len(points) % size), (0, 0)], mode="edge").reshape(-1, size, points.shape[1])
     found = evaluate(both, jnp.asarray(blocks, float), len(points))
     log_f = found.pop(LOG_WEIGHT)
@@ -233,15 +235,15 @@ def _draws(
     return jax.vmap(draw)(jr.split(key, count))
 
 
-def _over(law: _Normals, sample: _Sample) -> tuple[np.ndarray, np.ndarray]:
-    """Terms f phi_j / g and parts g_j / g at each point; `[points, functions]`."""
-    log_parts = law.log_parts(sample.points)
-    log_law = logsumexp(log_parts, b=law.share, axis=1)[:, None]
-    return np.exp(sample.log_density[:, None] - log_law) * sample.values, np.exp(log_parts - log_law)
+def _over(sampler: _Normals, sample: _Sample) -> tuple[np.ndarray, np.ndarray]:
+    """Return f phi_j / g and g_j / g at each point; `[points, functions]`."""
+    log_parts = sampler.log_parts(sample.points)
+    log_mixture = logsumexp(log_parts, b=sampler.share, axis=1)[:, None]
+    return np.exp(sample.log_density[:, None] - log_mixture) * sample.values, np.exp(log_parts - log_mixture)
 
 
 def _slopes(terms: np.ndarray, parts: np.ndarray) -> np.ndarray:
-    """Of each term on its own part; 0 where that does not vary, for it is the whole mixture."""
+    """Return the regression slope of each term on its own part; 0 where the part does not vary, being the whole mixture."""
     parts = parts - parts.mean(axis=0)
     variance = (parts**2).mean(axis=0)
     varies = variance > 1e-20
@@ -251,9 +253,9 @@ def _slopes(terms: np.ndarray, parts: np.ndarray) -> np.ndarray:
 def _best_shares(shares: np.ndarray, own: np.ndarray, square: np.ndarray) -> np.ndarray:
     """Minimise the mean of square / (own @ shares) over the simplex.
 
-    1 / x is convex, so for any shares a the function lies below sum_j a_j^2 G_j / a'_j of the new shares a', with G_j the mean
-    of square own_j / (own @ a)^2, and touches it at a' = a. The bound is least at a'_j in proportion to a_j sqrt(G_j): each
-    step lowers the function, and shares stay above 0.
+    By convexity of 1 / x, for any shares a the function of new shares a' is at most sum_j a_j^2 G_j / a'_j, with G_j the mean of
+    square own_j / (own @ a)^2, and equal to it at a' = a. The bound is minimised by a'_j in proportion to a_j sqrt(G_j), so each
+    step lowers the function, and shares stay positive.
 
     Args:
         shares: to begin with, above 0; `[parts]`.

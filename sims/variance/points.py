@@ -1,6 +1,6 @@
-"""Where an integrand is evaluated: points in the unit cube, each of them uniform by itself, none of them at a face.
+"""Points in the open unit cube at which an integrand is evaluated; each is uniform by itself.
 
-What differs is how they hang together, and hence which values are independent: single ones, pairs, or whole replicates.
+The methods differ in how points depend on each other, and so in the independent unit: a point, a pair or a replicate.
 """
 
 import math
@@ -16,35 +16,35 @@ import numpy as np
 from jaxtyping import Array, Float, Key
 from scipy.stats import qmc
 
-from stopping.policies.policy import whole_number
+from stopping.policies.protocol import whole_number
 
-BLOCK = 4096  # points drawn at once, of those that come singly or in pairs
+BLOCK = 4096  # points drawn at once, for single points and pairs
 
 
 class Points(Protocol):
-    """How points are drawn."""
+    """A method of drawing points."""
 
     def unit_size(self, num_evaluations: int) -> int:
-        """How many points in a row make an independent unit.
+        """Return how many consecutive points are one independent unit.
 
         Raises:
-            ValueError: if so many points cannot be had.
+            ValueError: if the method cannot draw this number of points.
         """
 
     def blocks(self, key: Key[Array, ""], num_evaluations: int, num_uniforms: int) -> Iterator[Array]:
-        """Blocks of points `[points, uniforms]`, all of one size; the last may hold more than are wanted."""
+        """Yield blocks of points `[points, uniforms]`, all of one size; the last may have more points than needed."""
 
 
 @dataclass(frozen=True)
 class Independent:
-    """Plain Monte Carlo: each point by itself."""
+    """Plain Monte Carlo: independent points."""
 
     def unit_size(self, num_evaluations: int) -> int:
         """One point is a unit."""
         return 1
 
     def blocks(self, key: Key[Array, ""], num_evaluations: int, num_uniforms: int) -> Iterator[Array]:
-        """Blocks of 4,096 points: of more evaluations, the first are the same."""
+        """Yield blocks of 4,096 points; more evaluations extend the same sequence."""
         for index in range(math.ceil(num_evaluations / BLOCK)):
             yield _uniforms(jr.fold_in(key, index), BLOCK, num_uniforms)
 
@@ -54,7 +54,7 @@ class Independent:
 
 @dataclass(frozen=True)
 class Antithetic:
-    """Pairs u and 1 - u: an integrand monotone in each coordinate loses variance, one even about 1/2 gains a factor of 2."""
+    """Pairs u and 1 - u: the variance falls if the integrand is monotone in each coordinate, doubles if it is even about 1/2."""
 
     def unit_size(self, num_evaluations: int) -> int:
         """A pair is a unit."""
@@ -63,7 +63,7 @@ class Antithetic:
         return 2
 
     def blocks(self, key: Key[Array, ""], num_evaluations: int, num_uniforms: int) -> Iterator[Array]:
-        """Blocks of 2,048 pairs: of more evaluations, the first are the same."""
+        """Yield blocks of 2,048 pairs; more evaluations extend the same sequence."""
         for index in range(math.ceil(num_evaluations / BLOCK)):
             first = _uniforms(jr.fold_in(key, index), BLOCK // 2, num_uniforms)
             yield jnp.stack([first, 1 - first], axis=1).reshape(BLOCK, num_uniforms)
@@ -74,13 +74,13 @@ class Antithetic:
 
 @dataclass(frozen=True)
 class LatinHypercube:
-    """Stratified in every coordinate: of the n points of a replicate each nth part of each coordinate holds one.
+    """Latin hypercube sampling: each of n equal intervals of every coordinate has exactly one of a replicate's n points.
 
-    What is a sum of functions of single coordinates loses nearly all its variance. With one coordinate this is stratified
-    sampling with one point a stratum.
+    An integrand that is additive in its coordinates loses nearly all its variance. With one coordinate this is stratified
+    sampling with one point per stratum.
 
     Attributes:
-        num_replicates: independent ones, from whose spread the error is taken.
+        num_replicates: number of independent replicates, from whose spread the error is estimated.
 
     References:
         McKay, Beckman and Conover, "A comparison of three methods for selecting values of input variables" (1979); Stein,
@@ -94,7 +94,7 @@ class LatinHypercube:
         return _replicate_size(num_evaluations, self.num_replicates)
 
     def blocks(self, key: Key[Array, ""], num_evaluations: int, num_uniforms: int) -> Iterator[Array]:
-        """As many whole replicates as 4,096 points hold, at least one."""
+        """Yield blocks of as many whole replicates as fit in 4,096 points, at least one."""
         size = self.unit_size(num_evaluations)
         for replicates in _replicate_blocks(self.num_replicates, size):
             keys = jax.vmap(partial(jr.fold_in, key))(jnp.asarray(replicates))
@@ -106,13 +106,13 @@ class LatinHypercube:
 
 @dataclass(frozen=True)
 class Sobol:
-    """Scrambled Sobol points: even in many coordinates at once; for smooth integrands the variance falls as n^-3, nearly.
+    """Scrambled Sobol points: uniform in many coordinates jointly; for smooth integrands the variance falls almost as n^-3.
 
-    The first coordinates are the most even: give them to what matters most. SciPy's points, scrambled by a random matrix and
-    a digital shift, which has the variance of Owen's scrambling.
+    The first coordinates are the most uniform: use them for what matters most. These are SciPy's points, scrambled by a random
+    matrix and a digital shift, which has the same variance as Owen's scrambling.
 
     Attributes:
-        num_replicates: independent scramblings, from whose spread the error is taken.
+        num_replicates: number of independent scramblings, from whose spread the error is estimated.
 
     References:
         Owen, "Variance with alternative scramblings of digital nets" (2003).
@@ -121,7 +121,7 @@ class Sobol:
     num_replicates: int = 32
 
     def unit_size(self, num_evaluations: int) -> int:
-        """A replicate is a unit, its size a power of two: only then are the points even."""
+        """A replicate is a unit; its size is a power of two, as Sobol points require."""
         size = _replicate_size(num_evaluations, self.num_replicates)
         if size & (size - 1):
             raise ValueError(
@@ -130,7 +130,7 @@ class Sobol:
         return size
 
     def blocks(self, key: Key[Array, ""], num_evaluations: int, num_uniforms: int) -> Iterator[Array]:
-        """As many whole replicates as 4,096 points hold, at least one."""
+        """Yield blocks of as many whole replicates as fit in 4,096 points, at least one."""
         size = self.unit_size(num_evaluations)
         seed = np.asarray(jr.bits(key, (4,), jnp.uint32))
         for replicates in _replicate_blocks(self.num_replicates, size):
@@ -150,14 +150,14 @@ def _replicate_size(num_evaluations: int, num_replicates: int) -> int:
 
 
 def _replicate_blocks(num_replicates: int, size: int) -> np.ndarray:
-    """Numbers of replicates by block, all blocks of one size; the last may go beyond."""
+    """Return the numbers of the replicates in each block, all blocks of one size; the last may exceed `num_replicates`."""
     num_blocks = math.ceil(num_replicates / max(BLOCK // size, 1))
     return np.arange(num_blocks * math.ceil(num_replicates / num_blocks)).reshape(num_blocks, -1)
 
 
 @partial(jax.jit, static_argnums=(1, 2))
 def _uniforms(key: Key[Array, ""], count: int, num_uniforms: int) -> Float[Array, "points uniforms"]:
-    """Centres of 2^23 equal cells (2^52 in float64): with u, 1 - u is one of them, exactly."""
+    """Return centres of 2^23 equal cells (2^52 in float64), so that 1 - u is exactly such a centre too."""
     uniforms = jr.uniform(key, (count, num_uniforms))
     return uniforms + _half_cell(uniforms)
 
@@ -175,7 +175,7 @@ def _latin(keys: Key[Array, " replicates"], count: int, num_uniforms: int) -> Fl
 
 
 def _inside(points: Float[Array, "points uniforms"]) -> Float[Array, "points uniforms"]:
-    """Keep points off the faces, where quantiles are infinite: rounding may have put them there."""
+    """Move points that rounding put on a face of the cube inside, because quantiles are infinite there."""
     half = _half_cell(points)
     return jnp.clip(points, half, 1 - half)
 

@@ -1,4 +1,4 @@
-"""Whether a weighted mean can be relied on: how many of its terms carry it, and how heavy their tail is."""
+"""Diagnostics of importance weights: effective sample size and the shape of the tail."""
 
 import math
 from dataclasses import dataclass
@@ -6,7 +6,7 @@ from typing import Self
 
 import numpy as np
 
-FEW_TERMS = 30  # below so large an effective size, a normal interval says little
+FEW_TERMS = 30  # with a smaller effective size, a normal interval is unreliable
 HEAVIEST_SHAPE = 0.7
 LEAST_TAIL = 5  # terms to fit a tail to
 
@@ -17,10 +17,10 @@ class WeightReport:
 
     Attributes:
         num_terms: how many there are.
-        effective_size: (sum)^2 / sum of squares: so many equal terms would vary as much.
-        largest_share: of the sum, by one term.
-        pareto_shape: of the largest terms: from 1/2 on their variance is infinite, from 1 on their mean; nan where fewer
-            than 25 terms, of which the largest fifth is looked at, are above 0.
+        effective_size: (sum)^2 / sum of squares, the number of equal terms with the same relative variance.
+        largest_share: share of the sum that is the largest term's.
+        pareto_shape: shape of the tail: from 1/2 on the variance is infinite, from 1 on the mean. nan with fewer than 25
+            positive terms, because only the largest fifth is used.
     """
 
     num_terms: int
@@ -40,9 +40,9 @@ class WeightReport:
 
     @property
     def explodes(self) -> bool:
-        """Neither a mean of such terms nor its error can be relied on.
+        """Whether the mean of such terms and its error are unreliable.
 
-        Their shape is above min(.7, 1 - 1 / log10 of their number), or the effective size below 30.
+        True if the shape is above min(.7, 1 - 1 / log10 of the number of terms), or the effective size below 30.
         """
         limit = min(HEAVIEST_SHAPE, 1 - 1 / math.log10(max(self.num_terms, 2)))
         return self.effective_size < FEW_TERMS or self.pareto_shape > limit
@@ -55,10 +55,10 @@ class WeightReport:
 
 
 def pareto_shape(terms: np.ndarray) -> float:
-    """Shape of the generalised Pareto law of the largest of some terms >= 0 `[terms]`; those that are 0 do not count.
+    """Return the shape of the generalised Pareto distribution fitted to the largest of the positive terms; terms >= 0 `[terms]`.
 
-    The largest min(n / 5, 3 sqrt(n)) are taken. The estimate is a mean over a grid of likelihoods, drawn towards 1/2 as if by
-    ten more terms. -inf where the largest are all equal: there is no tail.
+    The largest min(n / 5, 3 sqrt(n)) are used. The estimate is a posterior mean over a grid, shrunk towards 1/2 by a prior worth
+    ten terms. -inf where the largest are all equal, so that there is no tail.
 
     References:
         Vehtari, Simpson, Gelman, Yao and Gabry, "Pareto smoothed importance sampling" (2024), section 3 and appendix G; Zhang

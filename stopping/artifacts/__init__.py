@@ -11,7 +11,7 @@ from stopping.artifacts.schema import (
     Evidence,
     Fallback,
     Quantity,
-    schema,
+    json_schema,
 )
 
 __all__ = [
@@ -24,7 +24,7 @@ __all__ = [
     "Evidence",
     "Fallback",
     "Quantity",
+    "json_schema",
     "load_policy",
     "save_policy",
-    "schema",
 ]

@@ -212,7 +212,7 @@ class GoldenLine(Record):
         return self
 
 
-def schema() -> dict[str, Any]:
+def json_schema() -> dict[str, Any]:
     """Return the JSON Schema of `policy.json`."""
     return Document.model_json_schema()
 

@@ -2,9 +2,9 @@
 
 from sims import Comparison, Result
 from stopping.calibration import Fit
+from stopping.plots.dispatch import draw
 from stopping.plots.distributions import fitted, lengths, outcomes
-from stopping.plots.draw import draw
-from stopping.plots.forced_answers import confidence, forced_answers
+from stopping.plots.forced_accuracy import confidence, forced_answers
 from stopping.plots.frontiers import frontier, tuning
 from stopping.plots.ladders import certification, solution
 from stopping.plots.panels import COLOURS, MARKERS

@@ -20,8 +20,8 @@ from stopping.policies.exit_value import ExitValue, ProbedExitValue
 from stopping.policies.first_finish import FirstFinish
 from stopping.policies.fixed_samples import FixedSamples
 from stopping.policies.margin import Margin
-from stopping.policies.policy import Policy, parameters, policy, registered
 from stopping.policies.posterior_vote import PosteriorVote
+from stopping.policies.protocol import Policy, parameters, policy, registered
 from stopping.policies.token_budget import TokenBudget
 from stopping.policies.unanimous_window import UnanimousWindow
 from stopping.policies.vote_table import VoteTable

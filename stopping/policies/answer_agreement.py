@@ -4,8 +4,8 @@ from typing import Any, NamedTuple
 
 from stopping.policies.actions import Action, Kind
 from stopping.policies.decisions import NO_ANSWER
-from stopping.policies.policy import at_least, policy
 from stopping.policies.probing import agreeing, probe_or_stop
+from stopping.policies.protocol import at_least, policy
 
 
 class AgreementState(NamedTuple):

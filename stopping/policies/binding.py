@@ -8,7 +8,7 @@ import numpy as np
 
 from stopping.policies.actions import Action
 from stopping.policies.namespace import Backend, namespace
-from stopping.policies.policy import parameters, with_parameters
+from stopping.policies.protocol import parameters, with_parameters
 
 _INT8, _INT32 = np.dtype(np.int8), np.dtype(np.int32)
 _INT32_END = 2**31

@@ -3,7 +3,7 @@
 from typing import Any
 
 from stopping.policies.actions import Action, Kind
-from stopping.policies.policy import at_least, policy
+from stopping.policies.protocol import at_least, policy
 
 
 @policy(signals=("num_candidates",), kinds=(Kind.CONTINUE, Kind.STOP))

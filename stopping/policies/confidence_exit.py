@@ -3,8 +3,8 @@
 from typing import Any, NamedTuple
 
 from stopping.policies.actions import Action, Kind
-from stopping.policies.policy import at_least, finite, policy
 from stopping.policies.probing import probe_or_stop
+from stopping.policies.protocol import at_least, finite, policy
 
 
 class ProbeState(NamedTuple):

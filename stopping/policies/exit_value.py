@@ -16,8 +16,8 @@ import numpy as np
 from stopping.policies.actions import Action, Kind
 from stopping.policies.answer_agreement import AgreementState
 from stopping.policies.decisions import NO_ANSWER
-from stopping.policies.policy import at_least, finite, policy, table
 from stopping.policies.probing import agreeing, probe_or_stop
+from stopping.policies.protocol import at_least, finite, policy, table
 
 REACH = 3.0  # standard deviations: a quadratic knows nothing beyond what it was fitted to
 FREE_SIGNALS = ("elapsed_tokens", "log_close_prob", "mean_log_prob", "mean_entropy", "num_candidates")

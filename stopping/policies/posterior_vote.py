@@ -21,7 +21,7 @@ import numpy as np
 
 from stopping.policies.actions import Action, Kind
 from stopping.policies.normal_tail import MOST, normal_tail
-from stopping.policies.policy import INT32_MAX, policy, table, whole_number
+from stopping.policies.protocol import INT32_MAX, policy, table, whole_number
 
 SMALLEST = 1e-35  # of a probability whose logarithm is taken
 

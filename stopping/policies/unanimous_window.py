@@ -4,7 +4,7 @@ from typing import Any, NamedTuple
 
 from stopping.policies.actions import Action, Kind
 from stopping.policies.decisions import NO_ANSWER
-from stopping.policies.policy import at_least, policy
+from stopping.policies.protocol import at_least, policy
 
 
 class WindowState(NamedTuple):

@@ -3,7 +3,7 @@
 from typing import Any
 
 from stopping.policies.actions import Action, Kind
-from stopping.policies.policy import at_least, finite, policy
+from stopping.policies.protocol import at_least, finite, policy
 
 
 @policy(signals=("elapsed_tokens", "mean_log_prob"), kinds=(Kind.CONTINUE, Kind.STOP))

@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from stopping.policies import Decision, Kind, bind
-from stopping.policies.policy import parameters, with_parameters
+from stopping.policies.protocol import parameters, with_parameters
 from stopping.problems.problem import Problem
 
 PROBE_STEPS, PROBE_ROWS = 4, 64

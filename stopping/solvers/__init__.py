@@ -1,12 +1,12 @@
 """A policy from a problem."""
 
 from stopping.solvers.chain_induction import induced_point, one_step_point
-from stopping.solvers.count_induction import CountLaw, CountSolution, Tally, count_induction, count_value
-from stopping.solvers.families import families, sampling_families, thinking_families
+from stopping.solvers.families import families_of, sampling_families, thinking_families
 from stopping.solvers.family_search import FamilySearch, Member, Solution, Status, clairvoyant, reachable
-from stopping.solvers.fitted_value import exit_values, fitted_value
-from stopping.solvers.posterior_vote import posterior_vote
-from stopping.solvers.solve import Solver, solve
+from stopping.solvers.induction_on_counts import CountLaw, CountSolution, Tally, count_induction, count_value
+from stopping.solvers.posterior_tables import posterior_vote
+from stopping.solvers.solver import Solver, solve
+from stopping.solvers.value_regression import exit_values, fitted_value
 
 __all__ = [
     "CountLaw",
@@ -21,7 +21,7 @@ __all__ = [
     "count_induction",
     "count_value",
     "exit_values",
-    "families",
+    "families_of",
     "fitted_value",
     "induced_point",
     "one_step_point",

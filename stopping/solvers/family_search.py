@@ -20,7 +20,7 @@ from sims.engine import BLOCK, FAMILY_BLOCK, blocks_of, evaluate, play_family
 from sims.plotted import Plotted
 from stopping.policies import Policy, parameters
 from stopping.problems import Problem, Replayable, admit, stack
-from stopping.solvers.families import Families, families
+from stopping.solvers.families import Families, families_of
 
 
 class Status(Enum):
@@ -101,7 +101,7 @@ class FamilySearch:
         choosing, scoring = (draw(child, problem, self.num_worlds) for child in jr.split(key))
         plain = problem.fixed_rules(choosing)
         fixed = type(plain[0]).__name__
-        searched = {fixed: plain, **(families(problem, choosing) if self.rules is None else self.rules)}
+        searched = {fixed: plain, **(families_of(problem, choosing) if self.rules is None else self.rules)}
         chosen: dict[str, Policy] = {}
         utility: dict[str, np.ndarray] = {}
         scores: dict[str, np.ndarray] = {}

@@ -165,7 +165,7 @@ def _rarely_changed(changes: np.ndarray, variance: float, num_runs: int, confide
     return Prediction(mean, mean - float(np.hypot(mean - low, noise)), mean + float(np.hypot(high - mean, noise)))
 
 
-def realised(
+def observed(
     correct: np.ndarray, total_tokens: np.ndarray, own_correct: np.ndarray, own_tokens: np.ndarray
 ) -> dict[str, Estimate]:
     """What came of so many runs, `[runs]` each, beside the same runs left alone; named as `predict` names it."""
@@ -210,7 +210,7 @@ def misses_by_chance(
             pair = [0, rule]
             told = predicted(correct[pair][:, test], total_tokens[pair][:, test], num_runs, coupled=False)
             for right, cost in zip(rights, costs, strict=True):
-                came = realised(right[rule], cost[rule], right[0], cost[0])
+                came = observed(right[rule], cost[rule], right[0], cost[0])
                 misses[null] += sum(not told[name].holds(came[name].mean) for name in told)
     return misses
 

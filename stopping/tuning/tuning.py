@@ -25,8 +25,7 @@ from sims.plotted import Plotted
 from stopping.policies import Policy
 from stopping.problems import Replayable
 from stopping.problems.problem import costs_of
-from stopping.solvers.families import Families, fitted_families
-from stopping.solvers.families import families as families_of
+from stopping.solvers.families import Families, families_of, fitted_families
 from stopping.traces import TraceLog, split
 from stopping.traces.reports import in_points, plus_minus
 from stopping.traces.splits import FRACTIONS

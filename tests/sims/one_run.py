@@ -1,4 +1,4 @@
-"""A simulation in an interpreter of its own: `python -m tests.sims.one_run '{"num_blocks": 3, ...}'` prints a hash of its bits.
+"""A simulation in a separate interpreter: `python -m tests.sims.one_run '{"num_blocks": 3, ...}'` prints a hash of its bits.
 
 Settings: `devices`, virtual ones; `processes`, `process` and `port` of `jax.distributed`; `every_seconds` between checkpoints;
 and the arguments of `simulate`.
@@ -11,7 +11,7 @@ import sys
 
 
 def main(settings: dict) -> None:
-    """Run, and print."""
+    """Run the simulation and print the hash."""
     devices = f"--xla_force_host_platform_device_count={settings.pop('devices', 1)}"
     os.environ["XLA_FLAGS"] = f"{os.environ.get('XLA_FLAGS', '')} {devices}"
     os.environ["JAX_PLATFORMS"] = "cpu"
@@ -27,7 +27,7 @@ def main(settings: dict) -> None:
 
 
 def simulated(**settings: object) -> object:
-    """What every process runs, and the tests' own."""
+    """Return the result of the simulation that every process runs."""
     import jax
 
     import sims
@@ -43,7 +43,7 @@ def simulated(**settings: object) -> object:
 
 
 def bits(result: object) -> str:
-    """A hash of all that must be the same: the values, the moments and the digest."""
+    """Return a hash of everything that must be identical: values, moments and digest."""
     moments = result.moments
     parts = [values.tobytes() for values in result.values.values()]
     parts += [moments.mean.tobytes(), moments.comoment.tobytes(), str(moments.count).encode(), result.digest.encode()]

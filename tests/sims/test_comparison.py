@@ -64,7 +64,7 @@ def test_no_mixture_of_two_fixed_rules_at_this_cost_is_more_accurate(correct, co
 
 
 def test_the_error_is_that_of_repeated_logs():
-    """The share of the mixture is found anew on each log, as on a user's; 400 logs tell an error to 3.5 %."""
+    """The mixture is fitted to each log, as on a user's log; 400 logs give a standard error to 3.5 %."""
     worlds = sims.draw(jax.random.key(1), PROBLEM, 400 * 200)
     rules = [Margin(2), *PROBLEM.fixed_rules(worlds)]
     played = play_rules(PROBLEM, rules, jax.tree.map(lambda leaf: leaf[:, None], worlds), ("correct", "total_tokens"))

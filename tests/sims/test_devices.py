@@ -1,4 +1,4 @@
-"""Where a simulation runs when nobody says."""
+"""The default devices of a simulation."""
 
 import jax
 import pytest
@@ -12,7 +12,7 @@ from stopping.problems import Sampling
 
 @pytest.fixture
 def with_accelerator(monkeypatch):
-    """As where JAX found an accelerator: its devices come first, and the CPU's are asked for by name."""
+    """As if JAX had found an accelerator: its devices come first, and CPU devices have to be requested by name."""
     cpu, accelerator = jax.local_devices()[:1], [object()]
     monkeypatch.setattr(jax, "default_backend", lambda: "gpu")
     monkeypatch.setattr(jax, "devices", lambda: accelerator)

@@ -1,4 +1,4 @@
-"""Estimates, and what may be subtracted from what."""
+"""Results: estimates, digests and paired differences."""
 
 import math
 
@@ -110,7 +110,7 @@ def test_of_two_results_one_may_have_unsupported_units_in_a_difference():
 
 
 def test_a_distribution_s_band_holds_everywhere_at_once():
-    """Over 400 samples of 50 uniform numbers: at 90 % the true law lies inside, on a fine grid, in 90 % of them at least."""
+    """In at least 90 % of 400 samples of 50 uniform numbers, the 90 % band contains the true distribution on a fine grid."""
     random, points, held = np.random.default_rng(0), np.linspace(0, 1, 1001), 0
     for _ in range(400):
         band = Band.distribution(random.random(50), points, 0.9)

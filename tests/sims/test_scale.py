@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 
 import sims
+from sims import simulation
 from sims.checkpoints import NAMES, CheckpointRefused
 from sims.precision import BLOCK
 from stopping.models import AnswerChain
@@ -117,7 +118,7 @@ def test_a_run_is_carried_further_than_asked_at_first(tmp_path):
 
 def test_outcomes_that_are_not_kept_still_count(monkeypatch):
     whole = sims.simulate(jax.random.key(0), PROBLEM, TokenBudget(64), num_replicas=6 * BLOCK)
-    monkeypatch.setattr(sys.modules["sims.simulate"], "KEPT", 2 * BLOCK)
+    monkeypatch.setattr(simulation, "KEPT", 2 * BLOCK)
     some = sims.simulate(jax.random.key(0), PROBLEM, TokenBudget(64), num_replicas=6 * BLOCK, chunk_blocks=3)
     assert (some.num_kept, some.num_units) == (2 * BLOCK, 6 * BLOCK)
     assert some.digest == whole.digest

@@ -12,7 +12,7 @@ from stopping.artifacts.loading import policy_and_interval
 from stopping.policies import NO_ANSWER, SAMPLING, Kind, Return, SamplingObservation
 from stopping.policies.decisions import require_signals
 from stopping.policies.namespace import namespace
-from stopping.policies.policy import whole_number
+from stopping.policies.protocol import whole_number
 from stopping.policies.rows import PolicyRows, TakenDecision
 from stopping.policies.vote_tally import Leader, VoteTally
 

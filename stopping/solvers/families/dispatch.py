@@ -11,11 +11,11 @@ Families = Mapping[str, Sequence[Policy]]
 
 
 @singledispatch
-def families(problem: Replayable, worlds: Any) -> Families:
+def families_of(problem: Replayable, worlds: Any) -> Families:
     """Return the rules that are searched for a problem, by family: one class each, over a grid of its parameters.
 
     For a problem that nobody has registered families for, its fixed rules alone. Register others by
-    `families.register(MyProblem, my_families)`.
+    `families_of.register(MyProblem, my_families)`.
 
     Args:
         problem: says what there may be.

@@ -17,15 +17,15 @@ from stopping.policies import (
 )
 from stopping.policies.vote_table import CONFIDENCES
 from stopping.problems import Sampling, SamplingWorld
-from stopping.solvers.families.dispatch import families
-from stopping.solvers.posterior_vote import posterior_vote
+from stopping.solvers.families.dispatch import families_of
+from stopping.solvers.posterior_tables import posterior_vote
 
 PROBABILITIES = (0.5, 0.6, 0.7, 0.8, 0.9, 0.95, 0.98)
 HOPES = (0.002, 0.005, 0.01, 0.02, 0.03, 0.04, 0.05, 0.07, 0.1, 0.15, 0.2)
 NUM_BUDGETS = 16
 
 
-@families.register
+@families_of.register
 def sampling_families(problem: Sampling, worlds: SamplingWorld) -> dict[str, Sequence[Any]]:
     """Return the members of each family for a sampling problem.
 

@@ -19,8 +19,8 @@ from stopping.policies import (
 )
 from stopping.problems import Thinking, ThinkingWorld
 from stopping.problems.thinking_worlds import NEVER
-from stopping.solvers.families.dispatch import Families, families, fitted_families
-from stopping.solvers.fitted_value import exit_values
+from stopping.solvers.families.dispatch import Families, families_of, fitted_families
+from stopping.solvers.value_regression import exit_values
 
 INTERVALS = (1, 2, 4, 8)  # decision points
 HIGH, LOW = (0.5, 0.7, 0.8, 0.9, 0.95, 0.98, 0.99), (0.01, 0.03, 0.1, 0.2)
@@ -88,7 +88,7 @@ def thinking_families(worlds: ThinkingWorld) -> dict[str, Sequence[Any]]:
     return families
 
 
-@families.register
+@families_of.register
 def all_thinking_families(problem: Thinking, worlds: ThinkingWorld) -> Families:
     """Return the families with thresholds read off the worlds, and those fitted to them."""
     return {**thinking_families(worlds), **fitted_families(problem, worlds)}

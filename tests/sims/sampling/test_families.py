@@ -37,8 +37,8 @@ def test_quantiles_in_single_precision(name, upper):
     below, above = (REST, SMALL) if upper else (SMALL, REST)
     got = np.asarray(quantile(ours(shapes), below, above))
     assert got.dtype == np.float32
-    law = peer(shapes.astype(np.float64))
-    exact = law.isf(above.astype(np.float64)) if upper else law.ppf(below.astype(np.float64))
+    distribution = peer(shapes.astype(np.float64))
+    exact = distribution.isf(above.astype(np.float64)) if upper else distribution.ppf(below.astype(np.float64))
     kept = (exact > 1e-36) & (exact < 1e36)  # else it leaves single precision
     size = 1 + np.abs(np.log(exact[kept])) if name in ("log-normal", "Weibull") else 1.0
     assert (np.abs(got[kept] / exact[kept] - 1) / size).max() < error
@@ -50,20 +50,20 @@ def test_quantiles_in_single_precision(name, upper):
 def test_double_precision(name):
     ours, peer, _, most = FAMILIES[name]
     shapes = np.array([0.05, 0.4, 3.0, min(200.0, most)])[:, None]
-    law = peer(shapes)
+    distribution = peer(shapes)
     small = SMALL.astype(np.float64)
     with jax.enable_x64(True):
         family = ours(shapes)
         x = quantile(family, small, 1 - small)
         assert x.dtype == np.float64
-        np.testing.assert_allclose(x, law.ppf(small), rtol=2e-9)
+        np.testing.assert_allclose(x, distribution.ppf(small), rtol=2e-9)
         far = quantile(family, 1 - small, small)
-        np.testing.assert_allclose(far, law.isf(small), rtol=2e-9)
+        np.testing.assert_allclose(far, distribution.isf(small), rtol=2e-9)
         for at in (x, far):
             (below, above), density = eqx.filter_jit(lambda x: (family.masses(x), family.log_density(x)))(at)
-            np.testing.assert_allclose(below, law.cdf(at), rtol=1e-7)
-            np.testing.assert_allclose(above, law.sf(at), rtol=1e-7)
-            np.testing.assert_allclose(density, law.logpdf(at), rtol=1e-7, atol=1e-9)
+            np.testing.assert_allclose(below, distribution.cdf(at), rtol=1e-7)
+            np.testing.assert_allclose(above, distribution.sf(at), rtol=1e-7)
+            np.testing.assert_allclose(density, distribution.logpdf(at), rtol=1e-7, atol=1e-9)
 
 
 @pytest.mark.parametrize("name", FAMILIES)
@@ -81,27 +81,29 @@ def test_draws_and_the_ends(name):
 @pytest.mark.parametrize("name", FAMILIES)
 @pytest.mark.parametrize("limits", [(0.0, 0.3), (0.3, 0.99), (1e-6, 1e-5), (1 - 1e-5, 1 - 1e-6), (0.9, 1.0)], ids=str)
 def test_truncation(name, limits):
-    """Limits as masses of the whole law, in both tails too; u is the truncated law's own mass."""
+    """Limits as masses of the whole distribution, in both tails too; u is the truncated distribution's own mass."""
     ours, peer, _, _ = FAMILIES[name]
-    law = peer(1.3)
-    low, high = np.float32(law.ppf(limits))
+    distribution = peer(1.3)
+    low, high = np.float32(distribution.ppf(limits))
     family = Truncated(ours(1.3), low, high)
     u = np.linspace(0.02, 0.98, 49).astype(np.float32)
     drawn = np.asarray(quantile(family, u, 1 - u), np.float64)
     assert (drawn >= low).all()
     assert (drawn <= high).all()
     assert (np.diff(drawn) > 0).all()
-    over = law.sf(np.float64([low, high]))
-    share = (over[0] - law.sf(drawn)) / (over[0] - over[1])
+    over = distribution.sf(np.float64([low, high]))
+    share = (over[0] - distribution.sf(drawn)) / (over[0] - over[1])
     if limits[0] < 0.5:
-        under = law.cdf(np.float64([low, high]))
-        share = (law.cdf(drawn) - under[0]) / (under[1] - under[0])
+        under = distribution.cdf(np.float64([low, high]))
+        share = (distribution.cdf(drawn) - under[0]) / (under[1] - under[0])
     np.testing.assert_allclose(share, u, atol=1e-4 if limits[0] in (0.0, 0.3, 0.9) else 1e-3)
     below, above = family.masses(jnp.asarray(drawn, jnp.float32))
     np.testing.assert_allclose(below, u, atol=1e-3)
     np.testing.assert_allclose(above, 1 - u, atol=1e-3)
     inside = np.exp(np.float64(family.log_density(jnp.asarray(drawn, jnp.float32))))
-    np.testing.assert_allclose(inside * (law.cdf(high) - law.cdf(low)), law.pdf(drawn), rtol=2e-3)
+    np.testing.assert_allclose(
+        inside * (distribution.cdf(high) - distribution.cdf(low)), distribution.pdf(drawn), rtol=2e-3
+    )
     outside = jnp.array([low * 0.99 - 1e-3, high * 1.01], jnp.float32)
     if np.isfinite(high):
         assert np.isneginf(family.log_density(outside)).all()

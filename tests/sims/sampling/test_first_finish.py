@@ -16,10 +16,10 @@ NUM_ROUNDS = 200
 @pytest.mark.parametrize("least", [least_of_two_groups, least_of_all_traces], ids=["groups", "traces"])
 @pytest.mark.parametrize(("num_traces", "chance", "shift"), [(16, 0.4, 0.3), (5, 0.8, -0.2), (1, 0.3, 0.5), (4, 1, 0)])
 def test_agrees_with_the_quadrature(least, num_traces, chance, shift):
-    law = (chance, 8.0, 8.0 + shift, 0.4, 0.5)
-    race = Race(*(jnp.float32(value) for value in law))
+    parameters = (chance, 8.0, 8.0 + shift, 0.4, 0.5)
+    race = Race(*(jnp.float32(value) for value in parameters))
     totals = first_finish_totals(jr.key(5), race, jnp.int32(NUM_ROUNDS), least=least, num_traces=num_traces)
-    points = Points(*(jnp.full(1, value, jnp.float32) for value in (*law, 0.0, 0.0, np.inf)))
+    points = Points(*(jnp.full(1, value, jnp.float32) for value in (*parameters, 0.0, 0.0, np.inf)))
     exact = evaluate(first_finish, points, (num_traces,), False)
     number = NUM_ROUNDS * LANES
     correct, tokens, squared = (np.asarray(part, np.float64).sum() / number for part in totals)

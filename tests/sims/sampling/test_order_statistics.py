@@ -1,4 +1,4 @@
-"""Order statistics against their exact laws."""
+"""Order statistics against their exact distributions."""
 
 import jax
 import jax.numpy as jnp
@@ -14,7 +14,7 @@ NUM = 1 << 16
 
 @pytest.mark.parametrize("count", [1, 2, 16, 1000, 10**6])
 def test_least_normal_as_a_function_of_its_exponential(count):
-    """z with (1 - Phi(z))^count = exp(-wait), from the least wait there is to the greatest."""
+    """z with (1 - Phi(z))^count = exp(-wait), from the smallest exponential to the largest."""
     wait = np.geomspace(2.0**-24, 24 * np.log(2), 5000).astype(np.float32)
     got = np.asarray(least_normal(jnp.asarray(wait), jnp.full(wait.shape, count)), np.float64)
     below = -np.expm1(-wait.astype(np.float64) / count)
@@ -57,7 +57,7 @@ def test_the_first_jointly():
 
 
 def test_the_first_the_kth_and_the_least_are_one():
-    """From the same addresses, and mapped as in blocks."""
+    """The same addresses give the same draws, also under vmap."""
     key, element = jr.key(4), jnp.arange(50)
     below = first_masses(key, element, 20, 7)[0]
     for k in (1, 2, 7):

@@ -1,4 +1,4 @@
-"""The words are JAX's own, bit for bit, and no address is another's."""
+"""The words equal JAX's, bit for bit, and addresses do not collide."""
 
 import jax
 import jax.numpy as jnp

@@ -1,4 +1,4 @@
-"""Counts: exact tables, and the law of drawing each vote."""
+"""Counts: exact tables, and agreement with drawing each vote."""
 
 import jax
 import jax.numpy as jnp
@@ -33,7 +33,7 @@ def test_tables(num_draws, wide):
 
 
 @pytest.mark.parametrize("num_draws", [5, 100])  # compared one by one, and in a loop
-def test_counts_have_the_binomial_law(num_draws):
+def test_counts_have_the_binomial_distribution(num_draws):
     count = np.asarray(jax.jit(lambda u: binomial(num_draws, 0.3).draw(u))(uniforms(1)))
     _agree(np.bincount(count, minlength=num_draws + 1), stats.binom.pmf(np.arange(num_draws + 1), num_draws, 0.3))
 
@@ -69,9 +69,9 @@ def test_multinomial_votes_against_the_exact_law_and_each_vote_drawn():
     assert stats.chi2_contingency(both).pvalue > 1e-3
 
 
-def _agree(observed: np.ndarray, law: np.ndarray) -> None:
-    """Chi-squared, what is expected less than ten times taken together."""
-    expected = law * observed.sum()
+def _agree(observed: np.ndarray, distribution: np.ndarray) -> None:
+    """Chi-squared test, pooling counts expected less than ten times."""
+    expected = distribution * observed.sum()
     rare = expected < 10
     pooled = [np.append(values[~rare], values[rare].sum()) for values in (observed, expected)]
     keep = pooled[1] > 0

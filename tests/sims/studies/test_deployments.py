@@ -11,11 +11,11 @@ from stopping.tuning.measurement import Prediction
 from tests.stopping.cli.test_commands import refused, run
 
 
-def deployment(number: int, realised: float, held: bool = True) -> study.Deployment:
+def deployment(number: int, observed: float, held: bool = True) -> study.Deployment:
     told = (
         Prediction(number / 100, (number - 2) / 100, (number + 2) / 100) if held else Prediction(number / 100, 0.9, 1.0)
     )
-    came = Estimate(realised / 100, 0.01, 100)
+    came = Estimate(observed / 100, 0.01, 100)
     return study.Deployment(
         f"seed {number}", (0.7, 1.0)[number % 2], "TokenBudget(64)",
         dict.fromkeys(study.COMPONENTS, told), dict.fromkeys(study.COMPONENTS, came),
@@ -28,10 +28,10 @@ def test_coverage_and_slope_by_hand():
     rows, figure = study.deployments(done)
     assert rows["a rule was chosen"].mean == pytest.approx(5 / 6)
     title = "tokens saved, %"
-    assert rows[f"{title}: held by the interval at 95 %"].mean == pytest.approx(4 / 5)
-    assert rows[f"{title}: slope of realised on predicted"].mean == pytest.approx(0.5)
-    assert rows[f"{title}: slope of realised on predicted"].standard_error == pytest.approx(0, abs=1e-9)
-    assert rows[f"{title}: realised less predicted"].mean == pytest.approx(3 - 0.5 * 6)
+    assert rows[f"{title}: within the 95 % interval"].mean == pytest.approx(4 / 5)
+    assert rows[f"{title}: slope of observed on predicted"].mean == pytest.approx(0.5)
+    assert rows[f"{title}: slope of observed on predicted"].standard_error == pytest.approx(0, abs=1e-9)
+    assert rows[f"{title}: observed less predicted"].mean == pytest.approx(3 - 0.5 * 6)
     assert [axes.get_xlabel() for axes in figure.axes] == [
         f"{name}, predicted (95 %)" for name in study.COMPONENTS.values()
     ]
@@ -53,11 +53,11 @@ def test_a_small_deployment_is_predicted_and_run(monkeypatch):
     heard: list[int] = []
     done = study.deploy(plan, 40, heard.append)
     assert sum(heard) == 60 + 2 * 40  # recorded, then run with the rule and without
-    assert done.rule is not None and done.realised["saving_share"].num_independent == 40
+    assert done.rule is not None and done.observed["saving_share"].num_independent == 40
     assert (
         done.predicted["saving_share"].low < done.predicted["saving_share"].mean < done.predicted["saving_share"].high
     )
-    assert 0 < done.realised["saving_share"].mean < 1
+    assert 0 < done.observed["saving_share"].mean < 1
     study.deployments([done, done])
 
 
@@ -73,5 +73,5 @@ def test_its_page_says_whose_problems_they_are(tmp_path, monkeypatch):
     )
     run("study", "deployments", "--out", tmp_path / "study")
     page = (tmp_path / "study" / "README.md").read_text()
-    assert "from problems of its own" in page and "slope of realised on predicted" in page
+    assert "from problems of its own" in page and "slope of observed on predicted" in page
     assert (tmp_path / "study" / "deployments.png").exists()

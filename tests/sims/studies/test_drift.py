@@ -1,4 +1,4 @@
-"""The study of drift: its runs are those of a server's test, its sums by hand, and a small run."""
+"""The study of drift: its runs against a server's test, its sums by hand, and a small run."""
 
 import functools
 
@@ -46,12 +46,14 @@ def test_its_runs_are_those_of_a_server():
         test = Drift(Traffic({name: each[:40][np.isfinite(each[:40])] for name, each in values.items()}), 1e-300)
         state = test.init()
         for index in range(40, 170):
-            for law, name in enumerate(values):  # a server's number also says who is forgotten: undo that
+            for index_of_name, name in enumerate(
+                values
+            ):  # a server's uniform also chooses which value to drop: undo that
                 if np.isfinite(values[name][index]):
                     number = uniforms[run, index] / (len(state[name].kept) + 1)
                     state = test.step(state, {name: values[name][index]}, number)
                 p_value = min(2 / state[name].most_capital, 1)
-                assert p_value == pytest.approx(found[run, law, index - 40], rel=1e-6)
+                assert p_value == pytest.approx(found[run, index_of_name, index - 40], rel=1e-6)
 
 
 def test_delays_and_losses_by_hand():
@@ -69,7 +71,7 @@ def test_a_change_is_noticed_and_none_is_not(tmp_path):
     rows, figure = study.drift({UNCHANGED: drawn(0, 0), "longer": drawn(6, 1)})
     assert rows["no change, alpha 0.05: alarm within 130 requests held out"].mean <= 0.25
     assert rows["longer, alpha 0.05: alarm within 100 requests held out"].mean == 1
-    raised = [rows[f"longer, alpha 0.05: {law} raised the alarm"].mean for law in ("length_tokens", "signal")]
+    raised = [rows[f"longer, alpha 0.05: {name} raised the alarm"].mean for name in ("length_tokens", "signal")]
     assert 1 <= sum(raised) < 1.5
     losses = [
         rows[f"longer, alpha 0.05, holdout {share}: right answers lost before the alarm"].mean for share in ("1%", "5%")
@@ -99,7 +101,7 @@ def test_the_study_runs_on_the_shipped_log(tmp_path, monkeypatch):
 
 @pytest.mark.slow
 def test_a_model_that_is_not_as_it_was_is_recorded(monkeypatch):
-    """With a low cap: each 64 slots of the cache are other programs to compile."""
+    """With a low cap, because every 64 slots of the cache need another compiled program."""
     monkeypatch.setattr(study, "BITS", (4,))
     monkeypatch.setattr(study, "Plan", functools.partial(study.Plan, cap_tokens=sized(64, 480)))
     logs = study.changed_models(8)

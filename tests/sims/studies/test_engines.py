@@ -36,22 +36,22 @@ def runs(request, problems):
     return study.ENGINES[request.param](problems, [None, *RULES])
 
 
-def test_an_engine_left_alone_tells_our_laws_and_draws_from_them(runs, problems):
+def test_an_engine_without_a_rule_samples_from_our_distribution(runs, problems):
     alone = runs[0]
-    laws = study.forced_laws(load_model("target"), problems, alone)
+    ours = study.forced_log_probs(load_model("target"), problems, alone)
     told = np.concatenate([one.log_probs for one in alone])
-    ours = np.concatenate([study.drawn(law, one.tokens) for law, one in zip(laws, alone, strict=True)])
+    read = np.concatenate([study.drawn(each, one.tokens) for each, one in zip(ours, alone, strict=True)])
     assert len(told) == sum(one.total_tokens for one in alone) > 1000
     assert (
-        np.abs(told - ours).mean() < 2e-3 and np.quantile(np.abs(told - ours), 0.99) < 2e-2
+        np.abs(told - read).mean() < 2e-3 and np.quantile(np.abs(told - read), 0.99) < 2e-2
     )  # float16 caches and weights
-    for values_of in (lambda law: law, study.closes):
-        assert abs(study.z_score(laws, alone, values_of).mean) < 4
+    for values_of in (lambda log_probs: log_probs, study.closes):
+        assert abs(study.z_score(ours, alone, values_of).mean) < 4
 
 
 def test_runs_under_rules_are_counted_as_a_log_counts(runs, problems):
     for rule, each in zip(RULES, runs[1:], strict=True):
-        assert any(one.besides_tokens for one in each) or rule == RULES[1]
+        assert any(one.extra_tokens for one in each) or rule == RULES[1]
         for one in each:
             tried = [seen.observation.elapsed_tokens for seen in one.decisions if seen.observation.probed]
             extra = one.total_tokens - len(one.tokens)  # for answers that were not given
@@ -67,14 +67,14 @@ def test_the_parts_are_made_of_small_runs(runs, problems, log):
     rules = [Thinking().reference_rule(log), *RULES]
     played = sims.play_rules(Thinking(), rules, Thinking().worlds(parts), ("correct", "total_tokens"))
     fresh = log.take(~log.probed).take(range(NUM_PROBLEMS))
-    rows, _ = study.laws(problems, {"it": runs[0]}, fresh)
+    rows, _ = study.distributions(problems, {"it": runs[0]}, fresh)
     assert (
         abs(rows["it: tokens of a trace, less the log's"].mean)
         < 5 * rows["it: tokens of a trace, less the log's"].standard_error
     )
-    rows, _ = study.promises(problems, RULES, played, {"it": runs}, num_nulls=20)
-    assert rows["it: other decisions that JAX takes differently"].mean == 0
-    assert sum("promised," in name for name in rows) == 2 * len(RULES)
+    rows, _ = study.predictions(problems, RULES, played, {"it": runs}, num_nulls=20)
+    assert rows["it: other decisions that differ from JAX"].mean == 0
+    assert sum("predicted," in name for name in rows) == 2 * len(RULES)
 
 
 def test_a_problem_is_read_off_its_prompt():
@@ -82,14 +82,14 @@ def test_a_problem_is_read_off_its_prompt():
         assert study.problem_of(problem.prompt) == problem
 
 
-def test_z_tells_draws_from_another_law():
-    """Of two tokens by the law (.3, .7), drawn by it and by (.4, .6)."""
+def test_z_detects_draws_from_another_distribution():
+    """Two tokens with probabilities (.3, .7), sampled from these and from (.4, .6)."""
     random = np.random.default_rng(0)
-    law = np.log(np.tile([0.3, 0.7], (2000, 1)))
+    log_probs = np.log(np.tile([0.3, 0.7], (2000, 1)))
     scores = []
     for chance in (0.7, 0.6):
         runs = [study.Run((random.random(2000) < chance).astype(int), np.array([]), 2000, 0, []) for _ in range(5)]
-        scores.append(abs(study.z_score([law] * 5, runs, lambda law: law).mean))
+        scores.append(abs(study.z_score([log_probs] * 5, runs, lambda values: values).mean))
     assert scores[0] < 4 < 10 < scores[1]
 
 
@@ -101,13 +101,15 @@ def test_a_miss_is_named_and_counted(monkeypatch):
     monkeypatch.setattr(study, "cells_of", lambda *_: cells)
     random = np.random.default_rng(0)
     played = {"correct": random.random((2, 30, 4)) < 0.5, "total_tokens": random.integers(50, 100, (2, 30, 4))}
-    rows, figure = study.promises([None] * 30, [TokenBudget(64)], played, {"llama.cpp": [[RUN], [RUN]]}, num_nulls=50)
-    assert rows["promises missed, of 2"].mean == 1
+    rows, figure = study.predictions(
+        [None] * 30, [TokenBudget(64)], played, {"llama.cpp": [[RUN], [RUN]]}, num_nulls=50
+    )
+    assert rows["predictions missed, of 2"].mean == 1
     assert [name.split(" (")[0] for name in rows if ": A(): " in name] == [
         "llama.cpp: A(): tokens saved, %", "missed: llama.cpp: A(): change of accuracy, points",
     ]  # fmt: skip
     assert [axes.get_xlabel() for axes in figure.axes] == [
-        f"{name}, promised (95 %)" for name in study.COMPONENTS.values()
+        f"{name}, predicted (95 %)" for name in study.COMPONENTS.values()
     ]
 
 
@@ -128,7 +130,7 @@ def test_rules_are_the_chosen_its_familys_safest_and_each_familys_riskiest():
     ]
     tested = [SimpleNamespace(family=type(rule).__name__, policy=rule) for rule in order]
     found = SimpleNamespace(tested=tested, chosen=tested[2])
-    assert study.rules_of(found) == [order[2], order[1], order[3]]  # AnswerAgreement is of no family that is run
+    assert study.rules_of(found) == [order[2], order[1], order[3]]  # AnswerAgreement's family is not run
     assert study.rules_of(SimpleNamespace(tested=tested, chosen=None)) == [order[3], order[2]]
 
 

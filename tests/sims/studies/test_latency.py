@@ -44,7 +44,7 @@ def test_differences_are_paired_and_hold_at_once():
 
 
 def test_prices_decide_between_schedules(tmp_path, monkeypatch):
-    """Where lengths tell nothing: in sequence while latency is cheap, in parallel when it is dear."""
+    """With uninformative lengths, sequential sampling is best while latency is cheap, parallel when it is expensive."""
     whole, parts = study.run, {}
     monkeypatch.setattr(study, "WORLDS", {"lengths_tell_nothing": study.WORLDS["lengths_tell_nothing"]})
     monkeypatch.setattr(study, "SCHEDULES", {"in parallel": 16, "in sequence": 1})

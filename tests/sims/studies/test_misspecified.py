@@ -1,4 +1,4 @@
-"""The study of wrong laws of lengths: the laws have the moments stated, and a small run."""
+"""The study of wrong distributions of lengths: distributions have the stated moments, and a small run."""
 
 from types import SimpleNamespace
 
@@ -20,11 +20,11 @@ PEERS = {
 }
 
 
-@pytest.mark.parametrize("name", study.LAWS)
+@pytest.mark.parametrize("name", study.DISTRIBUTIONS)
 @pytest.mark.parametrize("variation", [0.3, 0.8])
-def test_laws_have_the_mean_and_the_coefficient_of_variation_stated(name, variation):
+def test_distributions_have_the_mean_and_the_coefficient_of_variation_stated(name, variation):
     count = 100_000
-    drawn = study.LAWS[name](np.random.default_rng(0), np.full(count, variation))
+    drawn = study.DISTRIBUTIONS[name](np.random.default_rng(0), np.full(count, variation))
     assert drawn.mean() == pytest.approx(1, abs=5 * variation / count**0.5)
     assert drawn.std() == pytest.approx(variation, rel=0.02)
     if name in PEERS:
@@ -48,8 +48,8 @@ def test_worlds_are_those_of_the_model_but_for_the_law_of_lengths():
     assert (same == right).all()
 
 
-def test_regrets_and_promises_are_those_of_the_rules_chosen(tmp_path, monkeypatch):
-    """With rules that are known: one trace from the model, and margins by replay or as another posterior's."""
+def test_regrets_and_predictions_are_those_of_the_chosen_rules(tmp_path, monkeypatch):
+    """With known rules: one trace from the model, margins by replay and as a stand-in for another posterior."""
     whole, parts = study.run, {}
     margins = [Margin(1), Margin(2)]
     monkeypatch.setattr(study, "fitted", lambda worlds: SimpleNamespace(population=LengthCorrectness()))
@@ -66,16 +66,16 @@ def test_regrets_and_promises_are_those_of_the_rules_chosen(tmp_path, monkeypatc
     fixed, *others = (
         sims.replay_worlds(study.problem(None), rule, worlds).utility.mean for rule in (FixedSamples(1), *margins)
     )
-    regrets, promises = parts["regret"].rows, parts["promise"].rows
+    regrets, predictions = parts["regret"].rows, parts["prediction"].rows
     (best,) = (
         row.mean for name, row in regrets.items() if name.startswith("Weibull: utility of the best rule, Margin")
     )
     assert best in others
     assert regrets["Weibull, 30 problems: rule from the model"].mean == pytest.approx(100 * (best - fixed))
-    assert promises["Weibull, 30 problems"].mean == pytest.approx(100 * (0.9 - fixed))
+    assert predictions["Weibull, 30 problems"].mean == pytest.approx(100 * (0.9 - fixed))
     assert regrets["Weibull, 30 problems: rule by replay"].mean >= 0
     less = regrets["Weibull, 30 problems: rule from the model, less with log-normal lengths"]
-    alone = [regrets[f"{law}, 30 problems: rule from the model"] for law in ("Weibull", "log-normal")]
+    alone = [regrets[f"{name}, 30 problems: rule from the model"] for name in ("Weibull", "log-normal")]
     assert less.mean == pytest.approx(alone[0].mean - alone[1].mean)
 
 

@@ -44,23 +44,23 @@ def test_the_first_samples_are_those_of_each_problem():
 
 
 def test_a_chance_at_another_cap_is_that_of_the_traces_that_end_by_then():
-    """Traces are drawn without a cap, and counted at two."""
+    """Traces are drawn without a cap, and counted at two caps."""
     random, num_traces = np.random.default_rng(0), 200_000
     right = random.random(num_traces) < random.beta(1.2, 0.8, num_traces)
     length = np.exp(5 + random.normal(0, 0.3, num_traces) + random.normal(0, 0.5, num_traces))
     low, high = (np.mean(right & (length <= cap)) for cap in (120, 240))
-    law = LengthCorrectness(
+    model = LengthCorrectness(
         alpha=2 * low, beta=2 * (1 - low), effect=5.0, effect_scale=0.3, scale_right=0.5, cap_tokens=120
     )
-    moved = study.at_cap(law, 240)
+    moved = study.at_cap(model, 240)
     chance = float(moved.alpha[0] / (moved.alpha[0] + moved.beta[0]))
     assert chance == pytest.approx(high, abs=5 * high / low * (low * (1 - low) / num_traces) ** 0.5)
     assert float(moved.cap_tokens) == 240 and float(moved.alpha[0] + moved.beta[0]) == pytest.approx(2)
-    assert jnp.allclose(study.at_cap(law, 120).alpha, law.alpha)
+    assert jnp.allclose(study.at_cap(model, 120).alpha, model.alpha)
 
 
 def test_the_error_of_a_mean_regret_is_that_of_the_draws_and_of_the_problems():
-    """Regrets that are means over the problems drawn, and vary with those held out: the errors stated are those that occur."""
+    """The stated errors agree with repetition, for regrets that are means over drawn problems and vary with held-out ones."""
     random, num_pool, size, num_draws, num_runs = np.random.default_rng(0), 60, 30, 5, 3000
     means, variances = np.empty((2, num_runs))
     for index in range(num_runs):
@@ -76,11 +76,11 @@ def test_with_true_models_the_study_runs(tmp_path, monkeypatch):
 
     def true_fits(model, logs, *, pooled=False):
         fits.extend((log.num_problems, log.num_samples, log.cap_tokens, pooled) for log in logs)
-        laws = (
+        models = (
             LengthCorrectness(alpha=1.5, beta=1.0, cap_tokens=log.cap_tokens, answers=Answers(0.1, 1.0), **MODEL)
             for log in logs
         )
-        return [SimpleNamespace(model=law, converged=True) for law in laws]
+        return [SimpleNamespace(model=model, converged=True) for model in models]
 
     for name, value in {"SIZES": (20, 40), "NUM_DRAWS": 2, "NUM_WORLDS": 1024, "fit_all": true_fits}.items():
         monkeypatch.setattr(study, name, value)

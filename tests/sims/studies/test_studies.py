@@ -1,4 +1,4 @@
-"""What all studies have in common."""
+"""What holds for every study."""
 
 import importlib
 import inspect

@@ -1,4 +1,4 @@
-"""Adaptive mixtures: the moments of a normal law, of Demange-Chryst, Bachoc and Morio (arXiv 2212.00568)."""
+"""Adaptive mixtures: the moments of a normal distribution, of Demange-Chryst, Bachoc and Morio (arXiv 2212.00568)."""
 
 import math
 
@@ -51,7 +51,7 @@ def check(found):
     assert stated.sum() == pytest.approx(variance.sum(), rel=4 * math.sqrt(2 / len(found)))
 
 
-def test_even_moments_of_a_normal_law():
+def test_even_moments_of_a_normal_distribution():
     check(repeated(12, 20_000))
 
 
@@ -85,10 +85,10 @@ def test_no_more_evaluations_than_allowed():
 
 
 def test_probabilities_in_two_dimensions_with_stated_weights():
-    """Three tails of a correlated normal law, of 2e-2 to 1e-3, with weights of their own."""
+    """Three tails of a correlated normal distribution, of 2e-2 to 1e-3, with separate weights."""
     covariance = np.array([[1.0, 0.6], [0.6, 1.0]])
     root = jnp.asarray(np.linalg.cholesky(covariance), float)
-    law = multivariate_normal([0, 0], covariance)
+    normal = multivariate_normal([0, 0], covariance)
 
     def tails(point):
         return {"first": point[0] > 2.0, "both": jnp.min(point) > 1.8, "second": point[1] < -3.0}
@@ -97,7 +97,7 @@ def test_probabilities_in_two_dimensions_with_stated_weights():
         score = jnp.linalg.solve(root, point)
         return log_normal(score) - jnp.log(root[0, 0] * root[1, 1])
 
-    exact = {"first": norm.sf(2), "both": law.cdf([-1.8, -1.8]), "second": norm.sf(3)}
+    exact = {"first": norm.sf(2), "both": normal.cdf([-1.8, -1.8]), "second": norm.sf(3)}
     found = mixture_expectations(
         jax.random.key(0), tails, log_density, lambda key: root @ jax.random.normal(key, (2,)),
         max_evaluations=20_000, weights={"first": 1.0, "both": 10.0, "second": 100.0},
@@ -116,7 +116,7 @@ def test_one_function_alone():
 
 
 def test_a_law_with_heavier_tails_than_its_samplers_is_told():
-    """Student's t with 2 degrees of freedom and its first absolute moment: the terms have no variance under normal laws."""
+    """Student's t with 2 degrees of freedom and its first absolute moment: under a normal sampler the variance is infinite."""
 
     def log_student(point):
         return -1.5 * jnp.log1p(point[0] ** 2 / 2) - 0.5 * math.log(8)

@@ -1,4 +1,4 @@
-"""Point sets: each point uniform by itself, and even together in the way each promises."""
+"""Point sets: each point is uniform by itself, and jointly as its method states."""
 
 import jax
 import jax.numpy as jnp

@@ -1,4 +1,4 @@
-"""Importance sampling: rare events against SciPy, and weights that explode are said to."""
+"""Importance sampling: rare events against SciPy, and exploding weights are reported."""
 
 import math
 
@@ -59,7 +59,7 @@ def test_the_longest_of_several_by_a_mixture():
 
 
 def normal_from(scale, constant=0.0):
-    """The second moment of a normal law from draws of another scale."""
+    """The second moment of a normal distribution from draws of another scale."""
 
     def integrand(uniforms):
         score = ndtri(uniforms[0]) * scale
@@ -112,7 +112,7 @@ def test_a_weight_of_nothing_hides_what_stands_there():
 
 @pytest.mark.parametrize("shape", [0.2, 0.5, 0.9, 1.5])
 def test_the_shape_of_pareto_terms_is_found(shape):
-    """The tail of a generalised Pareto law has its shape; means over 50 samples, beside maximum likelihood."""
+    """The tail of a generalised Pareto distribution has its shape; means over 50 samples, beside maximum likelihood."""
     random = np.random.default_rng(0)
     samples = genpareto.rvs(shape, size=(50, 10_000), random_state=random)
     found = [pareto_shape(sample) for sample in samples]

@@ -1,4 +1,4 @@
-"""Worlds from uniform numbers: the law of `draw`, and less variance of what policies make of them."""
+"""Worlds from uniform numbers: the distribution of `draw`, and less variance of outcomes."""
 
 import math
 
@@ -30,7 +30,7 @@ POINTS = [Antithetic(), LatinHypercube(), Sobol()]
 
 
 def features(world):
-    """What the law of a world hangs on: each number has a mean, and so has each product of two."""
+    """What determines the distribution of a world: each number has a mean, and so has each product of two."""
     leaves = [jnp.asarray(leaf, float) for leaf in jax.tree.leaves(world._asdict())]
     numbers = jnp.concatenate([jnp.ravel(jnp.where(leaf >= 2**20, -1.0, leaf)) for leaf in leaves])
     numbers = jnp.where(numbers > 40, jnp.log(jnp.maximum(numbers, 1)), numbers)
@@ -58,7 +58,7 @@ def test_the_law_is_that_of_draw(problem):
 
 
 @pytest.mark.parametrize(("a", "b"), [(0.3, 0.3), (30.0, 12.0), (1.0, 40.0)])
-def test_quantiles_of_the_beta_law(a, b):
+def test_quantiles_of_the_beta_distribution(a, b):
     share = np.concatenate([[1e-6], np.linspace(0.001, 0.999, 50), [1 - 1e-6]]).astype(np.float32)
     single = np.asarray(beta_quantile(jnp.asarray(share), a, b), np.float64)
     assert np.minimum(np.abs(beta.cdf(single, a, b) - share), np.abs(single - beta.ppf(share, a, b))).max() < 4e-6

@@ -212,7 +212,7 @@ def test_checksums_are_those_of_sha256sum(tmp_path):
 
 
 def test_json_schema():
-    schema = artifacts.schema()
+    schema = artifacts.json_schema()
     json.dumps(schema, allow_nan=False)
     assert schema["additionalProperties"] is False
     assert {"kind", "parameters", "signals", "files"} <= set(schema["required"])

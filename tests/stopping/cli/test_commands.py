@@ -11,7 +11,6 @@ import pytest
 from typer.testing import CliRunner
 
 import sims
-import sims.simulate
 import stopping
 from stopping import artifacts, calibration
 from stopping.cli import app

@@ -191,7 +191,7 @@ def test_reads_only_its_signals_and_uses_only_the_names(policy, backend):
 
 
 def _with_tuples(policy):
-    from stopping.policies.policy import parameters, with_parameters
+    from stopping.policies.protocol import parameters, with_parameters
 
     values = {k: tuple(v.tolist()) if isinstance(v, np.ndarray) else v for k, v in parameters(policy).items()}
     return with_parameters(policy, values)

@@ -20,7 +20,7 @@ from stopping.policies import (
     WindowedConfidence,
 )
 from stopping.policies.decisions import MissingSignal
-from stopping.policies.policy import INT32_MAX
+from stopping.policies.protocol import INT32_MAX
 from stopping.policies.windows import ThoughtWindows, row_of
 from stopping.reasoner import load_model
 from stopping.reasoner.countdown import vote_key

@@ -59,9 +59,9 @@ def test_means_errors_coverage_and_reductions_are_those_of_repetition(points, co
         covered = sum(low <= exact <= high for low, high in (estimate.interval() for estimate in estimates))
         assert binom.cdf(covered, NUM_REPETITIONS, 0.95) > 1e-4, f"{name}: {covered} of {NUM_REPETITIONS}"
         variance = math.exp(2 * NUM_UNIFORMS * SCALE**2) - exact**2 if name == "growth" else SHARE * (1 - SHARE)
-        realised = variance / 512 / spread**2
+        observed = variance / 512 / spread**2
         claimed = 1 / np.mean([1 / each.reduction[name].mean for each in found])
-        assert claimed == pytest.approx(realised, rel=0.4)
+        assert claimed == pytest.approx(observed, rel=0.4)
 
 
 def test_plain_sampling_is_its_own_measure():

@@ -1,4 +1,4 @@
-"""Replay: the unit is the problem, orders are averaged, and a log's exact average is met."""
+"""Replay: the unit is the problem, orders are averaged, and estimates agree with a log's exact average."""
 
 import dataclasses
 import itertools
@@ -141,7 +141,7 @@ def test_what_a_cut_log_gives_bounds_what_the_whole_one_gives(log, rule, setting
 
 
 def test_names_that_are_missing_bound_from_where_they_matter(log):
-    """Without names, a lead cannot be told: what came until the second answer is the least there can be."""
+    """Without answer names a lead is unknown: the cost until the second answer is a lower bound."""
     problem = Sampling(8)
     named = problem.worlds(log)
     unnamed = named._replace(answer=np.where(np.asarray(named.answer) == NO_ANSWER, NO_ANSWER, NOT_LOGGED))

@@ -1,9 +1,9 @@
-"""First Finish Search by order statistics: the two earliest finishers are drawn, not all n traces.
+"""First Finish Search simulated by order statistics: only the earliest right and the earliest wrong trace are drawn.
 
-Of n traces K are right, by a Beta-binomial law, and of the others so many answer, binomially: two counts from tables. The
-least of K normal scores lies above z with probability (1 - Phi(z))^K, so it is Phi^-1(1 - exp(-E / K)) with E exponential: one
-draw for K traces, with their exact law. The same for the wrong ones that answer. The first answer is right if the earlier of
-the two is.
+Of n traces, the number K of right ones is Beta-binomial, and the number of the others that answer is binomial; both are drawn
+from tables. The minimum of K normal scores lies above z with probability (1 - Phi(z))^K, so it is Phi^-1(1 - exp(-E / K)) with E
+exponential: one exact draw replaces K. The same holds for the wrong traces that answer. The first answer is right if the earlier
+of the two traces is.
 """
 
 import hashlib
@@ -20,29 +20,34 @@ from sims.results import Result
 from sims.sampling.normals import normal_pair
 from sims.sampling.order_statistics import least_masses, least_normal
 from sims.sampling.threefry import exponential, pairs, uniform
-from sims.sampling.votes import CountLaw, beta_binomial, binomials
+from sims.sampling.votes import CountDistribution, beta_binomial, binomials
 from stopping.models import LengthCorrectness
 from stopping.models.normal_tails import quantile_below
 
-REPLICAS = 1 << 15  # by one call of the program
+REPLICAS = 1 << 15  # per call of the program
 PROBLEM, ANSWERS, EFFECT, WAITS = range(4)  # steps of a replica's address
 
 
 class Counts(NamedTuple):
-    """The laws of how many traces are right, a row a problem, and of how many wrong ones answer, a row a number of right ones."""
+    """Distributions of the two counts.
 
-    right: CountLaw
-    answering: CountLaw
+    Attributes:
+        right: number of right traces, one row per problem.
+        answering: number of wrong traces that answer, one row per number of right traces.
+    """
+
+    right: CountDistribution
+    answering: CountDistribution
 
 
 def first_finish(key: Key[Array, ""], model: LengthCorrectness, num_traces: int, *, num_replicas: int) -> Result:
     """Simulate returning the first of `num_traces` answers.
 
-    The quadrature `stopping.makespan.first_finish_curve` is faster, and its error smaller than any simulation's; this is
-    its check. Lengths are not rounded to whole tokens.
+    The quadrature `stopping.makespan.first_finish_curve` is faster and more accurate; this simulation checks it. Lengths are not
+    rounded to whole tokens.
 
     Returns:
-        A result with `correct`, `answered` and, where answered, `latency_tokens` (0 elsewhere), one value a replica.
+        A result with `correct`, `answered` and `latency_tokens` (0 where no trace answers), one value per replica.
     """
     counts = _counts(model, num_traces)
     blocks = [_block(model, counts, key, jnp.int32(first)) for first in range(0, num_replicas, REPLICAS)]
@@ -60,7 +65,7 @@ def first_finish(key: Key[Array, ""], model: LengthCorrectness, num_traces: int,
 def _counts(model: LengthCorrectness, num_traces: int) -> Counts:
     answers = (1 - model.loop_prob) * (1 - model.no_answer_prob)
     by_wrong = binomials(num_traces, answers).cumulative
-    return Counts(beta_binomial(num_traces, model.alpha, model.beta), CountLaw(by_wrong[::-1]))
+    return Counts(beta_binomial(num_traces, model.alpha, model.beta), CountDistribution(by_wrong[::-1]))
 
 
 @jax.jit

@@ -17,7 +17,7 @@ from scipy.stats import norm
 
 from stopping.policies import PosteriorVote
 from stopping.policies.normal_tail import MOST
-from stopping.policies.policy import INT32_MAX
+from stopping.policies.protocol import INT32_MAX
 from stopping.problems import Sampling
 
 REACH = 4.5  # standard deviations of the effect, to each side

@@ -1,4 +1,4 @@
-"""A grid's figures are those of `simulate`, its intervals hold all at once, and a search finds the best rule."""
+"""A grid's figures equal those of `simulate`, its intervals hold simultaneously, and a search finds the best rule."""
 
 import jax
 import numpy as np
@@ -84,7 +84,7 @@ def test_a_search_finds_the_best_and_scores_it_on_new_worlds():
 
 @pytest.mark.parametrize("correlation", [0.0, 0.9])
 def test_bands_hold_everywhere_at_once(correlation):
-    """Over many samples of 20 correlated means: the band at 90 % holds all; intervals for one point hold all far too rarely."""
+    """Over many samples of 20 correlated means, the 90 % band covers simultaneously; pointwise intervals undercover by far."""
     random, num_samples, held, alone = np.random.default_rng(2), sized(150, 300), 0, 0
     for _ in range(num_samples):
         shared = random.normal(size=(400, 1))

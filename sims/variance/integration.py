@@ -1,17 +1,16 @@
-"""Expectations of functions of uniform numbers, by points, control variates and weights; and what that was worth.
+"""Monte Carlo integration over uniform numbers, with quasi-random points, control variates and importance weights.
 
-Let u be uniform on the unit cube, f the integrand, w its weight (1 without), and c controls with known means m. Terms of
-independent units (a point, a pair, a replicate) are the means over the unit of
+Let u be uniform on the unit cube, f the integrand, w its weight (1 if there is none), and c controls with known means m. The
+term of an independent unit (a point, a pair or a replicate) is the mean over the unit of
 
     w f - b (w c - m)
 
-with slopes b fitted by least squares to the other units: units fall into eight parts, and each part gets the slopes of the
-seven others. So b does not depend on what it is applied to, and the estimate has no bias; slopes fitted to the very terms
-that they correct would give one of order 1 / n. Fitted to units, they are those that serve the mean of a unit best, which for
-pairs and replicates are not those that serve a point's.
+with slopes b fitted by least squares to other units: units fall into eight parts, and each part is corrected by slopes fitted to
+the seven others. So the estimate is unbiased; slopes fitted to the same terms would give a bias of order 1 / n. Slopes are
+fitted to units, not points: those that minimise the variance of a pair or replicate differ from those of a point.
 
-The variance of plain independent sampling comes from the same evaluations, for each point is uniform by itself: it is the mean
-of w f^2 less (the mean of w f)^2, with weights too: those of sampling from the target.
+The variance of plain independent sampling is estimated from the same evaluations, because each point is uniform: it is the mean
+of w f^2 less (the mean of w f)^2. With weights, this is the variance of sampling from the target.
 
 References:
     Owen, Monte Carlo theory, methods and examples (2013), chapters 8 to 10. Hickernell, Lemieux and Owen, "Control variates for
@@ -32,32 +31,32 @@ from jaxtyping import Array, Key
 from sims.estimates import Estimate
 from sims.variance.points import BLOCK, Independent, Points
 from sims.variance.weights import WeightReport
-from stopping.policies.policy import whole_number
+from stopping.policies.protocol import whole_number
 
 LOG_WEIGHT = "log_weight"
 NUM_PARTS = 8
-CONSTANT = 1e-6  # spread of a control over units, relative to its values, that is but rounding
-SINGULAR = 1e-10  # singular values of controls, relative to the largest, that count as none
+CONSTANT = 1e-6  # spread of a control over units, relative to its values, below which it counts as constant
+SINGULAR = 1e-10  # singular values of controls, relative to the largest, below which they count as 0
 ROUNDING = 1e-12  # of means in float64
-SURE = 1 - 1e-8  # confidence at which a control's mean is said to be another than the one stated
+SURE = 1 - 1e-8  # confidence at which the stated mean of a control is reported as wrong
 
 
 @dataclass(frozen=True, repr=False)
 class Expectation:
-    """Expectations by component of an integrand; `found.latency` is the estimate of the component `latency`.
+    """Expectations of an integrand's components; `found.latency` is the estimate of the component `latency`.
 
     Attributes:
-        title: how they were found, for people.
+        title: a description of the method.
         num_evaluations: of the integrand.
-        estimates: with errors from independent points, pairs or replicates.
-        reduction: the variance that plain independent sampling has at the same number of evaluations over that of the estimate,
-            both measured in this run; a ratio with its own error. nan where neither varies, infinite where the estimate alone
-            does not.
-        self_normalised: where there are weights, the sum of w f over the sum of w: for weights known up to a factor alone;
-            without controls, and with a bias of order 1 / n.
-        weights: where there are weights, how evenly the terms w |f| are spread for each component, and, as `log_weight`, the
-            weights themselves, which matter to the self-normalised estimates.
-        warnings: what makes figures unreliable, in sentences: exploding weights, controls whose stated mean is not theirs.
+        estimates: by component, in its unit, with errors from independent points, pairs or replicates.
+        reduction: by component, the variance reduction factor: the variance of plain independent sampling with the same number of
+            evaluations over that of the estimate, both estimated in this run. nan where neither varies, infinite where only the
+            estimate does not vary.
+        self_normalised: with importance weights, the sum of w f over the sum of w, for weights known only up to a factor; without
+            controls, and with a bias of order 1 / n.
+        weights: with importance weights, how evenly the terms w |f| of each component are spread, and under `log_weight` the
+            weights themselves, which matter for the self-normalised estimates.
+        warnings: sentences on what makes figures unreliable: exploding weights, controls with a wrong stated mean.
     """
 
     title: str
@@ -109,12 +108,12 @@ def expectation(
     Args:
         key: of the points.
         integrand: takes `[uniforms]`, each in (0, 1), and returns a scalar (then called `value`), or a dictionary or named tuple
-            of scalars; in JAX. Compiled once for each function: define it outside a loop. A component `log_weight` is the
-            log of the target's density over that of what was drawn, and turns this into importance sampling.
-        num_uniforms: how many the integrand takes.
-        num_evaluations: of the integrand; even for pairs, a multiple of the replicates for what comes in replicates.
-        points: which.
-        controls: components whose mean (under the target) is known, with that mean. They may be many, and constant.
+            of scalars; in JAX. It is compiled once for each function object, so define it outside loops. A component
+            `log_weight`, the log of the target's density over the sampling density, makes this importance sampling.
+        num_uniforms: how many uniform numbers the integrand takes.
+        num_evaluations: of the integrand; even for pairs, a multiple of the number of replicates otherwise.
+        points: how points are drawn.
+        controls: components with known means (under the target), and these means. Constant ones do no harm.
 
     Raises:
         ValueError: naming the argument, for a number of evaluations that the points cannot have, a control that is no
@@ -178,10 +177,10 @@ def expectation(
 
 
 def evaluate(integrand: Callable[[Array], Any], blocks: Iterable[Array], count: int) -> dict[str, np.ndarray]:
-    """Map an integrand over blocks of points; components in float64, `[count]` each.
+    """Evaluate an integrand at blocks of points; components in float64, `[count]` each.
 
     Raises:
-        ValueError: naming the component that is no scalar, or that has a value which is not finite (a `log_weight` may be -inf).
+        ValueError: naming a component that is not a scalar, or that is not finite (a `log_weight` may be -inf).
     """
     parts = [_map(integrand, block) for block in blocks]  # computed while the next points are drawn
     values = {name: np.concatenate([np.asarray(part[name], np.float64) for part in parts])[:count] for name in parts[0]}
@@ -198,10 +197,10 @@ def _map(integrand: Callable[[Array], Any], points: Array) -> dict[str, Array]:
 
 
 def components(value: Any) -> dict[str, Array]:
-    """The scalars of an integrand's value by name.
+    """Return the components of an integrand's value by name.
 
     Raises:
-        ValueError: naming a component that is no scalar.
+        ValueError: naming a component that is not a scalar.
     """
     found = value._asdict() if hasattr(value, "_asdict") else value if isinstance(value, dict) else {"value": value}
     for name, component in found.items():
@@ -211,7 +210,7 @@ def components(value: Any) -> dict[str, Array]:
 
 
 def _relative(log_weight: np.ndarray | None, count: int) -> tuple[np.ndarray, float]:
-    """Weights over the largest, and the largest: nan where it leaves float64, and no mean under the target can be had."""
+    """Return weights relative to the largest, and the largest; nan where that overflows, and means under the target with it."""
     if log_weight is None:
         return np.ones(count), 1.0
     largest = float(log_weight.max())
@@ -222,18 +221,18 @@ def _relative(log_weight: np.ndarray | None, count: int) -> tuple[np.ndarray, fl
 
 
 def weighted(weight: np.ndarray, column: np.ndarray) -> np.ndarray:
-    """Their product, 0 where the weight is, whatever stands there."""
+    """Return weight times value, and 0 wherever the weight is 0, whatever the value."""
     return np.where(weight > 0, weight * column, 0.0)
 
 
 def reduction(second: np.ndarray, first: np.ndarray, term: np.ndarray, cost: float) -> Estimate:
-    """The variance of plain sampling over that of the estimate, at the same cost, with the error of its linearisation.
+    """Return the variance of plain sampling over that of the estimate at the same cost, with its error by the delta method.
 
     Args:
-        second: second moments under the target, means over independent units; `[units]`.
-        first: first moments, in the same way.
+        second: second moments under the target, averaged over each unit; `[units]`.
+        first: first moments, likewise.
         term: terms whose mean is the estimate; `[units]`.
-        cost: evaluations a unit.
+        cost: evaluations per unit.
     """
     mean, count = term.mean(), term.size
     square = (term - mean) ** 2 / (count - 1)
@@ -247,7 +246,7 @@ def reduction(second: np.ndarray, first: np.ndarray, term: np.ndarray, cost: flo
 
 
 def exploding(reports: Mapping[str, WeightReport]) -> tuple[str, ...]:
-    """Say which components' terms cannot be relied on."""
+    """Return a warning for each component whose weighted terms are too heavy-tailed."""
     meant = {LOG_WEIGHT: "the weights explode, and no self-normalised estimate can be relied on"}
     return tuple(
         f"{meant.get(name, f'{name}: its weighted terms explode, and neither estimate nor error can be relied on')} ({report})"
@@ -257,7 +256,7 @@ def exploding(reports: Mapping[str, WeightReport]) -> tuple[str, ...]:
 
 
 def _corrected(terms: dict[str, np.ndarray], excess: list[np.ndarray]) -> dict[str, np.ndarray]:
-    """Terms less controls that have mean 0, each part of the units with the slopes of the other parts."""
+    """Return terms less controls of mean 0, each part of the units with slopes fitted to the other parts."""
     if not excess:
         return terms
     x, y = np.stack(excess, axis=1), np.stack(list(terms.values()), axis=1)
@@ -271,7 +270,7 @@ def _corrected(terms: dict[str, np.ndarray], excess: list[np.ndarray]) -> dict[s
 
 
 def _wrong_mean(name: str, excess: np.ndarray, stated: float) -> str:
-    """What to say of a control whose draws have another mean than the one stated; nothing where they agree."""
+    """Return a warning if a control's draws contradict its stated mean, an empty string otherwise."""
     gap = Estimate.of(excess)
     low, high = gap.interval(SURE)
     if low - CONSTANT * abs(stated) <= 0 <= high + CONSTANT * abs(stated):

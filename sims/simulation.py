@@ -1,4 +1,4 @@
-"""Draw worlds from a model and play a policy through them."""
+"""Simulation: worlds drawn from a problem's model, and a policy played through them."""
 
 from collections import deque
 from collections.abc import Iterator, Sequence
@@ -27,11 +27,11 @@ from sims.moments import Moments
 from sims.precision import BLOCK, Goal
 from sims.results import Result
 from stopping.policies import Policy
-from stopping.policies.policy import whole_number
+from stopping.policies.protocol import whole_number
 from stopping.problems import Problem, admit, as_pytree
 from stopping.problems.problem import names_of
 
-KEPT = 2**20  # worlds whose outcomes are kept one by one; of all others the sums are
+KEPT = 2**20  # worlds whose individual outcomes are kept; the others contribute to sums only
 
 
 def simulate(
@@ -51,33 +51,34 @@ def simulate(
 ) -> Result:
     """Estimate every component of a policy's outcome under the problem's model.
 
-    How long to run is said in exactly one of four ways. Errors are looked at after 1, 2, 4, ... blocks of 4,096 worlds, so that
-    intervals hold what they say (`sims.precision`). The result is the same to the last bit for any chunk, for any number of
-    devices of one kind and of processes, and for a run that was killed and resumed; but `max_seconds` may end it elsewhere.
+    Give exactly one of the four ways to say how long to run. Errors are checked after 1, 2, 4, ... blocks of 4,096 worlds only,
+    so that confidence intervals keep their coverage (`sims.precision`). The result is bit-identical for any chunk size, any
+    number of processes and of devices of one kind, and for a run that was killed and resumed; but with `max_seconds` the number
+    of worlds depends on the machine.
 
-    Where `jax.distributed` is started, every process calls this alike, and each gets the whole result.
+    Under `jax.distributed`, every process makes the same call, and each gets the whole result.
 
     Args:
-        key: of the worlds: the same key means the same worlds, for any policy.
+        key: of the worlds: the same key gives the same worlds for any policy.
         problem: a problem with a model.
         policy: any policy the problem admits.
-        num_replicas: how many worlds; or
-        standard_error: of the component, to be reached; or
-        relative_error: its share of the component's mean; or
-        max_seconds: how long, compiling included.
-        component: whose error counts.
-        chunk_blocks: blocks in flight on each device; no effect on the result.
-        devices: to compute on; default all there are, but no more than there are blocks, and the CPU alone for up to 16,384
-            worlds asked for by number: `Result.platform` says where it was.
-        checkpoint: a directory for sums and counters, written every few seconds: where it holds those of this very run, the run
-            goes on from there. Of many processes the first writes, and all must see the directory.
-        progress: show a bar, with the error so far and the time left.
+        num_replicas: how many worlds to play; or
+        standard_error: of the component, to reach; or
+        relative_error: standard error over the component's mean, to reach; or
+        max_seconds: how long to run, compiling included.
+        component: whose error is controlled.
+        chunk_blocks: blocks in flight on each device; it does not affect the result.
+        devices: to compute on; by default all devices, but no more than there are blocks, and only the CPU for `num_replicas` up
+            to 16,384. `Result.platform` says which was used.
+        checkpoint: a directory for sums and counters, written every few seconds. If it holds a checkpoint of the same run, the
+            run resumes from it. With several processes, the first one writes, and all must see the directory.
+        progress: show a progress bar with the error so far and the time left.
 
     Raises:
         PolicyMismatch: if the policy needs a signal, an action or more traces than the problem has.
-        ValueError: if not exactly one way is given, or one is not positive; if the outcome has no such component; if the
-            checkpoint is of another run, or of more worlds.
-        PrecisionNotReached: if the error asked for needs more than 2^31 worlds.
+        ValueError: unless exactly one way is given, and it is positive; if the outcome has no such component; if the
+            checkpoint is of another run, or has more worlds.
+        PrecisionNotReached: if the requested error needs more than 2^31 worlds.
     """
     admit(problem, policy)
     goal = Goal(num_replicas, standard_error, relative_error, max_seconds, component)
@@ -92,13 +93,13 @@ def simulate(
             if block.values is not None:
                 kept.append(block.values)
             if block.index < resumed:
-                continue  # played again for its values alone: no checkpoint holds them
+                continue  # replayed only for its values, which checkpoints do not hold
             standing = block.added_to(standing)
             if goal.is_reached(standing.num_blocks, standing.moments):
                 break
             saved.save(standing)
             bar.show(standing.moments, goal)
-    assert standing is not None  # of one block at least
+    assert standing is not None  # there is at least one block
     saved.save(standing, now=True)
     return Result(
         {name: np.concatenate([values[name] for values in kept]) for name in kept[0]},
@@ -113,7 +114,7 @@ def simulate(
 
 
 def draw(key: Key[Array, ""], problem: Problem, num_replicas: int) -> Any:
-    """Return the very worlds that `simulate` plays, stacked; `[replicas]`.
+    """Return the worlds that `simulate` plays for this key, stacked; `[replicas]`.
 
     Raises:
         ValueError: if `num_replicas` is not a whole number >= 1, or the problem has no model.
@@ -126,14 +127,14 @@ def draw(key: Key[Array, ""], problem: Problem, num_replicas: int) -> Any:
 
 @dataclass(frozen=True, eq=False)
 class _Block:
-    """What came of one block.
+    """The results of one block.
 
     Attributes:
         index: its number.
         values: of each component, `[worlds]`; None where they are not kept.
         names: of the components that have a mean.
-        count: worlds that count.
-        centre, sums, products, fourth, digest: as of `sum_blocks` and `digest_blocks`.
+        count: number of worlds in the sums.
+        centre, sums, products, fourth, digest: see `sum_blocks` and `digest_blocks`.
     """
 
     index: int
@@ -147,7 +148,7 @@ class _Block:
     digest: np.ndarray
 
     def added_to(self, standing: Standing | None) -> Standing:
-        """How far the run is with this block; in float64."""
+        """Return the state of the run after this block; in float64."""
         sums, products = self.sums.astype(np.float64), self.products.astype(np.float64)
         mean, comoment = self.centre + sums / self.count, products - np.outer(sums, sums) / self.count
         own = Moments(self.names, self.count, mean, comoment, self.fourth.astype(np.float64))
@@ -158,7 +159,7 @@ class _Block:
 
 
 class _Run:
-    """The programs of a run: at each call a block on every device."""
+    """The compiled programs of a run; each call computes one block on every device."""
 
     def __init__(
         self, key: Any, problem: Any, policy: Any, goal: Goal, devices: Sequence[jax.Device] | None, in_flight: int
@@ -171,11 +172,11 @@ class _Run:
 
     @property
     def platform(self) -> str:
-        """What the devices are: cpu, gpu, ..."""
+        """The kind of the devices: cpu, gpu, ..."""
         return self._mesh.devices.flat[0].platform
 
     def blocks(self, resumed: int, is_done: bool, centre: np.ndarray | None) -> Iterator[_Block]:
-        """Blocks in order: of the first `resumed` those that are kept, then all others, unless the run is done."""
+        """Yield blocks in order: of the first `resumed`, those whose values are kept; then all others, unless the run is done."""
         spans = [(0, min(resumed, KEPT // BLOCK))] + ([] if is_done else [(resumed, self._num_blocks)])
         calls = deque[Any]()
         for start, end in spans:
@@ -191,7 +192,7 @@ class _Run:
             yield from self._collected(*call)
 
     def _centre(self, outcome: Any) -> np.ndarray:
-        """Near the means of the components: those of the first block."""
+        """Return the means of the components in the first block, from which sums are centred."""
         first = {name: gather(getattr(outcome, name))[0, : self._total] for name in self._names}
         return np.array([values.mean(dtype=np.float64) for values in first.values()], np.float32)
 

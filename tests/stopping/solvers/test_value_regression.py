@@ -1,7 +1,5 @@
 """Rules fitted to logs: against backward induction, a dynamic program on what is seen, hindsight and the play's own accounts."""
 
-import sys
-
 import jax
 import numpy as np
 import pytest
@@ -15,7 +13,7 @@ from stopping.policies.exit_value import FREE_SIGNALS
 from stopping.problems import Thinking, ThinkingWorld
 from stopping.problems.thinking_worlds import NEVER
 from stopping.reasoner import load_shipped_log
-from stopping.solvers import exit_values, fitted_value, induced_point
+from stopping.solvers import exit_values, fitted_value, induced_point, value_regression
 from stopping.traces import split
 from tests.stopping.solvers.test_chain_induction import tried
 
@@ -116,14 +114,13 @@ def test_its_accounts_are_those_of_the_play_and_hindsight_is_never_beaten(lag_to
         probe_right=worlds.probe_right & ~lost,
         probe_known=lost | ~unknown,
     )
-    module, told = sys.modules["stopping.solvers.fitted_value"], []
-    backward = module._backward
+    backward, told = value_regression._backward, []
 
     def noted(*args):
         told.append(backward(*args))
         return told[-1]
 
-    monkeypatch.setattr(module, "_backward", noted)
+    monkeypatch.setattr(value_regression, "_backward", noted)
     rule = fitted_value(problem, worlds, interval_tokens)
     # one trace of 2,000 may stand at a tie, which single precision decides otherwise
     assert play(problem, rule, worlds).mean == pytest.approx(max(value for _, value in told), abs=5e-4)
@@ -167,7 +164,7 @@ def test_the_ridge_hardly_matters_on_the_shipped_log(monkeypatch):
     rules = {}
     for interval in (0, 64):
         for ridge in (1e-3, 1e-2, 1e-1):
-            monkeypatch.setattr(sys.modules["stopping.solvers.fitted_value"], "RIDGE", ridge)
+            monkeypatch.setattr(value_regression, "RIDGE", ridge)
             rules[interval, ridge] = fitted_value(problem, worlds, interval)
     budgets = problem.fixed_rules(worlds)
     played = sims.play_rules(problem, [*rules.values(), *budgets], others, ("utility",))["utility"].mean(axis=2)

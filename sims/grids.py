@@ -1,4 +1,4 @@
-"""Grids of policies and prices on the same worlds, and a search that plays fewer policies through more worlds."""
+"""Many policies, at many prices, on the same worlds; and a search by sequential halving."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -14,22 +14,22 @@ from sims.engine import default_devices, digest_blocks, draw_blocks, gather, mes
 from sims.estimates import Estimate
 from sims.precision import BLOCK
 from stopping.policies import Policy
-from stopping.policies.policy import whole_number
+from stopping.policies.protocol import whole_number
 from stopping.problems import Problem, admit, as_pytree
 from stopping.problems.problem import UTILITY
 
 
 @dataclass(frozen=True, eq=False)
 class Sweep:
-    """What every policy comes to at all prices, on the same worlds.
+    """Outcomes of every policy at every price, on the same worlds.
 
     Attributes:
-        policies: as they were given.
-        baseline: the index of the one that all are compared with.
-        count: worlds.
-        mean, standard_error: by component, `[prices, policies]`.
-        differences: of utility, policy less baseline, at each price: a band over the policies, all of whose intervals hold at
-            once, those of other prices too.
+        policies: in the order given.
+        baseline: index of the policy that all are compared with.
+        count: number of worlds.
+        mean, standard_error: by component, in its unit; `[prices, policies]`.
+        differences: utility of each policy less the baseline's, one band over the policies per price. The intervals of all
+            policies and prices hold simultaneously.
     """
 
     policies: tuple[Any, ...]
@@ -40,12 +40,12 @@ class Sweep:
     differences: tuple[Band, ...]
 
     def estimate(self, component: str, policy: int, price: int = 0) -> Estimate:
-        """One figure of the grid."""
+        """Return the mean of a component for one policy at one price."""
         figures = self.mean[component][price, policy], self.standard_error[component][price, policy]
         return Estimate(float(figures[0]), float(figures[1]), self.count)
 
     def best(self, price: int = 0) -> Any:
-        """The policy whose utility is largest; seen on the worlds it is chosen on, it looks a little better than it is."""
+        """Return the policy of largest mean utility; selected on these worlds, its estimate is biased upwards."""
         return self.policies[int(np.argmax(self.mean["utility"][price]))]
 
     def __repr__(self) -> str:
@@ -66,20 +66,20 @@ def sweep(
 ) -> Sweep:
     """Play many policies, at many prices, through the same worlds.
 
-    The worlds are those that `simulate` draws with this key. Policies of one class share one compiled program, at all prices.
+    The worlds are those that `simulate` draws with this key. Policies of one class share one compiled program at all prices.
 
     Args:
         key: of the worlds.
-        problem: a problem with a model; or many that differ in their prices alone (`[problem.priced(p) for p in prices]`).
+        problem: a problem with a model; or several that differ only in their prices (`[problem.priced(p) for p in prices]`).
         policies: any that the problem admits.
-        num_replicas: worlds.
+        num_replicas: number of worlds.
         baseline: index of the policy that all are compared with.
-        confidence: that all intervals of differences hold.
-        devices: as of `simulate`.
+        confidence: simultaneous coverage of all intervals of differences.
+        devices: as in `simulate`.
 
     Raises:
         PolicyMismatch: if a policy needs a signal, an action or more traces than the problem has.
-        ValueError: if there is no policy, the baseline is none of them, or the problems do not draw the same worlds.
+        ValueError: if there is no policy, the baseline is not an index of one, or the problems draw different worlds.
     """
     grid = _Grid(key, problem, policies, baseline, devices)
     sums = grid.play(0, whole_number("num_replicas", num_replicas, 1))
@@ -88,7 +88,12 @@ def sweep(
 
 @dataclass(frozen=True)
 class Round:
-    """One round of a search: how many policies were left, and through how many worlds they were played."""
+    """One round of a search.
+
+    Attributes:
+        num_policies: policies still in the search.
+        num_replicas: worlds that each of them was played through in this round.
+    """
 
     num_policies: int
     num_replicas: int
@@ -96,13 +101,13 @@ class Round:
 
 @dataclass(frozen=True, eq=False)
 class Search:
-    """What a search found.
+    """The result of a search.
 
     Attributes:
-        policy: the last one left.
-        gain: its utility less the baseline's, on worlds that were not used for the search.
-        utility: on the same worlds.
-        rounds: what was played.
+        policy: the winner.
+        gain: its utility less the baseline's, on fresh worlds not used for the search.
+        utility: its utility on the same fresh worlds.
+        rounds: the rounds played, in order.
     """
 
     policy: Any
@@ -125,17 +130,18 @@ def search(
 ) -> Search:
     """Find the policy of largest utility by sequential halving over worlds.
 
-    Each round plays those left through new worlds, the same for all, twice as many as the round before, and keeps the better half
-    by all their worlds. So all rounds cost about the same, and of m policies the last two are told apart on some m / 2 times as
-    many worlds as the first round had.
+    Each round plays the remaining policies through new common worlds, twice as many as the round before, and keeps the better
+    half by their mean over all worlds so far. So all rounds cost about the same, and the last two of m policies are compared on
+    about m / 2 times as many worlds as in the first round.
 
     Args:
         key: of the worlds.
         problem: a problem with a model.
         policies: any that the problem admits.
-        num_replicas: worlds of the first round, rounded up to blocks of 4,096; as many as the last round had score the winner.
+        num_replicas: worlds of the first round, rounded up to blocks of 4,096. The winner is scored on as many worlds as the last
+            round had.
         baseline: index of the policy that the winner is compared with.
-        devices: as of `simulate`.
+        devices: as in `simulate`.
 
     Raises:
         PolicyMismatch, ValueError: as `sweep`.
@@ -165,11 +171,11 @@ def search(
 
 @dataclass(frozen=True, eq=False)
 class _Sums:
-    """Moments of all figures of the grid: the components', then the difference of utility.
+    """Moments of every figure of the grid: the components, then the difference in utility.
 
     Attributes:
         names: of the components, `utility` first.
-        count: worlds.
+        count: number of worlds.
         mean, square: means, and sums of squares about them; `[components + 1, prices, policies]`, float64.
         sample: differences of utility in the first block, `[worlds, prices, policies]`.
     """
@@ -186,7 +192,7 @@ class _Sums:
         return np.sqrt(self.square / max(self.count - 1, 1) / self.count)
 
     def merge(self, other: "_Sums") -> "_Sums":
-        """Of both sets of worlds; see `sims.moments`."""
+        """Return the moments of both sets of worlds together; see `sims.moments`."""
         count = self.count + other.count
         step = other.mean - self.mean
         between = step**2 * (self.count * other.count / count)
@@ -194,13 +200,13 @@ class _Sums:
         return _Sums(self.names, count, mean, self.square + other.square + between, self.sample)
 
     def take(self, policies: np.ndarray) -> "_Sums":
-        """Of some of the policies."""
+        """Return the moments of some of the policies."""
         return _Sums(
             self.names, self.count, self.mean[..., policies], self.square[..., policies], self.sample[..., policies]
         )
 
     def sweep(self, policies: Sequence[Any], baseline: int, confidence: float) -> Sweep:
-        """The figures, with their errors."""
+        """Return the figures with their errors."""
         critical = critical_value(self.sample.reshape(len(self.sample), -1), confidence)
         bands = [Band.around(*pair, critical, confidence) for pair in zip(self.mean[-1], self.error[-1], strict=True)]
         mean, errors = (dict(zip(self.names, figures, strict=False)) for figures in (self.mean, self.error))
@@ -208,7 +214,7 @@ class _Sums:
 
 
 class _Grid:
-    """Policies at prices: each is played by the program of its class."""
+    """Policies at prices; each policy is played by the compiled program of its class."""
 
     def __init__(
         self,
@@ -232,7 +238,7 @@ class _Grid:
             raise ValueError(f"problems: expected the same worlds of all, got {len(draws)} different draws")
 
     def play(self, first: int, count: int) -> _Sums:
-        """Play all through `count` worlds from number `first` on."""
+        """Play all policies through `count` worlds, starting at world `first`."""
         chosen = default_devices(count) if self._devices is None else list(self._devices)
         mesh = mesh_of(chosen if jax.process_count() > 1 else chosen[: -(-count // BLOCK)])
         total: _Sums | None = None
@@ -249,7 +255,7 @@ class _Grid:
         return total
 
     def _play_policies(self, problem: Any, worlds: Any, counts: np.ndarray, mesh: Any) -> list[np.ndarray]:
-        """Means and squares, `[devices, figures, policies]`, and differences, `[devices, worlds, policies]`."""
+        """Return means and squares, `[devices, figures, policies]`, and differences, `[devices, worlds, policies]`."""
         outcomes = [play_blocks(problem, as_pytree(policy), worlds, mesh) for policy in self.policies]
         figures = [tuple(getattr(outcome, name) for name in self._names) for outcome in outcomes]
         reduced = [_reduce(each, figures[self._baseline][0], counts) for each in figures]
@@ -259,7 +265,7 @@ class _Grid:
 
 @jax.jit
 def _reduce(figures: tuple, baseline: Array, counts: Array) -> tuple[Array, Array, Array]:
-    """Means, squares about them, `[devices, figures]`, and differences of utility, `[devices, BLOCK]`."""
+    """Return means, squares about them, `[devices, figures]`, and differences in utility, `[devices, BLOCK]`."""
     difference = figures[0] - baseline
     values = jnp.stack([each.astype(difference.dtype) for each in (*figures, difference)], axis=1)
     counted = (jnp.arange(BLOCK) < counts[:, None])[:, None]

@@ -1,4 +1,4 @@
-"""Play policies through the worlds a log holds."""
+"""Replay: policies played through the worlds of a log."""
 
 from collections import defaultdict
 from collections.abc import Sequence
@@ -16,13 +16,13 @@ from stopping.traces import TraceLog
 
 
 def replay(problem: Replayable, policy: Policy, log: TraceLog, *, num_orders: int = 1, seed: int = 0) -> Result:
-    """Estimate every component of a policy's outcome on a log. The unit is the log's problem.
+    """Estimate every component of a policy's outcome on a log. The independent unit is the log's problem.
 
     Args:
         problem: its model is not used.
         policy: any policy the problem admits.
-        log: with known correctness.
-        num_orders: 1 to take each problem's traces in the order logged, more to average over random orders.
+        log: one whose answers are all labelled right or wrong.
+        num_orders: 1 takes each problem's traces in the logged order; more averages over that many random orders.
         seed: of the orders.
 
     Raises:
@@ -55,15 +55,15 @@ def replay_worlds(problem: Problem, policy: Policy, worlds: Any) -> Result:
 def play_rules(
     problem: Problem, policies: Sequence[Policy], worlds: Any, components: Sequence[str]
 ) -> dict[str, np.ndarray]:
-    """Components of what each of many policies makes of each world, `[policies, units, orders]`.
+    """Return outcome components of many policies on each world; `[policies, units, orders]` each.
 
-    Policies of one class are played together.
+    Policies of one class are played by one program call.
 
     Args:
         problem: its model is not used.
         policies: any that the problem admits.
         worlds: with leading axes `[units, orders]`.
-        components: of the outcome, by name.
+        components: names of outcome components.
 
     Raises:
         PolicyMismatch: if a policy needs a signal, an action or more traces than the problem has.
