@@ -18,7 +18,6 @@ from sims import Estimate
 from sims.estimates import FEW
 from stopping import __version__, plots
 from stopping.calibration.forced_answers import Group, by_confidence, by_position, overconfidence
-from stopping.cli.rules import name_of
 from stopping.policies import parameters
 from stopping.traces import TraceLog
 from stopping.traces.reports import in_points, plus_minus
@@ -127,7 +126,7 @@ def _rule(found: Tuning) -> str:
     terms = "".join(
         f"<dt><code>{_text(key)}</code></dt><dd>{_value(key, value)}</dd>" for key, value in parameters(policy).items()
     )
-    return f"<p>{doing} <code>{_text(name_of(policy))}</code>. {_prose(about)}</p>\n<dl>{terms}</dl>"
+    return f"<p>{doing} <code>{_text(str(policy))}</code>. {_prose(about)}</p>\n<dl>{terms}</dl>"
 
 
 def _value(name: str, value: Any) -> str:
@@ -143,7 +142,9 @@ def _value(name: str, value: Any) -> str:
 def _certificate(found: Tuning) -> str:
     """What is certified of the rule chosen; where there is none, of the first that was tested."""
     one = (found.chosen or found.tested[0]).certificate
-    sentence = f"<code>{_text(name_of(one.policy))}</code>{'' if one.grade is not Grade.NONE else ' is'} {_text(one.statement)}."
+    sentence = (
+        f"<code>{_text(str(one.policy))}</code>{'' if one.grade is not Grade.NONE else ' is'} {_text(one.statement)}."
+    )
     kind = f"<p>Its grade: {_text(one.grade.value)}.</p>"
     assumed = "".join(f"<li>{_text(assumption)}</li>" for assumption in one.assumptions)
     return f"<p>{sentence}</p>\n{kind}\n<p>It assumes:</p>\n<ul>{assumed}</ul>"
@@ -159,13 +160,11 @@ def _rules(found: Tuning) -> str:
     )  # fmt: skip
     cells = "".join(f'<th scope="col">{column}</th>' for column in head)
     rows = [
-        _row(
-            name_of(found.reference), "in use now", found.reference_measured, ("reference", "", [""] * len(bounds), "")
-        )
+        _row(str(found.reference), "in use now", found.reference_measured, ("reference", "", [""] * len(bounds), ""))
     ]
     rows += [_tested_row(found, rule) for rule in found.tested]
     few = f" With fewer than {FEW} problems, errors are by bootstrap." if test_part < FEW else ""
-    reference = f"<code>{_text(name_of(found.reference))}</code>"
+    reference = f"<code>{_text(str(found.reference))}</code>"
     orders = f" and averaged over {found.num_orders} orders of its samples" if found.num_orders > 1 else ""
     about = (
         f"Changes and savings are against {reference}, paired by problem{orders}; ± is one standard error, in brackets are 95 % "
@@ -186,7 +185,7 @@ def _rules(found: Tuning) -> str:
     label = f"Tokens saved against change of accuracy, of {len(found.tested)} rules; all figures are in the table."
     if best is not None:
         label += (
-            f" {name_of(best.policy)} saves {plus_minus(best.measured.saving_share, 0.01)} % and changes accuracy by "
+            f" {best.policy} saves {plus_minus(best.measured.saving_share, 0.01)} % and changes accuracy by "
             f"{in_points(best.measured.accuracy_change.mean, best.measured.accuracy_interval)} points."
         )
     caption = (
@@ -209,7 +208,7 @@ def _tested_row(found: Tuning, rule: Tested) -> str:
         [f"{100 * share:.0f}" for share in (one.reachable_share, one.clairvoyant_share) if share is not None],
         GRADES[rule.certificate.grade],
     )
-    return _row(name_of(rule.policy), ", ".join(marks), one, against)
+    return _row(str(rule.policy), ", ".join(marks), one, against)
 
 
 def _row(name: str, mark: str, one: Measured, against: tuple[str, str, list[str], str]) -> str:

@@ -58,7 +58,7 @@ def compare(
     """
     console = output.console()
     plot_file(plot)
-    from stopping.cli.rules import default_rules, distinct, name_of, parse
+    from stopping.cli.rules import default_rules, distinct, parse
 
     imports.load()
     named = [(parse(text), text) for text in ([reference] if reference else []) + rule]
@@ -74,7 +74,7 @@ def compare(
     with busy(console, f"replaying {len(rules)} rules"):
         comparison = stopping.compare(problem, distinct(rules), data, reference=base, num_orders=num_orders, seed=seed)
     equal = [figures_of(row.at_equal) for row in comparison.rows]
-    names = [_given(row.policy, named) or name_of(row.policy) for row in comparison.rows]
+    names = [_given(row.policy, named) or str(row.policy) for row in comparison.rows]
     record = CompareOutput(
         log=LogSummary.of(log.name, data),
         problem=Problem.of(problem),

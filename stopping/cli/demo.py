@@ -83,7 +83,7 @@ class _Road:
         import stopping
         from sims.engine import BLOCK
         from stopping.cli.output import DemoOutput, LogSummary, Problem, figures_of
-        from stopping.cli.rules import distinct, name_of
+        from stopping.cli.rules import distinct
 
         key_solve, key_promise = (jr.fold_in(jax.random.key(self.seed), index) for index in (1, 2))
         self._check()
@@ -104,7 +104,7 @@ class _Road:
         )
         self._family(solution)
 
-        policy, rule, base = solution.policy, name_of(solution.policy), name_of(reference)
+        policy, rule, base = solution.policy, str(solution.policy), str(reference)
         with busy(self.console, "simulating and replaying"):
             simulated = [
                 sims.simulate(key_promise, problem, each, num_replicas=2 * NUM_BLOCKS * BLOCK)
@@ -142,7 +142,7 @@ class _Road:
         if plot:
             from stopping.plots import frontier
 
-            frontier(comparison, [name_of(row.policy) for row in comparison.rows]).savefig(plot)
+            frontier(comparison, [str(row.policy) for row in comparison.rows]).savefig(plot)
             self.console.print(f"Picture of the rules on the test problems: {plot}", markup=False)
         adaptive = solution.status.name == "ADAPTIVE"
         advice = _advice(rule, base, adaptive, row.against_reference, comparison.rows[0].result)
@@ -201,13 +201,12 @@ class _Road:
         return fitted
 
     def _family(self, solution: Any) -> None:
-        from stopping.cli.rules import name_of
         from stopping.cli.tables import NARROW, folded, new_table
         from stopping.traces.reports import plus_minus
 
         table = new_table("best of its family", "utility", "above the best fixed rule")
         for member in sorted(solution.family.values(), key=lambda member: -member.value.mean):
-            name = name_of(member.policy)
+            name = str(member.policy)
             gain = plus_minus(member.gain, signed=True) if member is not solution.best_fixed else ""
             table.add_row(
                 escape(folded(name, 36) if self.console.width < NARROW else name),
@@ -219,7 +218,7 @@ class _Road:
         assert solution.upper_bound is not None
         bound = plus_minus(solution.upper_bound)
         self.console.print(f"No rule that cannot see which answers are right gets above {bound}.")
-        self.console.print(f"Chosen: [bold]{escape(name_of(solution.policy))}[/bold]: {solution.status.value}.")
+        self.console.print(f"Chosen: [bold]{escape(str(solution.policy))}[/bold]: {solution.status.value}.")
 
     def _promised_and_realised(self, rule: str, base: str, num_problems: int, promised: Any, realised: Any) -> None:
         from stopping.cli.tables import new_table, note_few

@@ -168,17 +168,16 @@ def _record(
     artifact: "Artifact", target: Target, rule: Any, settings: dict[str, Any], exact: bool, loss: "Replaced | None"
 ) -> "ExportOutput":
     from stopping.cli.output import ExportOutput
-    from stopping.cli.rules import name_of
 
-    policy = name_of(artifact.policy)
+    policy = str(artifact.policy)
     return ExportOutput(
         policy=policy,
         digest=artifact.digest,
         target=target,
-        rule=name_of(rule),
+        rule=str(rule),
         exact=exact,
         loss=loss,
-        statement=_statement(policy, name_of(rule), exact, loss),
+        statement=_statement(policy, str(rule), exact, loss),
         **settings,
     )
 

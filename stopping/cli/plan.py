@@ -59,7 +59,7 @@ class LossOptions:
         if log is None or self.discordance is not None:
             raise ValueError("--rule: expected a LOG to take its losses from, and no --discordance")
 
-        from stopping.cli.rules import name_of, parse
+        from stopping.cli.rules import parse
         from stopping.tuning.certification import losses_on
 
         imports.load()
@@ -67,7 +67,7 @@ class LossOptions:
         reference = problem.reference_rule(log)
         losses = losses_on(problem, [parse(self.rule)], log, reference)
         changed, lost = float(abs(losses).mean()), float(losses.mean())
-        return Losses(rule=self.rule, reference=name_of(reference), discordance=changed, mean_loss=lost)
+        return Losses(rule=self.rule, reference=str(reference), discordance=changed, mean_loss=lost)
 
 
 def plan(

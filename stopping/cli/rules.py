@@ -109,14 +109,6 @@ def _call(text: str, source: str) -> tuple[list[str], list[Any], dict[str, Any]]
     return [target.id, *reversed(path)], args, keywords
 
 
-def name_of(policy: Any) -> str:
-    """Return the policy's text, from which `parse` gives it back (after an import of its class, for one's own).
-
-    One with long tables is named by its single numbers; `parse` takes the directory where it is saved.
-    """
-    return str(policy)
-
-
 def default_rules(log: "TraceLog", problem: Any) -> list[Any]:
     """Return the library's rules that make sense on a log.
 

@@ -167,7 +167,6 @@ def _reference_name(found: "Tuning") -> str:
 def record_of(name: str, log: "TraceLog", found: "Tuning", out: Path | None) -> "TuneOutput":
     """Return what was found in plain numbers."""
     from stopping.cli.output import Figure, LogSummary, MeasuredRule, TunedRule, TuneOutput
-    from stopping.cli.rules import name_of
 
     def measured(figures: Any) -> MeasuredRule:
         values = {name: Figure.of(value) if hasattr(value, "mean") else value for name, value in vars(figures).items()}
@@ -179,12 +178,12 @@ def record_of(name: str, log: "TraceLog", found: "Tuning", out: Path | None) -> 
         split=found.num_problems,
         num_tried=found.num_tried,
         num_orders=found.num_orders,
-        reference=name_of(found.reference),
+        reference=str(found.reference),
         reference_measured=measured(found.reference_measured),
         rules=[
             TunedRule.model_validate(
                 {
-                    "rule": name_of(rule.policy),
+                    "rule": str(rule.policy),
                     "family": rule.family,
                     "grade": rule.certificate.grade.name.lower(),
                     "statement": rule.certificate.statement,
@@ -195,7 +194,7 @@ def record_of(name: str, log: "TraceLog", found: "Tuning", out: Path | None) -> 
             )
             for rule in found.tested
         ],
-        chosen=None if found.chosen is None else name_of(found.chosen.policy),
+        chosen=None if found.chosen is None else str(found.chosen.policy),
         policy=None if out is None or found.chosen is None else str(out),
         advice=found.advice,
     )

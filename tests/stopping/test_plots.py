@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 
 import stopping
-from stopping.cli.rules import default_rules, name_of
+from stopping.cli.rules import default_rules
 from stopping.plots import frontier
 from stopping.plots.frontiers import _undominated
 from stopping.problems import Sampling
@@ -32,7 +32,7 @@ def comparison():
 
 
 def names_of(comparison):
-    return [name_of(row.policy) for row in comparison.rows]
+    return [str(row.policy) for row in comparison.rows]
 
 
 def test_labels_cover_neither_each_other_nor_points_and_stay_inside(comparison):

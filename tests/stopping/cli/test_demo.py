@@ -9,7 +9,6 @@ import sims
 from stopping import artifacts
 from stopping.cli import app
 from stopping.cli.output import DemoOutput
-from stopping.cli.rules import name_of
 from stopping.problems import Sampling
 from stopping.traces import load_log, split
 from tests.stopping.cli.drawn import NUM_SAMPLES, drawn_log
@@ -25,7 +24,7 @@ def test_the_whole_road_on_a_small_log(tmp_path, monkeypatch):
     jsonschema.validate(content, DemoOutput.model_json_schema())
 
     loaded = artifacts.load_policy(tmp_path / "policy")
-    assert name_of(loaded.policy) == content["rule"] and content["decisions_agree"]
+    assert str(loaded.policy) == content["rule"] and content["decisions_agree"]
     assert loaded.document.reference_rule == "majority@4" and loaded.document.promised.keys() == {
         "accuracy_change",
         "net_saving_tokens",
@@ -60,4 +59,4 @@ def test_without_a_log_it_is_the_reasoners(tmp_path, monkeypatch):
     assert (content["log"]["name"], content["log"]["num_traces"]) == ("shipped log", 64_000)
     assert content["split"] == [1200, 2000, 800] and content["reference"] == "FixedSamples(16)"
     assert content["decisions_agree"] and "the shipped reasoner's" in result.stdout
-    assert name_of(artifacts.load_policy(tmp_path / "policy").policy) == content["rule"]
+    assert str(artifacts.load_policy(tmp_path / "policy").policy) == content["rule"]

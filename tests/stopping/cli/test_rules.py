@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 
 from stopping.artifacts import save_policy
-from stopping.cli.rules import default_rules, name_of, parse
+from stopping.cli.rules import default_rules, parse
 from stopping.policies import (
     ExitValue,
     FirstFinish,
@@ -47,17 +47,17 @@ def test_rules_by_name(text, policy):
 )
 def test_a_name_gives_the_policy_back(policy, tmp_path):
     if not isinstance(policy, LONG):
-        assert parse(name_of(policy)) == policy
+        assert parse(str(policy)) == policy
         return
     name, numbers = type(policy).__name__, [key for key, value in parameters(policy).items() if np.ndim(value) == 0]
     shown = ", ".join(f"{key}={getattr(policy, key)}" for key in numbers[:2])
-    assert name_of(policy) == f"{name}({shown}, ...)"
+    assert str(policy) == f"{name}({shown}, ...)"
     assert parse(str(save_policy(policy, tmp_path / "policy"))) == policy
 
 
 def test_published_tables_go_by_their_names():
-    assert name_of(VoteTable.adaptive_consistency(0.95, 8)) == "VoteTable.adaptive_consistency(0.95, 8)"
-    assert parse("VoteTable.cannot_be_caught(9)") == parse(name_of(VoteTable.cannot_be_caught(9)))
+    assert str(VoteTable.adaptive_consistency(0.95, 8)) == "VoteTable.adaptive_consistency(0.95, 8)"
+    assert parse("VoteTable.cannot_be_caught(9)") == parse(str(VoteTable.cannot_be_caught(9)))
 
 
 @pytest.mark.parametrize(
@@ -90,7 +90,7 @@ def test_ones_own_rule_from_the_working_directory(tmp_path, monkeypatch):
     policy = parse("my_cli_rules:CliShare(3, share=0.75)")
     assert (policy.least, policy.share) == (3, 0.75)
     assert parse("my_cli_rules:CliShare.strict(2)").share == 0.9
-    assert parse(name_of(policy)) == policy
+    assert parse(str(policy)) == policy
     with pytest.raises(ValueError, match="expected a policy, got dict"):
         parse("my_cli_rules:NOT_A_RULE()")
     (tmp_path / "broken_cli_rules.py").write_text("1 / 0")

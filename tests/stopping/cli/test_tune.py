@@ -6,7 +6,6 @@ import pytest
 import stopping
 from stopping import artifacts
 from stopping.adapters.drift import Drift, Traffic
-from stopping.cli.rules import name_of
 from stopping.policies import ThinkingObservation, bind
 from stopping.problems import Thinking
 from stopping.reasoner import load_shipped_log
@@ -38,11 +37,11 @@ def test_tune_saves_what_it_found(probed, tmp_path):
 
     loaded = artifacts.load_policy(tmp_path / "policy")
     document = loaded.document
-    assert loaded.policy == found.chosen.policy and name_of(loaded.policy) == content["chosen"]
+    assert loaded.policy == found.chosen.policy and str(loaded.policy) == content["chosen"]
     points = document.decision_points
     assert (document.observation, points.on, points.interval_tokens) == ("ThinkingObservation", "checkpoint", 32)
     assert (document.certificate.grade, document.certificate.max_accuracy_drop) == ("data", 0.04)
-    assert name_of(loaded.policy) in document.evidence[0].title  # of this rule, and no other
+    assert str(loaded.policy) in document.evidence[0].title  # of this rule, and no other
     low, high = document.promised["accuracy_change"].interval
     assert (low, high) == found.chosen.measured.accuracy_interval and low < high
     assert "expected nothing or an empty directory" in refused(*asked)
