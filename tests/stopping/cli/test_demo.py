@@ -31,13 +31,13 @@ def test_the_whole_road_on_a_small_log(tmp_path, monkeypatch):
     }
     assert content["split"] == [60, 100, 40]
 
-    # the realised figures are those of a replay on the test part, the promised ones close to them in tokens
+    # the observed figures are those of a replay on the test part, the promised ones close to them in tokens
     test_part = split(load_log(log), (0.3, 0.5, 0.2))[2]
     problem = Sampling(NUM_SAMPLES, price_per_token=content["problem"]["price_per_token"])
     replayed = sims.replay(problem, loaded.policy, test_part)
-    assert content["realised"]["total_tokens"]["mean"] == replayed.total_tokens.mean
-    promised, realised = content["promised"]["total_tokens"], content["realised"]["total_tokens"]
-    assert abs(promised["mean"] - realised["mean"]) < 5 * realised["standard_error"]
+    assert content["observed"]["total_tokens"]["mean"] == replayed.total_tokens.mean
+    promised, observed = content["promised"]["total_tokens"], content["observed"]["total_tokens"]
+    assert abs(promised["mean"] - observed["mean"]) < 5 * observed["standard_error"]
 
     words = result.stdout
     for said in ("1. Check", "2. Split", "3. Fit", "4. Derive", "5. Simulate and replay", "6. Save and load", "STOP"):
