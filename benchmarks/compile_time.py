@@ -11,7 +11,7 @@ import numpy as np
 import sims
 import stopping
 from benchmarks.stepwise import CHAIN, MARGIN, SAMPLING, THINKING, TRACES
-from sims.clocks import Stopwatch
+from sims.progress import Stopwatch
 from stopping.makespan import first_finish_curve
 from stopping.solvers import FamilySearch, posterior_vote, solve
 from stopping.solvers.chain_induction import induced_point

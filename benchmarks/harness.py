@@ -99,7 +99,7 @@ def time_together(
     for _ in range(repeats):
         for name, run in contenders.items():
             if calls[name] > 1:
-                run()  # what is short finds its code and data in the cache, as in a loop of its own
+                run()  # short ones find their code and data in the cache, as in a loop
             rounds[name].append(_seconds(run, calls[name]) / calls[name])
     return {name: Timing(first[name], min(times), statistics.median(times), repeats) for name, times in rounds.items()}
 

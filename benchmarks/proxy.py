@@ -1,7 +1,7 @@
-"""The proxy beside a plain pass-through, before a fake server that is fast enough to be no part of it; then before llama.cpp.
+"""The proxy against a plain pass-through, before a fake server whose own time is negligible; then before llama.cpp.
 
-Server, proxies and client are processes of their own, on all cores: what one takes the others may miss, so that ratios are of a
-machine with some cores to spare. Tokens of the fake server hold the time at which they were sent.
+Server, proxies and client are separate processes on all cores. They compete for cores, so the ratios hold for a machine with
+some to spare. Tokens of the fake server contain the time at which they were sent.
 """
 
 import asyncio

@@ -26,7 +26,7 @@ NUM_TRACES = 16
 NUM_SCORES, NUM_REPLICAS = 1 << 22, 1 << 19
 CHUNK = 1 << 12  # replicas at once in NumPy: what they need stays in the cache
 SCORES_CHUNK = 1 << 14
-LAW = (0.4, 8.0, 8.3, 0.4, 0.5)  # chance; means and scales of log tokens, right and wrong
+PARAMETERS = (0.4, 8.0, 8.3, 0.4, 0.5)  # chance; means and scales of log tokens, right and wrong
 GROUPS, TRACES = "stopping, two groups by order statistics", "stopping, all traces"
 NUMPY_GROUPS, NUMPY_TRACES, NUMBA = "NumPy, two groups, SciPy's ndtri", "NumPy, all traces", "numba, all traces"
 SCORES, NUMPY_SCORES, JAX_SCORES = "stopping, normal scores", "NumPy SFC64, normal scores", "jax.random.normal"
@@ -34,7 +34,7 @@ SCORES, NUMPY_SCORES, JAX_SCORES = "stopping, normal scores", "NumPy SFC64, norm
 
 def run() -> Report:
     """Time all, and compare what they give with its exact value."""
-    key, race = jax.random.key(0), Race(*(jnp.float32(value) for value in LAW))
+    key, race = jax.random.key(0), Race(*(jnp.float32(value) for value in PARAMETERS))
     random = np.random.Generator(np.random.SFC64(0))
     rounds = jnp.int32(NUM_REPLICAS // LANES)
 
@@ -49,7 +49,7 @@ def run() -> Report:
     }
     if importlib.util.find_spec("numba"):
         loop = _numba()
-        finishes[NUMBA] = lambda: loop(NUM_REPLICAS, NUM_TRACES, *LAW)
+        finishes[NUMBA] = lambda: loop(NUM_REPLICAS, NUM_TRACES, *PARAMETERS)
     buffer = np.empty(SCORES_CHUNK, np.float32)
     scores: dict[str, Callable[[], Any]] = {
         SCORES: lambda: jax.block_until_ready(normal_scores(key)),
@@ -94,7 +94,7 @@ def run() -> Report:
 
 
 def _checks(finishes: dict[str, Callable], scores: dict[str, Callable]) -> dict[str, float]:
-    points = Points(*(jnp.full(1, value, jnp.float32) for value in (*LAW, 0.0, 0.0, np.inf)))
+    points = Points(*(jnp.full(1, value, jnp.float32) for value in (*PARAMETERS, 0.0, 0.0, np.inf)))
     exact = evaluate(first_finish, points, (NUM_TRACES,), False)
     accuracy, latency = float(exact.accuracy[0, 0]), float(exact.latency_tokens[0, 0])
     checks = {}
@@ -137,7 +137,7 @@ def _numpy_scores(random: np.random.Generator, buffer: np.ndarray) -> np.ndarray
 
 
 def _numpy(random: np.random.Generator, least: Callable) -> tuple[float, float, float]:
-    chance, mean_right, mean_wrong, scale_right, scale_wrong = map(np.float32, LAW)
+    chance, mean_right, mean_wrong, scale_right, scale_wrong = map(np.float32, PARAMETERS)
     correct, tokens, squared = 0, 0.0, 0.0
     for _ in range(NUM_REPLICAS // CHUNK):
         num_right = random.binomial(NUM_TRACES, chance, CHUNK)

@@ -16,7 +16,7 @@ from stopping.policies import AnswerAgreement, Kind, Margin, SamplingObservation
 from stopping.problems import Sampling, Thinking
 
 NUM_TRACES, NUM_POINTS, NUM_BLOCKS = 16, 64, 16
-NUM_KINDS = 3  # of wrong answers, equally likely a priori: the law is then a mixture of multinomials
+NUM_KINDS = 3  # of wrong answers, equally likely a priori: the distribution is then a mixture of multinomials
 MARGIN, EARLY, NEVER = Margin(3), AnswerAgreement(3, 32), AnswerAgreement(NUM_POINTS + 1, 32)
 TRACES = LengthCorrectness(
     2.0, 1.0, 8.0, 0.3, shift=0.3, scale_right=0.4, scale_wrong=0.6, answers=Answers(-1.0, float(NUM_KINDS))

@@ -34,8 +34,8 @@ log
 print(stopping.check(log))
 
 # %% [markdown]
-# **Does length tell right from wrong?** Pooled, wrong traces are longer. Part of this is the problems: hard ones are
-# both longer and answered wrongly more often. A rule sees one problem at a time, so only what happens *within* a
+# **Does length distinguish right from wrong?** Pooled, wrong traces are longer. Part of this is due to the problems: hard
+# ones are both longer and answered wrongly more often. A rule sees one problem at a time, so only what happens *within* a
 # problem is of use.
 
 # %%

@@ -32,16 +32,16 @@ fit = stopping.fit(stopping.models.LengthCorrectness(), fit_part)
 fit
 
 # %% [markdown]
-# `shift` is what First Finish lives on: where it is above 0, of two traces of one problem the shorter is more often
-# right. The curves are the fitted law; where the bars are not under them, the model is wrong, and what is derived from
-# it may be too.
+# First Finish depends on `shift`: where it is above 0, the shorter of two traces of one problem is right more often. The
+# curves are the fitted distribution. Where they do not match the bars, the model is wrong, and rules derived from it may be
+# wrong too.
 
 # %%
 fit.plot(fit_part)
 
 # %% [markdown]
-# The same, as numbers: ranks of the traces in the law that the others of their problem predict would be uniform under a
-# true model, and this is their distance from that (Kolmogorov-Smirnov).
+# The same in numbers. Under a true model, the rank of a trace in the distribution predicted from the other traces of its
+# problem is uniform; this is the Kolmogorov-Smirnov distance from that.
 
 # %%
 print(f"right traces {fit.diagnostics.ks_right:.3f}, wrong traces {fit.diagnostics.ks_wrong:.3f}")

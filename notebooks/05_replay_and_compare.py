@@ -45,20 +45,20 @@ comparison
 comparison.plot()
 
 # %% [markdown]
-# The same rules look otherwise against latency: a vote that stops early saves the slowest trace.
+# Against latency the order of the rules changes: a vote that stops early does not wait for the slowest trace.
 
 # %%
 comparison.plot(against="latency_tokens")
 
 # %% [markdown]
-# **At equal cost.** More tokens and more right answers are not yet a better rule. Between two fixed rules any cost can
-# be had by tossing a coin for each problem: with probability $w$ the larger one. So beside a rule that takes $t$ tokens
-# in mean stands
+# **At equal cost.** A rule with more tokens and more right answers is not necessarily better. A mixture of two fixed rules
+# can have any cost between theirs: a coin, tossed for each problem, picks the larger one with probability $w$. So a rule
+# that takes $t$ tokens on average is compared with
 #
 # $$(1 - w)\, a_1 + w\, a_2, \qquad (1 - w)\, t_1 + w\, t_2 = t,$$
 #
-# of the two neighbours on the concave hull of the fixed rules. The difference is paired by problem, and its error
-# includes that of $w$, which is found on the same problems. No figure: no fixed rule is as cheap.
+# where the two are neighbours on the concave hull of the fixed rules. The difference is paired by problem. Its error
+# includes that of $w$, which is estimated on the same problems. There is no figure where every fixed rule costs more.
 
 # %%
 for row in comparison.rows:

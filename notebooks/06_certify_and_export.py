@@ -11,14 +11,14 @@
 # %% [markdown]
 # # 6. Certify and export
 #
-# A rule that looks good on a log may owe this to the log. `tune` splits by problem: on the first part it plays every
+# A rule that looks good on a log may do so by chance. `tune` splits by problem: on the first part it plays every
 # member of every family; on the second it certifies the best ones in a frozen order; on the third it measures what is
 # promised.
 #
 # The test is a bet. With limit $\varepsilon$ and losses $x_i$, a capital $\prod_i \left(1 + \lambda (\varepsilon - x_i)
 # / (1 - \varepsilon)\right)$ grows only if losses are below the limit, and by chance exceeds $1 / \alpha$ with
-# probability $\alpha$ at most: in finite samples, whatever the law of the losses. So there is a least number of
-# problems, known before anything is recorded:
+# probability $\alpha$ at most: in finite samples, for any distribution of the losses. So there is a least number
+# of problems, known before anything is recorded:
 
 # %%
 # %matplotlib inline

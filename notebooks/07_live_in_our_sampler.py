@@ -11,9 +11,9 @@
 # %% [markdown]
 # # 7. Live, in our sampler
 #
-# What a replay promises should come true when the rule stops the model itself. The shipped model draws every token from
-# noise that belongs to its problem and position, so a run that is stopped is a prefix of the one that is not: both can
-# be compared, pair by pair.
+# The savings of a replay should be observed when the rule stops the model itself. The shipped model samples every token with
+# noise that depends on its problem and position alone, so a stopped run is a prefix of the full one: the two can be compared
+# pair by pair.
 #
 # The log may be your own; the live part then needs your engine in the place of our sampler.
 
@@ -48,7 +48,7 @@ comparison
 comparison.plot()
 
 # %% [markdown]
-# **Live**, on problems that nobody has looked at.
+# **Live**, on problems that were not used for anything else.
 
 # %%
 NUM_LIVE = 96
@@ -63,17 +63,17 @@ run = run_live(
 print(f"stopped {run.stopped.mean():.0%} of {NUM_LIVE} thoughts")
 
 # %% [markdown]
-# Promised and realised, each against the same traces left alone:
+# Promised and observed, each against the same traces without a rule:
 
 # %%
 promised = comparison.rows[1].against_reference
 own, right = live_log.length_tokens[:, 0], live_log.correct[:, 0]
-realised = {
+observed = {
     "correct": sims.Estimate.of(run.correct.astype(float) - right),
     "total_tokens": sims.Estimate.of(run.total_tokens.astype(float) - own),
 }
-for name, figure in realised.items():
+for name, figure in observed.items():
     error = np.hypot(figure.standard_error, promised[name].standard_error)
     print(
-        f"{name}: promised {promised[name]}, realised {figure}; {(figure.mean - promised[name].mean) / error:+.1f} errors apart"
+        f"{name}: promised {promised[name]}, observed {figure}; {(figure.mean - promised[name].mean) / error:+.1f} errors apart"
     )

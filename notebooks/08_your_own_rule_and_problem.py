@@ -51,7 +51,7 @@ class LeadingShare:
 
 
 # %% [markdown]
-# **Saved, loaded, stepped** like ours:
+# It is **saved, loaded and stepped** like ours:
 
 # %%
 import tempfile
@@ -65,7 +65,7 @@ for votes in range(1, 5):  # one answer after another, all the same
     print(votes, "votes:", Kind(action.kind).name)
 
 # %% [markdown]
-# **Replayed and tuned** like ours: a family is a list of members, tried beside any others.
+# It is **replayed and tuned** like ours. A family is a list of members, and can be tried together with any others.
 
 # %%
 problem = stopping.Sampling(8)
@@ -79,22 +79,23 @@ families = {
 stopping.tune(problem, part, max_loss=0.08, families=families)
 
 # %% [markdown]
-# ## A problem of your own
+# ## A custom problem
 #
-# Giving up: a checker knows a right answer when it sees one (a unit test, say). Attempts are made one after another
-# until one is right; when is it better to stop paying? A world is the lengths of the attempts and which are right.
-# After each one that is wrong the rule sees how many there were and what they took, and may go on or stop:
+# Giving up: a checker recognises a right answer (a unit test, say), and attempts are made one after another until one is
+# right. When is it better to stop paying? A world is the lengths of the attempts and which are right. After each wrong one
+# the rule sees how many there were and how many tokens they took, and may go on or stop:
 #
 # $$u = [\text{one is right}] - c \cdot \text{tokens until then}.$$
 #
 # `stopping.problems.Problem` says what is needed: the `decision` (what rules see and may ask for), the `components` of an
-# outcome, `draw` (a world from a key), `play` (the only place with dynamics and prices), `hindsight` (what one who knows
-# the world would do), and what a rule loses and costs: `loss`, `cost`, `lossless`. `Replayable` adds what logs are for:
-# `worlds` (those a log holds, `[problems, orders]`) and back, `log`; the rules that adapt to nothing, `fixed_rules`; the
-# one in use now, `reference_rule`; and the same problem at another price, `priced`. A world names its `problem`, which no
-# rule sees; an outcome says where a rule went past the log (`unsupported`; here never: all 16 attempts must be logged).
+# outcome, `draw` (a world from a key), `play` (the only place with dynamics and prices), `hindsight` (the best outcome for
+# one who knows the world), and what a rule loses and costs: `loss`, `cost`, `lossless`. `Replayable` adds what replay needs:
+# `worlds` (those of a log, `[problems, orders]`) and its inverse, `log`; the rules that do not adapt, `fixed_rules`; the rule
+# in use now, `reference_rule`; and the same problem at another price, `priced`. A world has the index of its `problem`, which
+# no rule sees. An outcome says where a rule went past the log (`unsupported`; here never, as all 16 attempts must be logged).
 #
-# With these it is simulated, replayed, solved, swept, compared, tuned and certified as ours are.
+# With these it is simulated, replayed, solved, swept, compared, tuned and certified like ours, in Python and by the commands:
+# `stopping tune runs.parquet --problem "my_problems:GivingUp(price_per_token=5e-4)"`.
 
 
 # %%
@@ -189,7 +190,7 @@ class GivingUp(NamedTuple):
 
 
 # %% [markdown]
-# It is simulated and replayed as ours are; the rule may be ours, or one of three lines:
+# It is simulated and replayed like ours. The rule may be from the library, or one of three lines:
 
 
 # %%
@@ -213,7 +214,7 @@ for own in (GiveUpAfter(2), GiveUpAfter(4), stopping.policies.TokenBudget(800)):
     print(f"{own!s:26} utility simulated {simulated.utility}, replayed {replayed.utility}")
 
 # %% [markdown]
-# And tuned: here the family that adapts to nothing is beside one that gives up by tokens.
+# And tuned: here with two families, the fixed rules and rules that give up by tokens.
 
 # %%
 families = {
@@ -223,8 +224,8 @@ families = {
 stopping.tune(giving_up, part, max_loss=0.08, families=families)
 
 # %% [markdown]
-# Two laws that every problem keeps, and that yours should be tested for: nobody beats hindsight in any world, and
-# replaying drawn worlds is simulating, bit for bit.
+# Two properties hold for every problem, and should be tested for yours: no rule beats hindsight in any world, and
+# replaying drawn worlds equals simulating them, bit for bit.
 
 # %%
 from sims.engine import evaluate

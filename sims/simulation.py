@@ -11,7 +11,6 @@ import numpy as np
 from jaxtyping import Array, Key
 
 from sims.checkpoints import Checkpoints, Standing
-from sims.clocks import Bar, Stopwatch
 from sims.engine import (
     default_devices,
     digest_blocks,
@@ -25,6 +24,7 @@ from sims.engine import (
 )
 from sims.moments import Moments
 from sims.precision import BLOCK, Goal
+from sims.progress import Bar, Stopwatch
 from sims.results import Result
 from stopping.policies import Policy
 from stopping.policies.protocol import whole_number

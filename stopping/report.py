@@ -1,4 +1,4 @@
-"""What tuning found, as one HTML page: no scripts, nothing fetched, every text from a log or a policy escaped."""
+"""The results of tuning as one HTML page: no scripts, nothing fetched, every text from a log or a policy escaped."""
 
 import platform
 import re
@@ -18,7 +18,6 @@ from sims import Estimate
 from sims.estimates import FEW
 from stopping import __version__, plots
 from stopping.calibration.forced_answers import Group, by_confidence, by_position, overconfidence
-from stopping.cli.rules import name_of
 from stopping.policies import parameters
 from stopping.traces import TraceLog
 from stopping.traces.reports import in_points, plus_minus
@@ -120,18 +119,18 @@ def page(found: Tuning, log: TraceLog, *, name: str, command: str) -> str:
 
 
 def _rule(found: Tuning) -> str:
-    """What to run, in words."""
+    """Return which rule to run, in words."""
     policy = found.reference if found.chosen is None else found.chosen.policy
     doing = "Keep the rule in use now," if found.chosen is None else "Use"
     about = re.split(r"(?<=\.)\s", " ".join((type(policy).__doc__ or "").split()), maxsplit=1)[0]
     terms = "".join(
         f"<dt><code>{_text(key)}</code></dt><dd>{_value(key, value)}</dd>" for key, value in parameters(policy).items()
     )
-    return f"<p>{doing} <code>{_text(name_of(policy))}</code>. {_prose(about)}</p>\n<dl>{terms}</dl>"
+    return f"<p>{doing} <code>{_text(str(policy))}</code>. {_prose(about)}</p>\n<dl>{terms}</dl>"
 
 
 def _value(name: str, value: Any) -> str:
-    """A parameter with its unit, and a log-probability as a probability too."""
+    """Return a parameter with its unit, and a log-probability as a probability too."""
     numbers = np.ravel(value).tolist()
     shown = ", ".join(f"{number:,.6g}" if isinstance(number, (int, float)) else str(number) for number in numbers)
     unit = next((unit for ending, unit in UNITS.items() if name.endswith(ending)), "")
@@ -141,16 +140,18 @@ def _value(name: str, value: Any) -> str:
 
 
 def _certificate(found: Tuning) -> str:
-    """What is certified of the rule chosen; where there is none, of the first that was tested."""
+    """Return the certificate of the rule chosen, or of the first that was tested if there is none."""
     one = (found.chosen or found.tested[0]).certificate
-    sentence = f"<code>{_text(name_of(one.policy))}</code>{'' if one.grade is not Grade.NONE else ' is'} {_text(one.statement)}."
+    sentence = (
+        f"<code>{_text(str(one.policy))}</code>{'' if one.grade is not Grade.NONE else ' is'} {_text(one.statement)}."
+    )
     kind = f"<p>Its grade: {_text(one.grade.value)}.</p>"
     assumed = "".join(f"<li>{_text(assumption)}</li>" for assumption in one.assumptions)
     return f"<p>{sentence}</p>\n{kind}\n<p>It assumes:</p>\n<ul>{assumed}</ul>"
 
 
 def _rules(found: Tuning) -> str:
-    """The table of rules, and the picture of what they save and cost."""
+    """Return the table of rules, and the picture of their savings and losses."""
     fit_part, certify_part, test_part = found.num_problems
     reachable = any(rule.measured.reachable_share is not None for rule in found.tested)
     bounds = (*(("of reachable, %",) if reachable else ()), "of what can be, %")
@@ -159,13 +160,11 @@ def _rules(found: Tuning) -> str:
     )  # fmt: skip
     cells = "".join(f'<th scope="col">{column}</th>' for column in head)
     rows = [
-        _row(
-            name_of(found.reference), "in use now", found.reference_measured, ("reference", "", [""] * len(bounds), "")
-        )
+        _row(str(found.reference), "in use now", found.reference_measured, ("reference", "", [""] * len(bounds), ""))
     ]
     rows += [_tested_row(found, rule) for rule in found.tested]
     few = f" With fewer than {FEW} problems, errors are by bootstrap." if test_part < FEW else ""
-    reference = f"<code>{_text(name_of(found.reference))}</code>"
+    reference = f"<code>{_text(str(found.reference))}</code>"
     orders = f" and averaged over {found.num_orders} orders of its samples" if found.num_orders > 1 else ""
     about = (
         f"Changes and savings are against {reference}, paired by problem{orders}; ± is one standard error, in brackets are 95 % "
@@ -186,7 +185,7 @@ def _rules(found: Tuning) -> str:
     label = f"Tokens saved against change of accuracy, of {len(found.tested)} rules; all figures are in the table."
     if best is not None:
         label += (
-            f" {name_of(best.policy)} saves {plus_minus(best.measured.saving_share, 0.01)} % and changes accuracy by "
+            f" {best.policy} saves {plus_minus(best.measured.saving_share, 0.01)} % and changes accuracy by "
             f"{in_points(best.measured.accuracy_change.mean, best.measured.accuracy_interval)} points."
         )
     caption = (
@@ -209,7 +208,7 @@ def _tested_row(found: Tuning, rule: Tested) -> str:
         [f"{100 * share:.0f}" for share in (one.reachable_share, one.clairvoyant_share) if share is not None],
         GRADES[rule.certificate.grade],
     )
-    return _row(name_of(rule.policy), ", ".join(marks), one, against)
+    return _row(str(rule.policy), ", ".join(marks), one, against)
 
 
 def _row(name: str, mark: str, one: Measured, against: tuple[str, str, list[str], str]) -> str:
@@ -222,7 +221,7 @@ def _row(name: str, mark: str, one: Measured, against: tuple[str, str, list[str]
 
 
 def _log(found: Tuning, log: TraceLog, name: str) -> str:
-    """What the log is like: lengths by class and, for a thinking problem, the answers forced on the way."""
+    """Describe the log: lengths by class and, for a log with checkpoints, the answers forced on the way."""
     judged = log.present & log.correct_known
     right, wrong = (
         Estimate.ratio(np.sum(log.length_tokens, axis=1, where=chosen), chosen.sum(axis=1))
@@ -285,7 +284,7 @@ def _section(heading: str, content: str) -> str:
 
 
 def _scrolled(label: str, content: str) -> str:
-    """What may be wider than a narrow screen; it can be reached, and scrolled, by keyboard."""
+    """Wrap what may be wider than the screen, so that it can be scrolled, by keyboard too."""
     return f'<div class="scroll" role="region" aria-label="{_text(label)}" tabindex="0">\n{content}\n</div>'
 
 
@@ -296,7 +295,7 @@ def _figure(title: str, figure: Figure, label: str, caption: str, *, wide: bool 
 
 
 def _svg(figure: Figure, prefix: str, label: str) -> str:
-    """A figure as inline SVG: no size of its own, no namespaces, metadata or rules that reach past it, and ids of its own."""
+    """Return a figure as inline SVG: without a size, namespaces, metadata or style rules, its ids begin with `prefix`."""
     file = BytesIO()
     with rc_context({"svg.hashsalt": prefix, "svg.fonttype": "path"}):
         figure.savefig(file, format="svg")
@@ -331,7 +330,7 @@ def _references(element: ElementTree.Element) -> Iterable[str]:
 
 
 def _prose(text: str) -> str:
-    """Escaped, with what stands in backticks as code."""
+    """Escape a text, and make what is in backticks code."""
     return re.sub(r"`([^`]+)`", r"<code>\1</code>", _text(text))
 
 

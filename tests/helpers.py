@@ -30,7 +30,7 @@ def sized(usual: int, full: int) -> int:
 # A test's parameter for what runs on torch; the marker skips the test, visibly, where torch is not installed.
 TORCH = pytest.param("torch", marks=pytest.mark.torch)
 
-BIG = VoteTable.cannot_be_caught(9000)  # with weights in a file of their own
+BIG = VoteTable.cannot_be_caught(9000)  # with weights in a separate file
 
 
 def name_of(value: Any) -> str | None:

@@ -1,4 +1,4 @@
-"""Every notebook runs from its first cell to its last, in a process of its own, as a reader runs it."""
+"""Every notebook runs from its first cell to its last, in a separate process, as a reader runs it."""
 
 import importlib.util
 import os

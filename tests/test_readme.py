@@ -1,4 +1,4 @@
-"""The README's Python is run as it stands there, from the shipped log."""
+"""The README's Python is run unchanged, on the shipped log."""
 
 import importlib
 import re

@@ -14,7 +14,6 @@ from scipy.stats import beta
 
 from sims.estimates import Estimate
 from sims.studies import Part
-from stopping.cli.rules import name_of
 from stopping.plots import COLOURS, MARKERS
 from stopping.policies import FirstFinish, FixedSamples, Margin, UnanimousWindow, VoteTable
 from stopping.problems import Sampling
@@ -61,7 +60,7 @@ def certification(log: TraceLog) -> tuple[dict[str, Estimate], Figure]:
     chosen = np.random.default_rng(0).integers(0, log.num_problems, (NUM_RUNS, NUM_PROBLEMS))
     for rule, values, loss in zip(rules, losses, truth, strict=True):
         if 0 < loss < 1:
-            wrongly[f"{name_of(rule)}, with its loss as the limit"] = _passes(values[chosen], loss)
+            wrongly[f"{rule}, with its loss as the limit"] = _passes(values[chosen], loss)
     passes = np.logical_and.accumulate([_passes(values[chosen], LIMIT) for values in losses])
     wrongly[f"any of the {len(rules)} rules in order"] = passes[truth >= LIMIT].any(axis=0)
 
@@ -70,7 +69,7 @@ def certification(log: TraceLog) -> tuple[dict[str, Estimate], Figure]:
         rows[f"certified wrongly: {name}"] = Estimate.of(broken)
         rows[f"the same, {SURE:.0%} lower limit: {name}"] = Estimate(lower_limit(broken), 0.0, broken.size)
     for rule, loss, passed in zip(rules, truth, passes, strict=True):
-        rows[f"certified in order: {name_of(rule)}, which loses {loss:.4f}"] = Estimate.of(passed)
+        rows[f"certified in order: {rule}, which loses {loss:.4f}"] = Estimate.of(passed)
     given: dict[float, list[Estimate]] = {}
     for share in DISCORDANCES:
         used = problems_used(drawn_losses(share, 0.0, (NUM_RUNS, max(SIZES)), seed=1), LIMIT, CONFIDENCE)

@@ -67,8 +67,6 @@ def deploy(
     plan: Plan, num_live: int = NUM_LIVE, report: Callable[[int], None] = lambda num_problems: None
 ) -> Deployment:
     """Record a log, tune a rule on it, predict its saving and accuracy, and run it on problems that are not in the log."""
-    from stopping.cli.rules import name_of
-
     model, problem = load_model("target"), stopping.Thinking()
     with tempfile.TemporaryDirectory() as folder:
         log = record(model, plan, Path(folder) / "traces.parquet", report)
@@ -90,7 +88,7 @@ def deploy(
         for rule in (None, policy)
     )  # fmt: skip
     came = observed(stopped.correct, stopped.total_tokens, own.correct, own.total_tokens)
-    return Deployment(name, plan.temperature, name_of(policy), predicted, came)
+    return Deployment(name, plan.temperature, str(policy), predicted, came)
 
 
 def deployments(done: list[Deployment]) -> tuple[dict[str, Estimate], Figure]:

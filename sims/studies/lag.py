@@ -24,7 +24,6 @@ from matplotlib.figure import Figure
 import sims
 from sims.estimates import Estimate
 from sims.studies import Part, crossing
-from stopping.cli.rules import name_of
 from stopping.models import AnswerChain
 from stopping.plots import COLOURS, MARKERS
 from stopping.policies import AnswerAgreement, ConfidenceExit, TokenBudget
@@ -174,7 +173,7 @@ def _rows(chosen: Chosen, utility: Mapping[str, np.ndarray]) -> dict[str, Estima
     away = np.array(LAGS) - np.mean(LAGS)
     for name, rules in chosen.items():
         values = utility[name]
-        first, last = name_of(rules[0]), name_of(rules[-1])
+        first, last = str(rules[0]), str(rules[-1])
         rows[f"{name}, {first} without one: utility"] = Estimate.of(values[0])
         rows[f"{name}, {last} with {LAGS[-1]} tokens: utility"] = Estimate.of(values[-1])
         rows[f"{name}: lost per 32 tokens of lag, hundredths"] = Estimate.of(

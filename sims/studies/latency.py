@@ -26,7 +26,6 @@ import sims
 from sims.bands import Band
 from sims.estimates import Estimate
 from sims.studies import Part, crossing, exact
-from stopping.cli.rules import name_of
 from stopping.models import Answers, LengthCorrectness
 from stopping.plots import COLOURS, MARKERS
 from stopping.policies import FixedSamples, Margin
@@ -92,7 +91,7 @@ def schedules(
             rows[f"{one} against {other}: worth more up to a price of"] = Estimate(price, price * found[1], num_scoring)
     for row in range(0, len(prices), EVERY):
         for schedule, values in utility.items():
-            what = f"an hour costs {prices[row]:.2g}: {schedule}, {name_of(rules[schedule][row])}"
+            what = f"an hour costs {prices[row]:.2g}: {schedule}, {rules[schedule][row]}"
             rows[what] = Estimate.of(values[row])
         for (one, other), band in bands.items():
             what = f"an hour costs {prices[row]:.2g}: {one} less {other}, hundredths"

@@ -31,7 +31,6 @@ from sims.estimates import Estimate
 from sims.studies import Part, curves_by_size
 from sims.studies.model import mean_regret
 from stopping.calibration import Fit, fit
-from stopping.cli.rules import name_of
 from stopping.models import Answers, LengthCorrectness
 from stopping.problems import Sampling, SamplingWorld
 from stopping.solvers import FamilySearch, sampling_families, solve
@@ -107,7 +106,7 @@ def run(
     rows: dict[str, dict[str, Estimate]] = {name: {} for name in QUESTIONS}
     for name in distributions:
         played = _played(DISTRIBUTIONS[name], sizes, num_draws, num_problems)
-        rows["regret"][f"{name}: utility of the best rule, {name_of(played.best)}"] = Estimate.of(played.best_utility)
+        rows["regret"][f"{name}: utility of the best rule, {played.best}"] = Estimate.of(played.best_utility)
         for how, utility in zip(CHOSEN, (played.derived, played.replayed), strict=True):
             regrets[how][name] = [UNIT * (played.best_utility - each) for each in utility]
         predictions[name] = [

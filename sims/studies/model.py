@@ -27,7 +27,6 @@ from sims import draw, play_rules
 from sims.estimates import Estimate
 from sims.studies import Part, curves_by_size
 from stopping.calibration import Fit, fit_all
-from stopping.cli.rules import name_of
 from stopping.models import LengthCorrectness
 from stopping.policies import NO_ANSWER
 from stopping.problems import Sampling
@@ -114,9 +113,7 @@ def run(log: TraceLog) -> dict[str, Part]:
         }
         parts[name] = Part(QUESTIONS[name], rows, _picture(regrets, sizes, pool.num_problems))
     constant = {
-        f"vote of all for {cost:g}: best in hindsight {name_of(every.rules[rule])}, its utility": Estimate.of(
-            held[j, rule]
-        )
+        f"vote of all for {cost:g}: best in hindsight {every.rules[rule]}, its utility": Estimate.of(held[j, rule])
         for j, (cost, rule) in enumerate(zip(COSTS, best, strict=True))
     }
     converged = {

@@ -1,4 +1,4 @@
-"""The card of an artifact, for people."""
+"""The card of an artifact, in Markdown."""
 
 import inspect
 import json
@@ -68,14 +68,14 @@ def _calibrated(document: Document) -> str:
     return _table(("", ""), rows) if rows else "Not stated."
 
 
-def _traffic(laws: dict[str, InlineArray]) -> str:
+def _traffic(samples: dict[str, InlineArray]) -> str:
     rows = []
-    for name, sample in laws.items():
+    for name, sample in samples.items():
         values = sample.array().astype(float)
         quantiles = (f"{value:.4g}" for value in np.quantile(values, (0.1, 0.5, 0.9)))
         rows.append((name, f"{values.size:,}", f"{values.mean():.4g}", *quantiles))
-    about = "What requests were like, one value a problem: a server compares its own with these."
-    return "\n\n".join([about, _table(("law", "values", "mean", "10 %", "median", "90 %"), rows)])
+    about = "A sample of requests, one value per problem. A server compares its requests with these."
+    return "\n\n".join([about, _table(("quantity", "values", "mean", "10 %", "median", "90 %"), rows)])
 
 
 def _certificate(document: Document) -> str:

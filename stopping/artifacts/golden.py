@@ -117,7 +117,7 @@ def decide(policy: Any, streams: list[Stream], cut_at_ties: bool = False) -> lis
                 for row, kind, amount, is_open in zip(rows, kinds, amounts, open_rows.tolist(), strict=True):
                     if is_open:
                         answers[row].append((kind, amount))
-        except Exception as error:  # the policy may be anybody's, the observations anything
+        except Exception as error:  # the policy may be custom, the observations arbitrary
             raise ArtifactError(GOLDEN, f"line {rows[0] + 1}", f"cannot be run: {error!r}") from error
     return answers
 

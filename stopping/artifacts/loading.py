@@ -1,4 +1,4 @@
-"""A policy from its directory."""
+"""Loading a policy from its directory."""
 
 from dataclasses import dataclass, fields
 from pathlib import Path
@@ -35,7 +35,7 @@ class Artifact:
 def load_policy(directory: str | Path) -> Artifact:
     """Return the policy of a directory written by `save_policy`, after running its golden lines.
 
-    Nothing is imported or executed from the directory: a policy of one's own must have been defined before.
+    Nothing is imported or executed from the directory: the class of a custom policy must have been defined before.
 
     Raises:
         ArtifactError: naming the file and the field, whatever is wrong with the directory.
@@ -72,7 +72,7 @@ def _policy(document: Document, weights: bytes | None) -> Any:
             raise ArtifactError(POLICY, name, f"{document.kind} has {known}, got {getattr(document, name)}")
     try:
         return cls(**values)
-    except Exception as error:  # a policy checks its own parameters, and may be anybody's
+    except Exception as error:  # a policy checks its parameters, and may be custom
         raise ArtifactError(POLICY, "parameters", f"{document.kind} refuses them: {error}") from error
 
 

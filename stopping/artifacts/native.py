@@ -1,8 +1,8 @@
 """Native settings: what an engine already reads, in the place of a policy.
 
-Engines have a budget of thinking tokens and a number of samples, and nothing that adapts: of our policies, `TokenBudget` on one
-chain of thought and `FixedSamples` are said in those words. `native_rule` returns that rule, or None for a thinking policy that
-has to be replaced by a budget first; `settings` writes it for one engine. What a replacement loses, `stopping export` computes.
+Engines have a budget of thinking tokens and a number of samples, and nothing that adapts: of our policies, these settings express
+`TokenBudget` on one chain of thought and `FixedSamples`. `native_rule` returns that rule, or None for a thinking policy that has
+to be replaced by a budget first; `settings` writes it for one engine. `stopping export` computes the loss of a replacement.
 
 Names are those of llama.cpp (xllamacpp 2026.10.11549, run), vLLM 0.32 and SGLang 0.5.23 (their sources, not run) and
 transformers 5.23.
@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from typing import Any, ClassVar, Literal, get_args
 
 from stopping.artifacts.loading import Artifact
-from stopping.policies import FixedSamples, ThinkingObservation, TokenBudget
+from stopping.policies import FixedSamples, Policy, ThinkingObservation, TokenBudget
 
 Target = Literal["llamacpp", "vllm", "sglang", "transformers"]
 TARGETS: tuple[Target, ...] = get_args(Target)
@@ -30,7 +30,7 @@ class LlamaCpp:
     Attributes:
         thinking_budget_tokens: after so many tokens of thought the message and the closing tag are forced.
         reasoning_budget_message: said before the tag.
-        n: answers to one request, each in a slot of its own.
+        n: answers to one request, each in a separate slot.
     """
 
     thinking_budget_tokens: int | None = None
@@ -100,7 +100,7 @@ class Vllm:
             return (_VOTE,)
         both = "Both are needed, and the `--reasoning-parser` of your model: the budget goes into every request."
         closes = (
-            "A thought that closes itself by the bare tag is not seen where a message stands before it: the budget then cuts "
+            "A thought that closes itself by the bare tag is not seen where a message is before it: the budget then cuts "
             "into the answer (vllm-project/vllm#53572)."
         )
         return (both, *((closes,) if self.message else ()), _EMPTY)
@@ -193,7 +193,7 @@ def native_rule(artifact: Artifact) -> TokenBudget | FixedSamples | None:
 
 
 def settings(
-    rule: TokenBudget | FixedSamples,
+    rule: Policy,
     target: Target,
     *,
     message: str = "",
@@ -203,14 +203,15 @@ def settings(
     """Write a rule for one engine.
 
     Args:
-        rule: what `native_rule` returned, or the budget in the place of a policy.
+        rule: what `native_rule` returned, or the fixed rule in the place of a policy.
         target: the engine.
         message: said before a thought is closed; that of the probes, where the log's had one.
-        open_tag: before a thought; vLLM has to be told.
-        close_tag: behind it.
+        open_tag: before a thought; vLLM needs it.
+        close_tag: after it.
 
     Raises:
-        ValueError: for an engine we do not know, or one without what the rule needs: which, and what to use instead.
+        ValueError: for a rule or an engine we do not know, or an engine without what the rule needs: which, and what to use
+            instead.
     """
     if target not in TARGETS:
         raise ValueError(f"target: expected one of {', '.join(TARGETS)}, got {target!r}")
@@ -221,6 +222,8 @@ def settings(
         if target == "transformers":
             return Transformers(number)
         return {"llamacpp": LlamaCpp, "vllm": Vllm, "sglang": Sglang}[target](n=number)
+    if not isinstance(rule, TokenBudget):
+        raise ValueError(f"{rule}: engines have a budget of thinking tokens and a number of samples, and no such rule")
     budget = rule.max_tokens
     if target == "llamacpp":
         return LlamaCpp(budget, message)

@@ -1,4 +1,4 @@
-"""A policy into its directory."""
+"""Saving a policy in a directory."""
 
 import json
 import os
@@ -63,7 +63,7 @@ def save_policy(
         directory: where; it must not exist, or be empty, or (with `overwrite`) be an artifact.
         decision: what the policy sees; by default the problem's, or the first registered that has its signals.
         golden_observations: streams of observations (objects or mappings with the policy's signals) for the golden
-            lines; needed where the decision makes none of its own.
+            lines; by default the decision's examples.
         problem: what it was derived for: its `lag_tokens` and `decision_interval_tokens` are written down, unless given.
         evidence: results with `summary() -> {"title": ..., "figures": {name: {"mean": ..., "standard_error": ...}}}`,
             or such mappings.
@@ -71,8 +71,8 @@ def save_policy(
             given.
         reference_rule: `single`, `logged`, `majority@n` or `budget=B`: the rule that losses are measured against.
         calibrated_on: `{"digest", "num_problems", "num_traces", "description"}`, each optional.
-        traffic: by law (`length_tokens`, ...), an array of at most 2,000 values of the log, one a problem: the reference sample
-            from which a server tells that its traffic has changed.
+        traffic: by quantity (`length_tokens`, ...), an array of at most 2,000 values of the log, one per problem: the reference
+            sample with which a server compares its traffic.
         promised: by name (`accuracy_change`, `net_saving_tokens`, ...), a mean with a standard error or an interval.
         certificate: `{"grade": "proof" | "data" | "none", ...}`; see `schema.Certificate`.
         lag_tokens: tokens assumed to be generated between a decision and its effect; 0 if not given.
@@ -86,7 +86,7 @@ def save_policy(
 
     Raises:
         ArtifactError: naming the file and field that cannot be written, or that `load_policy` would refuse.
-        OSError: if the file system does not let it; what was there is kept.
+        OSError: if the file system refuses; what was there is kept.
     """
     target = Path(directory)
     _check_target(target, overwrite)
@@ -117,7 +117,13 @@ def save_policy(
 def _contents(policy: Any, decision: Decision, golden_observations: Any, given: dict[str, Any]) -> dict[str, bytes]:
     streams = _streams(policy, decision, golden_observations)
     values, tensors = encode(policy)
-    lines = golden.lines(policy, streams)
+    try:
+        lines = golden.lines(policy, streams)
+    except ArtifactError as error:
+        if golden_observations is not None or decision.streams is not None:
+            raise
+        name = decision.observation.__name__
+        raise ArtifactError(GOLDEN, "", f"random numbers make no {name} ({error}): give golden_observations") from error
     contents = {GOLDEN: golden.write(lines)}
     if tensors:
         contents[WEIGHTS] = safetensors.numpy.save(tensors)
@@ -147,11 +153,7 @@ def _streams(policy: Any, decision: Decision, golden_observations: Any) -> Any:
     name = decision.observation.__name__
     if missing := [signal for signal in policy.signals if signal not in decision.signals]:
         raise ArtifactError(POLICY, "signals", f"{name} has no field {', '.join(missing)}")
-    if golden_observations is not None:
-        return golden_observations
-    if not (streams := decision.streams(policy)):
-        raise ArtifactError(GOLDEN, "", f"no streams are known for {name}: give golden_observations")
-    return streams
+    return decision.examples(policy) if golden_observations is None else golden_observations
 
 
 def _decision_of(policy: Any) -> Decision:

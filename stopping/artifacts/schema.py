@@ -25,11 +25,11 @@ from stopping.artifacts.error import ArtifactError
 
 SCHEMA_VERSION = "1.1"
 MAX_INLINE_VALUES = 4096  # a larger array goes to `weights.safetensors`
-MAX_TRAFFIC_VALUES = 2000  # a law
+MAX_TRAFFIC_VALUES = 2000  # of each quantity
 
 
 class Record(BaseModel):
-    """A part of the document: every key known, every value of its own type, no NaN or infinity."""
+    """A part of the document: every key known, every value of its declared type, no NaN or infinity."""
 
     model_config = ConfigDict(extra="forbid", strict=True, frozen=True, allow_inf_nan=False, protected_namespaces=())
 
@@ -150,7 +150,7 @@ class Certificate(Record):
 
     grade: Literal["proof", "data", "none"]
     statement: Text | None = None
-    source: Text | None = None  # the theorem, the note or the test it stands on
+    source: Text | None = None  # the theorem, the note or the test that it depends on
     risk: Literal["accuracy", "disagreement"] | None = None
     max_accuracy_drop: Annotated[float, Field(ge=0, le=1)] | None = None
     confidence: Annotated[float, Field(gt=0, lt=1)] | None = None
@@ -191,7 +191,7 @@ class Document(Record):
         Annotated[str, Field(pattern=r"^(single|logged|majority@[1-9][0-9]{0,8}|budget=[1-9][0-9]{0,8})$")] | None
     ) = None
     calibrated_on: CalibratedOn | None = None
-    traffic: Traffic | None = None  # by law, values of the log, one a problem: what drift is told from
+    traffic: Traffic | None = None  # by quantity, values of the log, one per problem: the reference for drift
     promised: dict[Name, Quantity] = {}  # accuracy_change, net_saving_tokens, net_saving_seconds, ...
     certificate: Certificate | None = None
     evidence: list[Evidence] = []

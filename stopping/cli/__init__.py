@@ -1,7 +1,7 @@
 """The command line: `stopping COMMAND`, listed by `stopping --help`.
 
-Exit codes: 0 done; 1 what was asked for cannot be achieved (a precision not reached, a fit that did not converge);
-2 bad input, said in one line; 70 a bug of ours, with its traceback.
+Exit codes: 0 for success; 1 if what was asked for cannot be achieved (a precision not reached, a fit that did not converge);
+2 for bad input, with a message of one line; 70 for a bug in this library, with its traceback.
 """
 
 import sys

@@ -1,5 +1,6 @@
 """`stopping compare`: rules on one log, paired."""
 
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -7,12 +8,12 @@ from rich.markup import escape
 
 from stopping.cli.log_options import LogOptions, LogPath
 from stopping.cli.options import (
-    DecisionOption,
     ImportOptions,
     NumOrders,
     OutputOptions,
     Plot,
     ProblemOptions,
+    ProblemText,
     Seed,
     busy,
     plot_file,
@@ -22,6 +23,7 @@ if TYPE_CHECKING:
     from rich.console import Console
 
     from stopping.cli.output import CompareOutput
+    from stopping.problems import Component
 
 WIDE = 130  # columns; below, a rule's name may go over several lines
 
@@ -39,7 +41,7 @@ def compare(
             help="Margin(3), a policy's directory, or module:Class(args); repeat for more. Default: the library's.",
         ),
     ] = [],  # noqa: B006
-    decision: DecisionOption = None,
+    problem: ProblemText = None,
     reference: Annotated[
         str | None,
         typer.Option(
@@ -54,11 +56,12 @@ def compare(
 ) -> None:
     """Compare rules on one log: accuracy and tokens with errors, paired with a reference rule and with fixed ones at equal cost.
 
-    At equal cost stands the best mixture of fixed rules, a coin tossed for each problem, that takes the same tokens in mean.
+    At equal cost a rule is compared with the best mixture of fixed rules: a coin, tossed for each problem, decides between two
+    of them, so that the mixture costs as much on average.
     """
     console = output.console()
     plot_file(plot)
-    from stopping.cli.rules import default_rules, distinct, name_of, parse
+    from stopping.cli.rules import parse
 
     imports.load()
     named = [(parse(text), text) for text in ([reference] if reference else []) + rule]
@@ -66,18 +69,18 @@ def compare(
 
     import stopping
     from sims.estimates import FEW
-    from stopping.cli.output import ComparedRule, CompareOutput, LogSummary, Problem, accuracy_bounds, figures_of
+    from stopping.cli.output import ComparedRule, CompareOutput, LogSummary, ProblemSummary, accuracy_bounds, figures_of
+    from stopping.solvers.families import default_rules, distinct
 
-    problem, data = problem_options.decided(decision, data, console)
-    rules = [policy for policy, _ in named[bool(reference) :]] or default_rules(data, problem)
-    base = named[0][0] if reference else problem.reference_rule(data)
+    played, data = problem_options.problem_of(problem, data, console)
+    rules = [policy for policy, _ in named[bool(reference) :]] or default_rules(played, played.worlds(data))
+    base = named[0][0] if reference else played.reference_rule(data)
     with busy(console, f"replaying {len(rules)} rules"):
-        comparison = stopping.compare(problem, distinct(rules), data, reference=base, num_orders=num_orders, seed=seed)
-    equal = [figures_of(row.at_equal) for row in comparison.rows]
-    names = [_given(row.policy, named) or name_of(row.policy) for row in comparison.rows]
+        comparison = stopping.compare(played, distinct(rules), data, reference=base, num_orders=num_orders, seed=seed)
+    names = [_given(row.policy, named) or str(row.policy) for row in comparison.rows]
     record = CompareOutput(
         log=LogSummary.of(log.name, data),
-        problem=Problem.of(problem),
+        problem=ProblemSummary.of(played),
         num_orders=num_orders,
         bootstrap=data.num_problems < FEW,
         reference=names[0],
@@ -86,15 +89,14 @@ def compare(
                 rule=name,
                 figures=figures_of(row.result.estimates),
                 against_reference=figures_of(row.against_reference),
-                at_equal_tokens=at_equal.get("total_tokens"),
-                at_equal_latency=at_equal.get("latency_tokens"),
+                at_equal=figures_of(row.at_equal),
                 unsupported_share=row.result.num_unsupported / data.num_problems,
-                accuracy_bounds=accuracy_bounds(row.result),
+                accuracy_bounds=accuracy_bounds(played, row.result),
             )
-            for name, row, at_equal in zip(names, comparison.rows, equal, strict=True)
+            for name, row in zip(names, comparison.rows, strict=True)
         ],
     )
-    print_comparison(console, record)
+    print_comparison(console, record, played.components)
     if plot is not None:
         from stopping.plots import frontier
 
@@ -107,55 +109,55 @@ def _given(policy: Any, named: list[tuple[Any, str]]) -> str | None:
     return next((text for known, text in named if known == policy), None)
 
 
-def print_comparison(console: "Console", record: "CompareOutput") -> None:
-    """Print the table of rules, the reference first."""
-    from stopping.cli.tables import NARROW, folded, new_table, note_few
+def print_comparison(console: "Console", record: "CompareOutput", components: "Sequence[Component]") -> None:
+    """Print the table of rules, the reference first, by the components of an outcome that are its worth and its costs."""
+    from stopping.cli.tables import NARROW, folded, new_table, note_few, worth_and_costs
     from stopping.traces.reports import plus_minus
 
-    narrow = console.width < NARROW  # then changes stand below what has changed
+    worth, *costs = worth_and_costs(components)
+    narrow = console.width < NARROW  # then changes are below what has changed
     some_unsupported = any(rule.unsupported_share for rule in record.rules)
-    unit = 1000.0 if any(rule.figures["total_tokens"].mean >= 10_000 for rule in record.rules) else 1.0
-    k = ", k" if unit > 1 else ""
-    columns = ["accuracy, %", f"tokens{k}", f"latency{k}"]
+    in_thousands = any(rule.figures[cost.name].mean >= 10_000 for rule in record.rules for cost in costs[:1])
+    k = ", k" if in_thousands else ""
+    titles = [cost.label.partition(",")[0].removeprefix("total ") for cost in costs]
+    columns = [worth.label, *(f"{title}{k}" for title in titles)]
     if narrow:
         columns = [f"{column}\nand change" for column in columns]
         columns[1:] = [f"{column},\npoints at equal" for column in columns[1:]]
     else:
-        columns += ["change,\npoints", f"change,\n{'k' if k else 'tokens'}", "at equal\ntokens", "at equal\nlatency"]
+        columns += ["change,\npoints", *(f"change,\n{'k' if k else title}" for title in titles[:1])]
+        columns += [f"at equal\n{title}" for title in titles]
     table = new_table("rule", *columns, *(["unsupported"] if some_unsupported else []))
-    units = {"correct": 0.01, "total_tokens": unit, "latency_tokens": unit}
+    units = {worth.name: worth.unit} | {cost.name: 1000.0 if in_thousands else cost.unit for cost in costs}
     for index, rule in enumerate(record.rules):
         least = "≥ " if rule.unsupported_share else ""
         own = [least + plus_minus(rule.figures[name], unit) for name, unit in units.items()]
         change = [least + plus_minus(rule.against_reference[name], unit, signed=True) for name, unit in units.items()]
-        equal = [
-            "" if figure is None else plus_minus(figure, 0.01, signed=True)
-            for figure in (rule.at_equal_tokens, rule.at_equal_latency)
-        ]
+        figures = [rule.at_equal.get(cost.name) for cost in costs]
+        equal = ["" if figure is None else plus_minus(figure, worth.unit, signed=True) for figure in figures]
         if narrow:
-            below = change if index else [""] * 3
+            below = change if index else [""] * len(own)
             cells = ["\n".join(lines) for lines in zip(own, below, ["", *equal], strict=True)]
         else:
-            cells = own + (change[:2] if index else ["reference", "reference"]) + equal
+            cells = own + (change[:2] if index else ["reference"] * len(change[:2])) + equal
         share = [f"{rule.unsupported_share:.1%}" if rule.unsupported_share else ""] if some_unsupported else []
         name = folded(rule.rule, 32) if console.width < WIDE else rule.rule
         table.add_row(escape(name), *cells, *share, style=None if index else "bold")
-    log = record.log
-    each = f"up to {record.problem.num_traces} traces each" if record.problem.num_traces else "each trace by itself"
-    console.print(f"{log.name}: {log.num_problems:,} problems, {each}", markup=False)
+    console.print(f"{record.log.name}: {record.log.num_problems:,} problems, {record.problem}", markup=False)
     console.print(table)
-    console.print(f"Changes are against {record.reference}, paired by problem; ± is one standard error.", markup=False)
-    thousands = "; k: thousands" if unit > 1 else ""
-    what = "those of all traces of a problem" if record.problem.num_traces else "those of a trace and its probes"
-    console.print(f"Tokens are {what}; latency, those until its answer{thousands}.")
+    thousands = "; k: thousands" if in_thousands else ""
     console.print(
-        "At equal tokens (latency): points of accuracy more than the best mixture of fixed rules that takes as many in mean, a "
-        "coin tossed for each problem. Empty: no fixed rule takes so few."
+        f"Changes are against {record.reference}, paired by problem; ± is one standard error{thousands}.", markup=False
     )
+    if costs:
+        console.print(
+            f"At equal {' (or '.join(titles)}{')' * (len(titles) - 1)}: points above the best mixture of fixed rules with the "
+            "same mean; a coin, tossed for each problem, decides between two of them. Empty: every fixed rule takes more."
+        )
     if some_unsupported:
         console.print(
             "Unsupported: problems in which a rule asked for more than the log holds. They count without an answer, and with "
             "what the rule had cost until then: ≥.",
             style="yellow",
         )
-    note_few(console, log.num_problems)
+    note_few(console, record.log.num_problems)

@@ -1,4 +1,4 @@
-"""`stopping convert`: a log that another tool wrote, as one that every command here reads."""
+"""`stopping convert`: turn the log of another tool into one that every command reads."""
 
 import functools
 import re
@@ -142,7 +142,7 @@ def function_named(text: str | None, option: str) -> Any:
     named = _FUNCTION.fullmatch(text or "")
     if named is None:
         return text
-    from stopping.cli.rules import import_module
+    from stopping.cli.named import import_module
 
     function = getattr(import_module(named[1], option), named[2], None)
     if not callable(function):

@@ -1,4 +1,4 @@
-"""`stopping demo`: the whole road on one log, in plain words, with what was promised beside what came of it."""
+"""`stopping demo`: every step from a log to a saved rule, with what was promised and what was observed on test problems."""
 
 import json
 import os
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 FRACTIONS = (0.3, 0.5, 0.2)
 COST_OF_FULL_VOTE = 0.1  # of a right answer: what the vote of all traces costs, unless a price is given
 NUM_BLOCKS = 2  # of worlds to choose rules on, and as many to score them on
-FAR = 4  # errors between what was promised and what was realised: beyond, it is the model, not chance
+FAR = 4  # errors between promised and observed: beyond, the model is at fault, not chance
 
 
 def demo(
@@ -41,7 +41,7 @@ def demo(
     seed: Seed = 0,
     plot: Plot = None,
 ) -> None:
-    """Walk the whole road on one log: check, split, fit, derive a rule, simulate it, replay it, save it, load it again.
+    """Go through every step on one log: check, split, fit, derive a rule, simulate it, replay it, save it, load it again.
 
     Unless --price-per-token is given, tokens are priced so that the vote of all traces costs a tenth of a right answer.
     """
@@ -82,8 +82,8 @@ class _Road:
         import sims
         import stopping
         from sims.engine import BLOCK
-        from stopping.cli.output import DemoOutput, LogSummary, Problem, figures_of
-        from stopping.cli.rules import distinct, name_of
+        from stopping.cli.output import DemoOutput, LogSummary, ProblemSummary, figures_of
+        from stopping.solvers.families import distinct
 
         key_solve, key_promise = (jr.fold_in(jax.random.key(self.seed), index) for index in (1, 2))
         self._check()
@@ -92,7 +92,7 @@ class _Road:
 
         num_traces = self.options.num_traces or self.log.num_samples
         full_vote = num_traces * float(fit_part.length_tokens[fit_part.present].mean())
-        problem = self.options.problem(
+        problem = self.options.sampling(
             fitted.model, self.log.num_samples, price_per_token=COST_OF_FULL_VOTE / full_vote
         )
         reference = problem.reference_rule(self.log)
@@ -104,7 +104,7 @@ class _Road:
         )
         self._family(solution)
 
-        policy, rule, base = solution.policy, name_of(solution.policy), name_of(reference)
+        policy, rule, base = solution.policy, str(solution.policy), str(reference)
         with busy(self.console, "simulating and replaying"):
             simulated = [
                 sims.simulate(key_promise, problem, each, num_replicas=2 * NUM_BLOCKS * BLOCK)
@@ -114,10 +114,10 @@ class _Road:
             members = [member.policy for member in solution.family.values()] if plot else []
             comparison = stopping.compare(problem, distinct([policy, *members]), test_part, reference=reference)
         row = next(row for row in comparison.rows if row.policy == policy)
-        promised, realised = figures_of(simulated[0].estimates), figures_of(row.result.estimates)
-        promised_change, realised_change = figures_of(promise), figures_of(row.against_reference)
-        self._promised_and_realised(
-            rule, base, test_part.num_problems, (promised, promised_change), (realised, realised_change)
+        promised, observed = figures_of(simulated[0].estimates), figures_of(row.result.estimates)
+        promised_change, observed_change = figures_of(promise), figures_of(row.against_reference)
+        self._promised_and_observed(
+            rule, base, test_part.num_problems, (promised, promised_change), (observed, observed_change)
         )
 
         stopping.save_policy(
@@ -142,7 +142,7 @@ class _Road:
         if plot:
             from stopping.plots import frontier
 
-            frontier(comparison, [name_of(row.policy) for row in comparison.rows]).savefig(plot)
+            frontier(comparison, [str(row.policy) for row in comparison.rows]).savefig(plot)
             self.console.print(f"Picture of the rules on the test problems: {plot}", markup=False)
         adaptive = solution.status.name == "ADAPTIVE"
         advice = _advice(rule, base, adaptive, row.against_reference, comparison.rows[0].result)
@@ -151,14 +151,14 @@ class _Road:
         return DemoOutput(
             log=LogSummary.of(self.name, self.log),
             split=(fit_part.num_problems, certify_part.num_problems, test_part.num_problems),
-            problem=Problem.of(problem),
+            problem=ProblemSummary.of(problem),
             adaptive=adaptive,
             rule=rule,
             reference=base,
             promised=promised,
-            realised=realised,
+            observed=observed,
             promised_against_reference=promised_change,
-            realised_against_reference=realised_change,
+            observed_against_reference=observed_change,
             policy=str(target),
             decisions_agree=agrees,
             advice=advice,
@@ -191,7 +191,7 @@ class _Road:
         from stopping.cli.fit import print_fit, record_of, require_converged
 
         self._say(
-            "3", "Fit", "How long traces are, how often right, and which wrong answers agree, problem by problem."
+            "3", "Fit", "The lengths of traces, how often they are right, and which wrong answers agree, by problem."
         )
         with busy(self.console, "fitting"):
             fitted = stopping.fit(stopping.models.LengthCorrectness(), part)
@@ -201,13 +201,12 @@ class _Road:
         return fitted
 
     def _family(self, solution: Any) -> None:
-        from stopping.cli.rules import name_of
         from stopping.cli.tables import NARROW, folded, new_table
         from stopping.traces.reports import plus_minus
 
         table = new_table("best of its family", "utility", "above the best fixed rule")
         for member in sorted(solution.family.values(), key=lambda member: -member.value.mean):
-            name = name_of(member.policy)
+            name = str(member.policy)
             gain = plus_minus(member.gain, signed=True) if member is not solution.best_fixed else ""
             table.add_row(
                 escape(folded(name, 36) if self.console.width < NARROW else name),
@@ -218,34 +217,34 @@ class _Road:
         self.console.print(table)
         assert solution.upper_bound is not None
         bound = plus_minus(solution.upper_bound)
-        self.console.print(f"No rule that cannot see which answers are right gets above {bound}.")
-        self.console.print(f"Chosen: [bold]{escape(name_of(solution.policy))}[/bold]: {solution.status.value}.")
+        self.console.print(f"Upper bound for rules that cannot see which answers are right: {bound}.")
+        self.console.print(f"Chosen: [bold]{escape(str(solution.policy))}[/bold]: {solution.status.value}.")
 
-    def _promised_and_realised(self, rule: str, base: str, num_problems: int, promised: Any, realised: Any) -> None:
+    def _promised_and_observed(self, rule: str, base: str, num_problems: int, promised: Any, observed: Any) -> None:
         from stopping.cli.tables import new_table, note_few
         from stopping.problems import Sampling
         from stopping.traces.reports import plus_minus
 
         text = (
-            f"{rule} on problems of the fitted model (promised) and on the {num_problems:,} test problems (realised)."
+            f"{rule} on problems of the fitted model (promised) and on the {num_problems:,} test problems (observed)."
         )
         self._say("5", "Simulate and replay", text)
-        table = new_table("", "promised", "realised", "apart by")
+        table = new_table("", "promised", "observed", "apart by")
         components = {component.name: component for component in Sampling.components}
         rows = [(components[name].label, 0, name) for name in ("correct", "total_tokens", "latency_tokens")]
         rows += [(f"accuracy less {base}'s, points", 1, "correct"), (f"tokens less {base}'s", 1, "total_tokens")]
         furthest = 0.0
         for title, part, name in rows:
-            one, two, unit = promised[part][name], realised[part][name], components[name].unit
+            one, two, unit = promised[part][name], observed[part][name], components[name].unit
             error = ((one.standard_error or 0) ** 2 + (two.standard_error or 0) ** 2) ** 0.5
             apart = abs(one.mean - two.mean) / error if error else 0.0
             furthest = max(furthest, apart)
             figures = (plus_minus(figure, unit, signed=bool(part)) for figure in (one, two))
             table.add_row(escape(title), *figures, f"{apart:.1f} errors" if error else "")
         self.console.print(table)
-        self.console.print("± is one standard error; a promise's is that of simulation alone, not of the fit.")
+        self.console.print("± is one standard error; that of a promise covers the simulation, not the fit.")
         if furthest > FAR:
-            self.console.print("The model misses something in these traces: what was realised counts, not the promise.")
+            self.console.print("The model misses something in these traces: trust what was observed, not the promise.")
         note_few(self.console, num_problems)
 
     def _serve(self, target: Path) -> bool:
@@ -269,7 +268,7 @@ class _Road:
 
 
 def _as_reference(rule: Any) -> str:
-    """A reference rule under the name that logs and saved policies have for it: the rule losses were measured against."""
+    """Return a reference rule by the name that logs and saved policies use for it."""
     from stopping.policies import TokenBudget
 
     if isinstance(rule, TokenBudget):
@@ -278,9 +277,9 @@ def _as_reference(rule: Any) -> str:
 
 
 def _advice(rule: str, base: str, adaptive: bool, change: Any, reference: Any) -> str:
-    """One sentence: what to do."""
+    """Return the advice, in one sentence."""
     if rule == base:
-        return f"Do not bother: nothing beats what you have, {base}."
+        return f"Do not bother: no rule is better than the one in use, {base}."
     from stopping.traces.reports import plus_minus
 
     tokens = plus_minus(change["total_tokens"], -reference.total_tokens.mean / 100)  # saved, in per cent

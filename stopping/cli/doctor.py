@@ -1,4 +1,4 @@
-"""`stopping doctor`: what a server can do for a policy, and what each signal costs there."""
+"""`stopping doctor`: the capabilities of a server, and the cost of each signal."""
 
 import asyncio
 import dataclasses
@@ -42,7 +42,7 @@ def doctor(
         Path | None, typer.Option(metavar="DIR", help="A saved policy: say whether this server can run it.")
     ] = None,
 ) -> None:
-    """Ask a server what it can do, by short requests, and say which policies that is enough for. Needs no JAX."""
+    """Test what a server can do, by short requests, and say which policies it can run. Needs no JAX."""
     console = output.console()
     artifact = None
     if policy is not None:
@@ -154,7 +154,7 @@ def _print(console: "Console", capabilities: "Capabilities", markup: "Markup | N
 
 
 def _measured(name: str, capabilities: "Capabilities") -> str:
-    """What was measured of a capability that is there."""
+    """Return what was measured of a capability that the server has."""
 
     def share(value: float | None) -> str:
         return "" if value is None else f"at {value:.0%} of the speed without"

@@ -1,4 +1,4 @@
-"""How a command ends: its exit code, and one clear line where something is wrong."""
+"""Exit codes of commands, and errors as one clear line."""
 
 import functools
 import re
@@ -14,7 +14,7 @@ _ARGUMENT = re.compile(r"\b(filter_name|metric|check|cap_tokens|extract_answer|e
 
 
 class NotAchievedError(Exception):
-    """What was asked for cannot be had; the message says why."""
+    """What was asked for cannot be achieved; the message says why."""
 
 
 def guarded(command: Callable[..., None]) -> Callable[..., None]:
@@ -48,7 +48,7 @@ def _missing_extra(command: str, error: ModuleNotFoundError) -> str:
 
 
 def _on_the_command_line(error: Exception) -> str:
-    """The message, with the option's name where it speaks of an argument of `load`, `load_harness` or `load_chat`."""
+    """Return the message, with an option's name in place of an argument of `load`, `load_harness` or `load_chat`."""
     message = _ARGUMENT.sub(_option, str(error) or repr(error))
     column = getattr(error, "column", None)
     if column and "say so: columns=" in message:

@@ -1,5 +1,6 @@
-"""`stopping export`: a policy in the words of an engine, and what is lost where the engine has no words for it."""
+"""`stopping export`: a policy as settings of an engine, and the loss where a simpler rule replaces it."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
@@ -16,6 +17,7 @@ if TYPE_CHECKING:
 
     from stopping.artifacts import Artifact
     from stopping.cli.output import ExportOutput, Replaced
+    from stopping.problems import Component
     from stopping.traces import TraceLog
     from stopping.tuning.substitution import Substitution
 
@@ -25,7 +27,7 @@ TO_THE_END = 2**30  # tokens: the budget that stops nothing
 
 @dataclass(frozen=True)
 class TagOptions:
-    """What stands around a thought."""
+    """The text around a thought."""
 
     message: Annotated[
         str,
@@ -52,16 +54,24 @@ def export(
             show_default=False,
         ),
     ] = None,
+    problem: Annotated[
+        str | None,
+        typer.Option(
+            metavar="PROBLEM",
+            help="Your problem, module:Class(args), whose policy is replaced by one of its fixed rules; by default Thinking.",
+            show_default=False,
+        ),
+    ] = None,
     seed: Seed = 0,
     out: Annotated[
         Path | None, typer.Option(metavar="DIR", help="Where to write the settings.", show_default=False)
     ] = None,
 ) -> None:
-    """Write a policy as settings that an engine reads by itself, and say what that loses.
+    """Write a policy as settings that an engine reads by itself, and report the loss.
 
-    Engines have a budget of thinking tokens and a number of samples. A thinking policy that is no budget is replaced by the
-    cheapest one that is right as often, picked on one part of the log; the loss is measured on the test part of the tuning
-    with the same seed. Ends with 1 if no budget stands in for the policy.
+    Engines have a budget of thinking tokens and a number of samples. Any other thinking policy is replaced by the cheapest
+    budget that is right as often, picked on one part of the log; the loss is measured on the test part of the tuning with the
+    same seed. Ends with 1 if no budget can replace the policy.
     """
     console = output.console()
     if out is not None and out.exists() and (not out.is_dir() or any(out.iterdir())):
@@ -71,31 +81,32 @@ def export(
     from stopping.policies import FixedSamples, TokenBudget
 
     artifact = load_policy(policy)
-    rule = native.native_rule(artifact)
+    rule = None if problem else native.native_rule(artifact)
     # what the engine does not have is refused before any work
-    written: Any = native.settings(rule or TokenBudget(1), target, **vars(tags))
+    written: Any = None if problem else native.settings(rule or TokenBudget(1), target, **vars(tags))
     loss: Replaced | None = None
     notes: tuple[str, ...] = ()
-    stands_in, chosen = True, rule
+    components: Sequence[Component] = ()
+    is_replaced, chosen = True, rule
     if rule is None or (log is not None and not isinstance(rule, FixedSamples)):
         name, data = _log(artifact, log, log_options)
-        data, found = _simplified(console, artifact, rule, data, seed)
-        loss, notes, chosen = _replaced(name, data, found), _about(data), found.rule
-        stands_in = rule is not None or found.rule.max_tokens < TO_THE_END
-        written = native.settings(found.rule, target, **vars(tags)) if stands_in else None
+        played, data, found = _simplified(console, artifact, rule, data, problem, seed)
+        loss, notes, chosen, components = _replaced(name, data, found), _about(data), found.rule, played.components
+        is_replaced = rule is not None or getattr(found.rule, "max_tokens", 0) < TO_THE_END
+        written = native.settings(found.rule, target, **vars(tags)) if is_replaced else None
     settings = {
-        "arguments": list(written.arguments()) if stands_in else [],
-        "fields": written.fields() if stands_in else {},
-        "notes": [*(written.notes() if stands_in else ()), *notes],
-        "directory": str(out) if out and stands_in else None,
+        "arguments": list(written.arguments()) if is_replaced else [],
+        "fields": written.fields() if is_replaced else {},
+        "notes": [*(written.notes() if is_replaced else ()), *notes],
+        "directory": str(out) if out and is_replaced else None,
     }
-    record = _record(artifact, target, chosen, settings, rule is not None, loss)
-    print_export(console, record)
-    if out is not None and stands_in:
+    record = _record(artifact, target, chosen, settings, rule is not None, loss, components)
+    print_export(console, record, components)
+    if out is not None and is_replaced:
         _write(record, native.files(written), out)
         console.print(f"Written to {out}", markup=False, soft_wrap=True)
     output.write(record)
-    if not stands_in:
+    if not is_replaced:
         from stopping.cli.exits import NotAchievedError
 
         raise NotAchievedError(
@@ -120,29 +131,31 @@ def _log(artifact: "Artifact", path: Path | None, options: LogOptions) -> "tuple
 
 
 def _simplified(
-    console: "Console", artifact: "Artifact", rule: Any, log: "TraceLog", seed: int
-) -> "tuple[TraceLog, Substitution]":
-    import stopping
+    console: "Console", artifact: "Artifact", rule: Any, log: "TraceLog", problem_text: str | None, seed: int
+) -> "tuple[Any, TraceLog, Substitution]":
+    """Return the problem, the part of the log it is played on, and the fixed rule in the place of the policy."""
     from stopping.policies import TokenBudget
     from stopping.tuning.substitution import substitute
 
     document = artifact.document
-    problem, log = ProblemOptions(lag_tokens=document.lag_tokens).decided("thinking", log, console)
+    options = ProblemOptions(lag_tokens=document.lag_tokens or None)
+    problem, log = options.problem_of(problem_text or "Thinking", log, console)
     name, _, number = (document.reference_rule or "").partition("=")
     held = document.certificate if rule is None else None  # an exact rule keeps the policy's own
     limit = held.max_accuracy_drop if held and held.grade != "none" else None
     with busy(console, "replaying"):
         found = substitute(
-            problem, stopping.Thinking(empty_stands=True), artifact.policy, log, rule=rule, seed=seed,
+            problem, getattr(problem, "native", problem), artifact.policy, log, rule=rule, seed=seed,
             reference=TokenBudget(int(number)) if name == "budget" else None,
             max_loss=limit, confidence=held.confidence if held else None,
         )  # fmt: skip
-    return log, found
+    return problem, log, found
 
 
 def _about(log: "TraceLog") -> tuple[str, ...]:
     probes = log.checkpoints
-    assert probes is not None
+    if probes is None:
+        return ()
     told = f"The log forced its answers so: {probes.protocol}. The loss holds where the engine does the same."
     cues = "The log has checkpoints at cues only: the loss is that of a budget which waits for the next one."
     return (told, cues) if probes.grid == "cue" else (told,)
@@ -165,31 +178,38 @@ def _replaced(name: str, log: "TraceLog", found: "Substitution") -> "Replaced":
 
 
 def _record(
-    artifact: "Artifact", target: Target, rule: Any, settings: dict[str, Any], exact: bool, loss: "Replaced | None"
+    artifact: "Artifact",
+    target: Target,
+    rule: Any,
+    settings: dict[str, Any],
+    exact: bool,
+    loss: "Replaced | None",
+    components: "Sequence[Component]",
 ) -> "ExportOutput":
     from stopping.cli.output import ExportOutput
-    from stopping.cli.rules import name_of
 
-    policy = name_of(artifact.policy)
+    policy = str(artifact.policy)
     return ExportOutput(
         policy=policy,
         digest=artifact.digest,
         target=target,
-        rule=name_of(rule),
+        rule=str(rule),
         exact=exact,
         loss=loss,
-        statement=_statement(policy, name_of(rule), exact, loss),
+        statement=_statement(policy, str(rule), exact, loss, components),
         **settings,
     )
 
 
-def _statement(policy: str, rule: str, exact: bool, loss: "Replaced | None") -> str:
+def _statement(policy: str, rule: str, exact: bool, loss: "Replaced | None", components: "Sequence[Component]") -> str:
+    from stopping.cli.tables import worth_and_costs
     from stopping.traces.reports import plus_minus
 
     said = ""
     if loss is not None:
-        points = plus_minus(loss.change["correct"], 0.01, signed=True)
-        tokens = plus_minus(loss.change["total_tokens"], signed=True)
+        worth, cost, *_ = worth_and_costs(components)
+        points = plus_minus(loss.change[worth.name], worth.unit, signed=True)
+        tokens = plus_minus(loss.change[cost.name], cost.unit, signed=True)
         share = plus_minus(loss.tokens_share, 0.01, signed=True)
         said = f"accuracy changes by {points} points and a trace by {tokens} tokens ({share} %)"
     if exact:
@@ -202,15 +222,15 @@ def _statement(policy: str, rule: str, exact: bool, loss: "Replaced | None") -> 
         return f"Exact, nothing lost: {rule} is the engine's own{where}.{but}"
     assert loss is not None
     kept = {
-        None: "The policy is not certified: there is nothing for the budget to hold.",
-        True: f"It holds the certified accuracy: it {loss.certificate}.",
-        False: f"It does not hold the certified accuracy: {loss.certificate}.",
+        None: "The policy is not certified, so there is no limit for the rule to keep.",
+        True: f"It keeps the certified accuracy: it {loss.certificate}.",
+        False: f"It does not keep the certified accuracy: {loss.certificate}.",
     }[loss.certified]
     return f"{rule} in the place of {policy}: {said}. {kept}"
 
 
-def print_export(console: "Console", record: "ExportOutput") -> None:
-    """Print the settings, what they lose, and what to know before using them."""
+def print_export(console: "Console", record: "ExportOutput", components: "Sequence[Component]") -> None:
+    """Print the settings, their loss, and notes on using them."""
     import json
     import shlex
 
@@ -223,14 +243,10 @@ def print_export(console: "Console", record: "ExportOutput") -> None:
         where = "generation_config.json" if record.target == "transformers" else "Request"
         console.print(f"{where}: {json.dumps(record.fields, ensure_ascii=False)}", markup=False, soft_wrap=True)
     if record.loss is not None:
-        from stopping.problems import Thinking
-
         loss = record.loss
         table = new_table("", "the policy", record.rule, "change")
-        for component in Thinking.components:
+        for component in components:
             name, title, unit = component.name, component.label, component.unit
-            if name not in ("correct", "total_tokens", "stopped"):
-                continue
             figures = plus_minus(loss.policy_figures[name], unit), plus_minus(loss.rule_figures[name], unit)
             table.add_row(title, *figures, plus_minus(loss.change[name], unit, signed=True))
         console.print(table)
@@ -248,11 +264,11 @@ def print_export(console: "Console", record: "ExportOutput") -> None:
 
 
 def _write(record: "ExportOutput", texts: dict[str, str], directory: Path) -> None:
-    """Write the settings, the record as JSON, and a README that says what they are worth."""
+    """Write the settings, the record as JSON, and a README with the loss."""
     lines = [f"# {record.policy} for {record.target}", record.statement, "## Settings"]
     lines += [f"`{name}`:\n\n```\n{text.strip()}\n```" for name, text in texts.items()]
     lines += ["## Before using them", "\n".join(f"- {note}" for note in record.notes)]
-    lines += [f"Written from the policy with SHA-256 `{record.digest}`; all figures stand in `export.json`."]
+    lines += [f"Written from the policy with SHA-256 `{record.digest}`; all figures are in `export.json`."]
     directory.mkdir(parents=True, exist_ok=True)
     contents = texts | {"README.md": "\n\n".join(lines) + "\n", "export.json": record.model_dump_json(indent=2) + "\n"}
     for name, text in contents.items():

@@ -1,4 +1,4 @@
-"""`stopping fit`: the model of a log, in words and with its errors."""
+"""`stopping fit`: fit the model to a log; its parameters in words, with standard errors."""
 
 import math
 from typing import TYPE_CHECKING, Annotated, Any
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 GOOD, POOR = (
     0.05,
     0.1,
-)  # Kolmogorov-Smirnov distances: below the first nothing to see, above the second to be distrusted
+)  # Kolmogorov-Smirnov distances: below the first a good fit, above the second a poor one
 
 
 def fit(
@@ -28,7 +28,7 @@ def fit(
     output: OutputOptions,
     pooled: Annotated[
         bool,
-        typer.Option("--pooled", help="Take all traces for one problem's: a reference that overstates first finish."),
+        typer.Option("--pooled", help="Fit all traces as one problem, for comparison; it overstates first finish."),
     ] = False,
     float64: Annotated[bool, typer.Option("--float64", help="Fit in double precision.")] = False,
 ) -> None:
@@ -47,7 +47,7 @@ def fit(
 
 
 def require_converged(converged: bool) -> None:
-    """Refuse to go on with parameters that are no maximum."""
+    """Refuse to go on with parameters that are not a maximum."""
     if not converged:
         raise NotAchievedError("the fit did not converge: do not rely on it; try --float64, or a log of more problems")
 
@@ -57,8 +57,8 @@ def record_of(fitted: Any, log: "TraceLog", name: str, pooled: bool) -> "FitOutp
     from stopping.cli.model_file import to_parameters
     from stopping.cli.output import Agreement, FitOutput, LogSummary
 
-    seen, law = fitted.diagnostics, fitted.model.answers
-    if not math.isfinite(float(law.discount) + float(law.concentration) + float(fitted.model.shift)):
+    seen, answers = fitted.diagnostics, fitted.model.answers
+    if not math.isfinite(float(answers.discount) + float(answers.concentration) + float(fitted.model.shift)):
         raise NotAchievedError(
             f"{name}: the fit failed, a parameter is not finite; try --float64, or a log of more problems"
         )
@@ -106,11 +106,11 @@ def print_fit(console: "Console", record: "FitOutput") -> None:
     aside += [f"{count:,} rows ({reason})" for reason, count in log.set_aside.items()]
     console.print(f"Set aside: {', '.join(aside) or 'nothing'}.", markup=False)
     if record.population.cap_tokens is None and record.population.loop_prob > 0:
-        console.print(
-            "No cap is known, so wrong traces may run on without end: state it with --cap-tokens.", style="yellow"
-        )
+        console.print("No cap is known, so wrong traces may never end; give the cap with --cap-tokens.", style="yellow")
     if record.pooled:
-        console.print("Pooled: differences between problems pass for a use of length.", style="yellow")
+        console.print(
+            "Pooled: the fit mistakes differences in difficulty for a within-problem length signal.", style="yellow"
+        )
 
 
 def _rows(record: "FitOutput") -> list[tuple[str, str, str]]:

@@ -1,4 +1,4 @@
-"""`stopping inspect`: what a log, a policy's directory or a model file holds, and what it is good for."""
+"""`stopping inspect`: the content of a log, a policy's directory or a model file, and what it is good for."""
 
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated

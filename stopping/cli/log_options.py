@@ -30,7 +30,7 @@ class LogOptions:
         ),
     ] = field(default_factory=list)
     no_answer: Annotated[
-        list[str], _log(metavar="TEXT", help="An answer that stands for none; default NO_ANSWER or empty.")
+        list[str], _log(metavar="TEXT", help="An answer that means none; default NO_ANSWER or empty.")
     ] = field(default_factory=list)
     group: Annotated[list[str], _log(metavar="NAME", help="A column with one label a problem.")] = field(
         default_factory=list

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import MISSING, dataclass, field, fields, is_dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal, get_type_hints
+from typing import TYPE_CHECKING, Annotated, Any, get_type_hints
 
 import typer
 from rich.console import Console
@@ -15,20 +15,20 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 if TYPE_CHECKING:
     from stopping.traces import TraceLog
 
-Seed = Annotated[int, typer.Option(help="Of all that is random.", min=0, max=2**32 - 1)]
+Seed = Annotated[int, typer.Option(help="Of all random numbers.", min=0, max=2**32 - 1)]
 NumOrders = Annotated[
     int,
     typer.Option(metavar="N", min=1, help="Average over so many random orders of a problem's samples; 1: as logged."),
 ]
 Plot = Annotated[Path | None, typer.Option(metavar="FILE", help="Draw accuracy against tokens: .png, .pdf or .svg.")]
 
-Decision = Literal["sampling", "thinking"]
-DecisionOption = Annotated[
-    Decision | None,
+ProblemText = Annotated[
+    str | None,
     typer.Option(
-        "--decision",
-        help="When to stop sampling traces, or when to stop the thought of one; by default thinking where the log has "
-        "checkpoints and its reference is no vote.",
+        "--problem",
+        metavar="PROBLEM",
+        help="What is decided: Sampling (when to stop sampling traces), Thinking (when to stop the thought of one), or your "
+        "module:Class(args). By default Thinking where the log has checkpoints and its reference is no vote.",
         show_default=False,
     ),
 ]
@@ -108,7 +108,7 @@ class OutputOptions:
         return Console(stderr=self.json == Path("-"), highlight=False)
 
     def progress(self) -> bool:
-        """Whether to show bars, which the library draws on stdout: on a terminal only."""
+        """Return whether to show bars, which the library draws on stdout: on a terminal only."""
         return self.json != Path("-") and Console().is_terminal
 
     def write(self, output: Any) -> None:
@@ -120,7 +120,7 @@ class OutputOptions:
 
 @dataclass(frozen=True)
 class ImportOptions:
-    """Modules of the user's, in which policies are defined."""
+    """The user's modules, in which policies are defined."""
 
     rule_import: Annotated[
         list[str],
@@ -130,12 +130,12 @@ class ImportOptions:
     ] = field(default_factory=list)
 
     def load(self) -> None:
-        """Import them.
+        """Import the modules.
 
         Raises:
             ValueError: naming one that cannot be imported.
         """
-        from stopping.cli.rules import import_module
+        from stopping.cli.named import import_module
 
         for module in self.rule_import:
             import_module(module, "--import")
@@ -146,68 +146,57 @@ _problem = functools.partial(typer.Option, rich_help_panel="Problem")
 
 @dataclass(frozen=True)
 class ProblemOptions:
-    """What is decided, and what it costs."""
+    """Arguments of the problem. One that is not given is as the problem's class has it."""
 
     num_traces: Annotated[
         int | None,
         _problem(metavar="N", min=1, help="The most traces a problem may get; by default the log's samples."),
     ] = None
     wave_size: Annotated[int | None, _problem(metavar="N", min=1, help="How many run at once; by default all.")] = None
-    price_per_token: Annotated[float | None, _problem(help="In units of one right answer.")] = None
-    price_per_second: Annotated[float, _problem(help="Of latency, in units of one right answer.")] = 0.0
-    seconds_per_token: Annotated[float, _problem(help="Of one trace's decoding.")] = 0.02
-    lag_tokens: Annotated[int, _problem(metavar="N", min=0, help="Generated between a stop and its effect.")] = 0
+    price_per_token: Annotated[float | None, _problem(help="In units of one right answer; by default 0.")] = None
+    price_per_second: Annotated[
+        float | None, _problem(help="Of latency, in units of one right answer; by default 0.")
+    ] = None
+    seconds_per_token: Annotated[float | None, _problem(help="Of one trace's decoding; by default 0.02.")] = None
+    lag_tokens: Annotated[
+        int | None, _problem(metavar="N", min=0, help="Generated between a stop and its effect; by default 0.")
+    ] = None
     decision_interval_tokens: Annotated[
         int | None,
         _problem(metavar="N", min=1, help="Ask the rule every so many tokens too, not only when traces end."),
     ] = None
 
-    def decided(self, decision: Decision | None, log: "TraceLog", console: Console) -> "tuple[Any, TraceLog]":
-        """Return the problem a log is about, and the part of the log that it can be played on: what is left out is said.
+    @property
+    def given(self) -> dict[str, Any]:
+        """The options that were given."""
+        return {name: value for name, value in vars(self).items() if value is not None}
+
+    def problem_of(self, text: str | None, log: "TraceLog", console: Console) -> "tuple[Any, TraceLog]":
+        """Return the problem named, or by default the one that a log is about, and the part of the log to play it on.
+
+        Problems of the log that are left out are counted on the console.
 
         Raises:
-            ValueError: for an option that only a sampling problem has, or a log without checkpoints.
+            ValueError: for a text that names no problem, an option that the problem does not have, or a log without checkpoints
+                for a problem that needs them.
         """
-        thinking = decision == "thinking" if decision else log.probed.any() and not log.reference.startswith("majority")
-        if not thinking:
-            return self.problem(None, log.num_samples), log
-        if not log.probed.any():
-            raise ValueError("LOG: expected checkpoints for --decision thinking, got none; see stopping inspect LOG")
-        if left_out := int((~log.probed).sum()):
+        from stopping.cli.problems import default_problem, playable, problem_named
+
+        problem = problem_named(text or default_problem(log), self.given, num_samples=log.num_samples)
+        part = playable(problem, log)
+        if left_out := log.num_problems - part.num_problems:
             console.print(f"{left_out:,} problems have no checkpoints, and are left out.", style="yellow")
-        return self._thinking(), log.take(log.probed) if left_out else log
+        return problem, part
 
-    def _thinking(self) -> Any:
+    def sampling(self, model: Any, num_samples: int, **defaults: Any) -> Any:
+        """Return a sampling problem whose worlds a model draws."""
         import stopping
 
-        for name in ("num_traces", "wave_size", "decision_interval_tokens"):
-            if getattr(self, name) is not None:
-                raise ValueError(f"--{name.replace('_', '-')}: means nothing for one chain of thought")
-        return stopping.Thinking(
-            price_per_token=self.price_per_token or 0.0,
-            price_per_second=self.price_per_second,
-            seconds_per_token=self.seconds_per_token,
-            lag_tokens=self.lag_tokens,
-        )
-
-    def problem(self, model: Any, num_samples: int, *, price_per_token: float = 0.0) -> Any:
-        """Return the sampling problem; the arguments after the model stand in for what was not given."""
-        import stopping
-
-        return stopping.Sampling(
-            self.num_traces or num_samples,
-            model=model,
-            wave_size=self.wave_size,
-            price_per_token=price_per_token if self.price_per_token is None else self.price_per_token,
-            price_per_second=self.price_per_second,
-            seconds_per_token=self.seconds_per_token,
-            lag_tokens=self.lag_tokens,
-            decision_interval_tokens=self.decision_interval_tokens,
-        )
+        return stopping.Sampling(**{"num_traces": num_samples, "model": model} | defaults | self.given)
 
 
 def busy(console: Console, what: str) -> AbstractContextManager[Any]:
-    """Say that something is going on, on a terminal only."""
+    """Return a status line to show while something runs, on a terminal only."""
     return console.status(what) if console.is_terminal else nullcontext()
 
 

@@ -1,4 +1,4 @@
-"""`stopping plan`: how many problems a certificate takes, what recording them costs, and when it does not pay."""
+"""`stopping plan`: how many problems a certificate takes, the cost of recording them, and when it does not pay."""
 
 import functools
 from dataclasses import dataclass
@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from stopping.cli.log_options import LogOptions
-from stopping.cli.options import ImportOptions, OutputOptions, ProblemOptions
+from stopping.cli.options import ImportOptions, OutputOptions, ProblemOptions, ProblemText
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -40,10 +40,17 @@ class LossOptions:
 
     rule: Annotated[str | None, _losses(metavar="RULE", help="Take its losses from the log, or:")] = None
     discordance: Annotated[float | None, _losses(metavar="SHARE", help="Problems whose outcome it changes.")] = None
-    mean_loss: Annotated[float, _losses(metavar="SHARE", help="Those it spoils less those it mends; default 0.")] = 0.0
+    mean_loss: Annotated[
+        float, _losses(metavar="SHARE", help="Those it makes wrong minus those it corrects; default 0.")
+    ] = 0.0
 
     def losses(
-        self, log: "TraceLog | None", problem_options: ProblemOptions, imports: ImportOptions
+        self,
+        log: "TraceLog | None",
+        problem_text: str | None,
+        problem_options: ProblemOptions,
+        imports: ImportOptions,
+        console: "Console",
     ) -> "Losses | None":
         """Return what was given, or found on the log.
 
@@ -59,15 +66,15 @@ class LossOptions:
         if log is None or self.discordance is not None:
             raise ValueError("--rule: expected a LOG to take its losses from, and no --discordance")
 
-        from stopping.cli.rules import name_of, parse
+        from stopping.cli.rules import parse
         from stopping.tuning.certification import losses_on
 
         imports.load()
-        problem = problem_options.problem(None, log.num_samples)
+        problem, log = problem_options.problem_of(problem_text, log, console)
         reference = problem.reference_rule(log)
         losses = losses_on(problem, [parse(self.rule)], log, reference)
         changed, lost = float(abs(losses).mean()), float(losses.mean())
-        return Losses(rule=self.rule, reference=name_of(reference), discordance=changed, mean_loss=lost)
+        return Losses(rule=self.rule, reference=str(reference), discordance=changed, mean_loss=lost)
 
 
 def plan(
@@ -85,13 +92,14 @@ def plan(
     ] = None,
     max_accuracy_drop: Annotated[float, typer.Option(metavar="D", help="The loss that is to be ruled out.")] = 0.02,
     confidence: Annotated[float, typer.Option(metavar="C", help="Of the certificate.")] = 0.95,
+    problem: ProblemText = None,
 ) -> None:
     """Say how many problems a certificate takes, what recording them costs, and the saving below which it does not pay."""
     console = output.console()
     from stopping.cli.output import LogSummary, PlanOutput, Recording
 
     data = None if log is None else log_options.load(log)
-    losses = loss_options.losses(data, problem_options, imports)
+    losses = loss_options.losses(data, problem, problem_options, imports, console)
 
     from stopping.tuning import planning
 

@@ -1,4 +1,4 @@
-"""`stopping promise`: what tuning promises of the shipped reasoner, and what comes of it live."""
+"""`stopping promise`: what tuning promises of the shipped reasoner, and what is observed live."""
 
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 def promise(
     output: OutputOptions,
     problems: Annotated[
-        int, typer.Option(metavar="N", min=100, help="To run live, of those that tuning has not seen; at most 3,000.")
+        int, typer.Option(metavar="N", min=100, help="To run live, not used for tuning; at most 3,000.")
     ] = 3000,
     max_accuracy_drop: Annotated[float, typer.Option(metavar="D", help="The loss of accuracy to rule out.")] = 0.02,
     confidence: Annotated[float, typer.Option(metavar="C", help="Of the certificate.")] = 0.95,
@@ -27,11 +27,11 @@ def promise(
     seed: Seed = 0,
     plot: Plot = None,
 ) -> None:
-    """Tune a thinking rule on the shipped log, run it live in the shipped model, and print what was promised beside it.
+    """Tune a thinking rule on the shipped log, run it live in the shipped model, and compare the result with the promise.
 
-    The rule is tuned on the log's problems with checkpoints. It then stops the model's thoughts, while they are drawn, on
-    problems of the log without: nobody has looked at those. Their traces are in the log as they are without a rule, drawn from
-    the same noise, so both runs of a problem are compared.
+    The rule is tuned on the log's problems with checkpoints. It then stops the model's thoughts on the other problems of the
+    log, which are not used for anything else. The log has their traces without a rule, sampled with the same noise, so the two
+    runs of each problem are paired.
     """
     console = output.console()
     plot_file(plot)
@@ -74,7 +74,7 @@ def promise(
 
 
 def _live(log: Any, policy: Any, report: Any) -> dict[str, "Estimate"]:
-    """Accuracy change and share of tokens saved, against the same traces left alone."""
+    """Return the accuracy change and the share of tokens saved, against the same traces without a rule."""
     import jax
 
     from stopping.reasoner import Plan, load_model, run_live
@@ -101,7 +101,7 @@ def _record(tuned: Any, shuffled: Any, promised: Any, live: Any, num_live: int) 
         for name, told in promised.items():
             figure = live[name]
             kept[name] = Kept(
-                promised=told.mean, low=told.low, high=told.high, realised=Figure.of(figure),
+                promised=told.mean, low=told.low, high=told.high, observed=Figure.of(figure),
                 held=told.low <= figure.mean <= told.high,
             )  # fmt: skip
     return PromiseOutput(tuned=tuned, num_live=num_live, kept=kept, advice_placebo=shuffled.advice)
@@ -114,17 +114,17 @@ def _print(console: "Console", record: "PromiseOutput") -> None:
     console.print()
     if record.kept:
         table = new_table(
-            f"{record.tuned.chosen}, live on {record.num_live:,} problems", "promised", "95 % interval", "realised", ""
+            f"{record.tuned.chosen}, live on {record.num_live:,} problems", "promised", "95 % interval", "observed", ""
         )
         titles = {"accuracy_change": "accuracy, change in points", "saving_share": "tokens saved, %"}
         for name, kept in record.kept.items():
             table.add_row(
                 titles[name], f"{100 * kept.promised:+.1f}", f"{100 * kept.low:+.1f} to {100 * kept.high:+.1f}",
-                plus_minus(kept.realised, 0.01, signed=True), "kept" if kept.held else "missed",
+                plus_minus(kept.observed, 0.01, signed=True), "kept" if kept.held else "missed",
             )  # fmt: skip
         console.print(table)
         console.print(
-            "± is one standard error; the interval holds the error of the test part and the noise of the live runs."
+            "± is one standard error; the interval covers the error of the test part and the noise of the live runs."
         )
     console.print(
         f"Placebo, the same log with its signals shuffled among traces: {record.advice_placebo}", markup=False

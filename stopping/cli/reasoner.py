@@ -1,4 +1,4 @@
-"""`stopping reasoner`: the shipped model and its log, made again, or made otherwise."""
+"""`stopping reasoner`: train the shipped model again, record its log again, or export it."""
 
 from pathlib import Path
 from typing import Annotated
@@ -26,7 +26,7 @@ def train(
     seed: Seed = 0,
     steps: Annotated[int | None, typer.Option(metavar="N", min=1, help="Fewer or more than the recipe's.")] = None,
 ) -> None:
-    """Train a model from nothing (the target takes an hour and a half of one CPU core) and write it to a directory."""
+    """Train a model from scratch (the target takes an hour and a half of one CPU core) and write it to a directory."""
     import dataclasses
 
     from stopping.reasoner import RECIPES, save_model

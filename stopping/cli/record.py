@@ -1,4 +1,4 @@
-"""`stopping record`: traces of a running model, with answers forced on the way, as a log that every command reads."""
+"""`stopping record`: record traces of a running model, with answers forced on the way, as a log that every command reads."""
 
 import asyncio
 import dataclasses
@@ -56,7 +56,7 @@ class TraceOptions:
         """Return what is asked of the server.
 
         Raises:
-            ValueError: for a setting not of the form NAME=VALUE, or one that has an option of its own.
+            ValueError: for a setting not of the form NAME=VALUE, or one that has a separate option.
         """
         from stopping.adapters.server.recording import Recording
 
@@ -79,7 +79,7 @@ _TAKEN = ("temperature", "seed", "max_tokens", "n", "logprobs", "top_logprobs", 
 
 @dataclass(frozen=True)
 class AnswerOptions:
-    """What an answer is, and which are right. They may differ when a recording is gone on with."""
+    """What an answer is, and which are right. A recording that is resumed may change them."""
 
     extract_answer: Annotated[
         str | None,
@@ -145,7 +145,7 @@ def record(
     yes: Annotated[bool, _run("--yes", help="Do not ask before tokens are paid for.")] = False,
     dry_run: Annotated[bool, _run("--dry-run", help="Stop after the cost is shown.")] = False,
 ) -> None:
-    """Record traces of a running model as a log; killed, it goes on where it was when started again. Needs no JAX."""
+    """Record traces of a running model as a log. If it was interrupted, the same command resumes. Needs no JAX."""
     console = output.console()
     partial = out.with_name(out.name + ".partial.jsonl")
     _check_out(out, partial)
@@ -282,7 +282,7 @@ class _Run:
         )
 
     def _options(self, source: Path, found: "Capabilities") -> dict[str, Any]:
-        """What recorded traces depend on, by option."""
+        """Return what recorded traces depend on, by option."""
         content = json.dumps([dataclasses.asdict(prompt) for prompt in self.prompts], sort_keys=True)
         plan, options = self.plan, self.markup_options
         return {

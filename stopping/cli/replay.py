@@ -6,7 +6,7 @@ import typer
 from rich.markup import escape
 
 from stopping.cli.log_options import LogOptions, LogPath
-from stopping.cli.options import DecisionOption, ImportOptions, NumOrders, OutputOptions, ProblemOptions, Seed
+from stopping.cli.options import ImportOptions, NumOrders, OutputOptions, ProblemOptions, ProblemText, Seed
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -31,7 +31,7 @@ def replay(
     problem_options: ProblemOptions,
     output: OutputOptions,
     imports: ImportOptions,
-    decision: DecisionOption = None,
+    problem: ProblemText = None,
     num_orders: NumOrders = 1,
     seed: Seed = 0,
 ) -> None:
@@ -45,26 +45,26 @@ def replay(
 
     import sims
 
-    problem, data = problem_options.decided(decision, data, console)
-    result = sims.replay(problem, policy, data, num_orders=num_orders, seed=seed)
-    record = record_of("replay", log.name, rule, problem, result)
-    print_run(console, problem, record, f"on {data.num_problems:,} problems of {log.name}")
+    played, data = problem_options.problem_of(problem, data, console)
+    result = sims.replay(played, policy, data, num_orders=num_orders, seed=seed)
+    record = record_of("replay", log.name, rule, played, result)
+    print_run(console, played, record, f"on {data.num_problems:,} problems of {log.name}")
     output.write(record)
 
 
 def record_of(command: Literal["simulate", "replay"], source: str, rule: str, problem: Any, result: Any) -> "RunOutput":
     """Return what one rule did in plain numbers."""
-    from stopping.cli.output import Problem, RunOutput, accuracy_bounds, figures_of
+    from stopping.cli.output import ProblemSummary, RunOutput, accuracy_bounds, figures_of
 
     return RunOutput(
         command=command,
         source=source,
         rule=rule,
-        problem=Problem.of(problem),
+        problem=ProblemSummary.of(problem),
         figures=figures_of(result.estimates),
         num_units=result.utility.num_independent,
         num_unsupported=result.num_unsupported,
-        accuracy_bounds=accuracy_bounds(result),
+        accuracy_bounds=accuracy_bounds(problem, result),
         worlds=result.digest,
     )
 
@@ -84,7 +84,7 @@ def print_run(console: "Console", problem: Any, record: "RunOutput", where: str)
         least, most = (plus_minus(bound, 0.01) for bound in record.accuracy_bounds)
         console.print(
             f"The rule asked for more than the log holds in {record.num_unsupported:,.4g} of {record.num_units:,} "
-            f"problems. They count without an answer, and with what it had cost until then: accuracy lies between {least} % "
+            f"problems. They count without an answer, and with what it had cost until then: accuracy is between {least} % "
             f"and {most} %.",
             style="yellow",
         )

@@ -1,4 +1,4 @@
-"""`stopping serve`: a policy before a running model; without a server, the shipped reasoner behind llama.cpp's own."""
+"""`stopping serve`: a policy in front of a running model; without a server, the shipped reasoner on llama.cpp's own."""
 
 import asyncio
 import functools
@@ -45,7 +45,7 @@ class ProxyOptions:
     )
     holdout: Annotated[
         float,
-        _proxy(min=0.0, max=1.0, help="The share of requests that is never policed, to tell drift and loss from."),
+        _proxy(min=0.0, max=1.0, help="The share of requests that is never policed, to measure drift and loss."),
     ] = 0.02
     policy_for: Annotated[
         list[str], _proxy(metavar="MODEL=DIR", help="Another policy for a model; may be given again.")
@@ -93,7 +93,7 @@ class ProxyOptions:
         try:
             try:
                 for family, _, _, _, address in _addresses(self.host, self.port):
-                    if found:  # as on the first, if that was free to choose
+                    if found:  # the port of the first address, if it was chosen there
                         address = (address[0], found[0].getsockname()[1], *address[2:])
                     found.append(_listener(family, address))
             except (OSError, UnicodeError) as error:
@@ -122,7 +122,7 @@ class ProxyOptions:
             raise ValueError(f"--accounts: cannot write to {self.accounts}: {error.strerror or error}") from error
 
     def watch(self, artifact: "Artifact") -> "Watch | None":
-        """Return what looks for drift; None where the policy carries no reference sample, or nobody wants to look.
+        """Return the test for drift; None where the policy has no reference sample, or the test is switched off.
 
         Raises:
             ValueError: if the state is of another reference sample.
@@ -153,7 +153,7 @@ def serve(
         ),
     ] = None,
 ) -> None:
-    """Stop thoughts in time: a proxy before a server, for clients that notice nothing but the tokens saved.
+    """Serve a proxy that stops thoughts in time, for clients that notice nothing but the tokens saved.
 
     Without a server, the shipped reasoner runs behind llama.cpp's own server, and without a policy one tuned on its log. Requests
     that a policy cannot keep to (several choices, ...) are handed on as they are, and counted.
@@ -195,7 +195,7 @@ def _listener(family: int, address: Any) -> socket.socket:
 
 @contextmanager
 def _server(upstream: str | None, proxy: ProxyOptions) -> Iterator[tuple[str, bool]]:
-    """The server's address, and whether it is that of the shipped reasoner."""
+    """Yield the server's address, and whether it is that of the shipped reasoner."""
     if upstream is not None:
         yield upstream, False
         return
@@ -308,7 +308,7 @@ def _say(serving: "Serving", address: str, url: str) -> None:
 
 
 def _json_lines() -> logging.Handler:
-    """Logs as lines of JSON on stderr."""
+    """Return a handler that logs to stderr, in lines of JSON."""
 
     class Lines(logging.Formatter):
         def format(self, record: logging.LogRecord) -> str:

@@ -1,7 +1,7 @@
-"""`stopping simulate`: one rule under a model."""
+"""`stopping simulate`: one rule in drawn worlds."""
 
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -9,6 +9,9 @@ from stopping.cli.exits import NotAchievedError
 from stopping.cli.log_options import LogOptions
 from stopping.cli.options import ImportOptions, OutputOptions, ProblemOptions, Seed, busy
 from stopping.cli.replay import RuleText, print_run, record_of
+
+if TYPE_CHECKING:
+    from rich.console import Console
 
 
 def simulate(
@@ -22,6 +25,13 @@ def simulate(
     ] = None,
     model: Annotated[
         Path | None, typer.Option(metavar="FILE", help="A fitted model instead: what stopping fit --json wrote.")
+    ] = None,
+    problem: Annotated[
+        str | None,
+        typer.Option(
+            metavar="PROBLEM",
+            help="A problem that draws its own worlds, module:Class(args), instead of a log or a model.",
+        ),
     ] = None,
     num_replicas: Annotated[
         int | None,
@@ -48,10 +58,10 @@ def simulate(
     ] = None,
     seed: Seed = 0,
 ) -> None:
-    """Follow one rule through problems drawn from a model: fitted on LOG now, or read with --model."""
+    """Follow one rule through worlds drawn from a model, fitted on LOG now or read with --model, or by your own --problem."""
     console = output.console()
-    if (log is None) == (model is None):
-        raise ValueError("expected either LOG or --model FILE")
+    if sum(source is not None for source in (log, model, problem)) != 1:
+        raise ValueError("expected either LOG or --model FILE, or a --problem that draws its own worlds")
     asked = {
         "--num-replicas": num_replicas, "--standard-error": standard_error, "--relative-error": relative_error,
         "--max-seconds": max_seconds,
@@ -62,41 +72,57 @@ def simulate(
     for name, value in given.items():
         if not value > 0:
             raise ValueError(f"{name}: expected a positive number, got {value}")
-    from stopping.cli.fit import require_converged
-    from stopping.cli.output import read_fit
     from stopping.cli.rules import parse
 
     imports.load()
     policy = parse(rule)
-    data = None if log is None else log_options.load(log)
-    saved = None if model is None else read_fit(model)
+    if problem is not None:
+        from stopping.cli.problems import problem_named
+
+        played, source, drawn_by = problem_named(problem, problem_options.given), problem, problem
+    else:
+        played = _fitted(console, log, model, log_options, problem_options)
+        source = (log or model).name  # type: ignore[union-attr]
+        drawn_by = f"the model of {source}"
 
     import jax
 
     import sims
-    import stopping
-    from stopping.cli.model_file import to_model
 
-    if data is not None:
-        with busy(console, "fitting"):
-            fit = stopping.fit(stopping.models.LengthCorrectness(), data)
-        fitted, num_samples, converged = fit.model, data.num_samples, bool(fit.converged)
-    else:
-        assert saved is not None
-        fitted, num_samples, converged = to_model(saved.model), saved.log.num_samples, saved.converged
-    require_converged(converged)
-    problem = problem_options.problem(fitted, num_samples)
     try:
         result = sims.simulate(
-            jax.random.key(seed), problem, policy,
+            jax.random.key(seed), played, policy,
             num_replicas=num_replicas if given else 2**16, standard_error=standard_error, relative_error=relative_error,
             max_seconds=max_seconds, component=component, checkpoint=checkpoint, progress=output.progress(),
         )  # fmt: skip
     except sims.PrecisionNotReached as error:
         raise NotAchievedError(str(error)) from error
-    source = (log or model).name  # type: ignore[union-attr]
-    record = record_of("simulate", source, rule, problem, result)
-    print_run(console, problem, record, f"on {record.num_units:,} problems drawn from the model of {source}")
+    record = record_of("simulate", source, rule, played, result)
+    print_run(console, played, record, f"on {record.num_units:,} problems drawn by {drawn_by}")
     took = f"{result.run_seconds:.1f} s, and {result.compile_seconds:.1f} s to compile"
     console.print(f"Computed on the {result.platform.upper()} in {took}.", markup=False)
     output.write(record)
+
+
+def _fitted(
+    console: "Console", log: Path | None, model: Path | None, log_options: LogOptions, problem_options: ProblemOptions
+) -> Any:
+    """Return the sampling problem whose worlds are drawn by the model of a log, or of a model file."""
+    from stopping.cli.fit import require_converged
+    from stopping.cli.output import read_fit
+
+    if model is not None:
+        saved = read_fit(model)
+        require_converged(saved.converged)
+        from stopping.cli.model_file import to_model
+
+        return problem_options.sampling(to_model(saved.model), saved.log.num_samples)
+    assert log is not None
+    data = log_options.load(log)
+
+    import stopping
+
+    with busy(console, "fitting"):
+        fit = stopping.fit(stopping.models.LengthCorrectness(), data)
+    require_converged(bool(fit.converged))
+    return problem_options.sampling(fit.model, data.num_samples)

@@ -1,4 +1,4 @@
-"""`stopping study`: a question put to the library by name, answered with a table and pictures."""
+"""`stopping study`: answer a question about the library by a table and pictures."""
 
 import importlib
 from pathlib import Path
@@ -14,19 +14,19 @@ if TYPE_CHECKING:
 
 STUDIES = {
     "reasoner": "what the shipped model's traces are like",
-    "certification": "do certificates keep their word",
-    "model": "does the model earn its place beside a grid of rules",
-    "deployments": "is what tuning predicts realised live (an hour)",
+    "certification": "how often are certificates wrong",
+    "model": "is the model better than a grid of rules",
+    "deployments": "is what tuning predicts observed live (an hour)",
     "first_finish": "when does returning the first answer help, and when does it hurt",
     "latency": "in parallel, in sequence or in waves, by the price of latency",
     "lag": "what does a lag between a stop and its effect cost",
-    "precision": "does a simulation that stops at an error hold what it says",
+    "precision": "do intervals of a simulation that stops at an error cover the truth",
     "scaling": "what does a simulation cost, and what would break first",
     "drift": "what is lost before a change of the traffic is noticed",
-    "misspecified": "what does a rule lose whose model has the wrong law of lengths",
-    "engines": "is what tuning promises kept on llama.cpp and in transformers",
+    "misspecified": "what does a rule lose if its model has the wrong distribution of lengths",
+    "engines": "are the promises of tuning kept on llama.cpp and in transformers",
 }
-OF_A_LOG = ("reasoner", "certification", "model", "lag", "drift", "engines")  # the others draw problems of their own
+OF_A_LOG = ("reasoner", "certification", "model", "lag", "drift", "engines")  # the others draw their problems
 
 
 def study(
@@ -55,7 +55,7 @@ def study(
     if name not in STUDIES:
         raise ValueError(f"NAME: expected one of {', '.join(STUDIES)}, got {name}")
     if log is not None and name not in OF_A_LOG:
-        raise ValueError(f"--log: {name} draws problems of its own, got {log}")
+        raise ValueError(f"--log: {name} draws its problems, got {log}")
 
     from stopping.cli.output import Figure, LogSummary, StudyOutput
     from stopping.cli.tables import new_table
@@ -89,13 +89,13 @@ def study(
 def _page(name: str, about: str, log: "LogSummary | None", parts: "dict[str, Part]") -> str:
     """All tables in Markdown, with the pictures beside the file."""
     source = (
-        "problems of its own"
+        "problems that it draws"
         if log is None
         else f"the {log.name}: {log.num_problems:,} problems, {log.num_traces:,} traces"
     )
     sections = [
         f"# {about.strip()}",
-        f"Written by `stopping study {name} --out DIR` from {source}; sizes and seeds stand at the head of "
+        f"Written by `stopping study {name} --out DIR` from {source}; sizes and seeds are at the head of "
         f"`sims/studies/{name}.py`. ± is one standard error.",
     ]
     for title, part in parts.items():

@@ -1,10 +1,15 @@
-"""How figures look in a terminal."""
+"""Tables in a terminal."""
 
 import re
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 from rich import box
 from rich.console import Console
 from rich.table import Table
+
+if TYPE_CHECKING:
+    from stopping.problems import Component
 
 NARROW = 100  # columns; below, a rule's name goes over several lines
 
@@ -29,8 +34,15 @@ def new_table(*columns: str, left: int = 1) -> Table:
 
 
 def note_few(console: Console, num_problems: int) -> None:
-    """Say how errors were found where problems are few."""
+    """Print how standard errors were computed, where there are few problems."""
     from sims.estimates import FEW
 
     if num_problems < FEW:
         console.print(f"Fewer than {FEW} problems: standard errors are by bootstrap over problems.")
+
+
+def worth_and_costs(components: "Sequence[Component]") -> "list[Component]":
+    """Return the component that a run is for (utility where none is), and its costs."""
+    worth = [component for component in components if component.role == "worth"]
+    worth += [component for component in components if component.name == "utility"]
+    return [worth[0], *(component for component in components if component.role == "cost")]

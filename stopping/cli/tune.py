@@ -1,4 +1,4 @@
-"""`stopping tune`: from a log to a certified rule, saved, or to the advice not to bother."""
+"""`stopping tune`: find, certify and save a rule on a log, or advise not to bother."""
 
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -9,11 +9,11 @@ from rich.markup import escape
 
 from stopping.cli.log_options import LogOptions, LogPath
 from stopping.cli.options import (
-    DecisionOption,
     ImportOptions,
     OutputOptions,
     Plot,
     ProblemOptions,
+    ProblemText,
     Seed,
     busy,
     plot_file,
@@ -29,13 +29,13 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class TuningOptions:
-    """What is tuned, against which limit, and which rules are tried beside the library's."""
+    """What is tuned, against which limit, and which rules are tried besides the library's."""
 
     max_accuracy_drop: Annotated[float, typer.Option(metavar="D", help="The loss of accuracy to rule out.")] = 0.02
     confidence: Annotated[float, typer.Option(metavar="C", help="Of the certificate.")] = 0.95
-    decision: DecisionOption = None
+    problem: ProblemText = None
     rule: Annotated[
-        list[str], typer.Option(metavar="RULE", help="A rule of yours beside the library's: module:Class(args).")
+        list[str], typer.Option(metavar="RULE", help="Your own rule, tested with the library's: module:Class(args).")
     ] = field(default_factory=list)
     num_orders: Annotated[
         int, typer.Option(metavar="N", min=1, help="Random orders of a problem's samples to average over.")
@@ -48,7 +48,7 @@ class TuningOptions:
         """Return the log that was tuned on, and what was found.
 
         Raises:
-            ValueError: for a rule or a log that cannot be read, an option that the decision does not have, and as
+            ValueError: for a rule or a log that cannot be read, an option that the problem does not have, and as
                 `stopping.tune`.
         """
         from stopping.cli.rules import parse
@@ -59,7 +59,7 @@ class TuningOptions:
         import stopping
         from stopping.tuning.planning import plan
 
-        problem, data = problem_options.decided(self.decision, data, console)
+        problem, data = problem_options.problem_of(self.problem, data, console)
         limits = {"max_loss": self.max_accuracy_drop, "confidence": self.confidence}
         floor = plan(self.max_accuracy_drop, self.confidence).floor
         console.print(
@@ -87,7 +87,7 @@ def tune(
 ) -> None:
     """Find the rule that saves most while its loss is certified, and save it with its certificate and its promise.
 
-    Ends with 1 if --out is given and there is no rule worth saving.
+    The exit code is 1 if --out is given and no rule is worth saving.
     """
     console = output.console()
     plot_file(plot)
@@ -167,7 +167,6 @@ def _reference_name(found: "Tuning") -> str:
 def record_of(name: str, log: "TraceLog", found: "Tuning", out: Path | None) -> "TuneOutput":
     """Return what was found in plain numbers."""
     from stopping.cli.output import Figure, LogSummary, MeasuredRule, TunedRule, TuneOutput
-    from stopping.cli.rules import name_of
 
     def measured(figures: Any) -> MeasuredRule:
         values = {name: Figure.of(value) if hasattr(value, "mean") else value for name, value in vars(figures).items()}
@@ -179,12 +178,12 @@ def record_of(name: str, log: "TraceLog", found: "Tuning", out: Path | None) -> 
         split=found.num_problems,
         num_tried=found.num_tried,
         num_orders=found.num_orders,
-        reference=name_of(found.reference),
+        reference=str(found.reference),
         reference_measured=measured(found.reference_measured),
         rules=[
             TunedRule.model_validate(
                 {
-                    "rule": name_of(rule.policy),
+                    "rule": str(rule.policy),
                     "family": rule.family,
                     "grade": rule.certificate.grade.name.lower(),
                     "statement": rule.certificate.statement,
@@ -195,7 +194,7 @@ def record_of(name: str, log: "TraceLog", found: "Tuning", out: Path | None) -> 
             )
             for rule in found.tested
         ],
-        chosen=None if found.chosen is None else name_of(found.chosen.policy),
+        chosen=None if found.chosen is None else str(found.chosen.policy),
         policy=None if out is None or found.chosen is None else str(out),
         advice=found.advice,
     )

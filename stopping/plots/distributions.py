@@ -1,4 +1,4 @@
-"""How many tokens traces and runs take."""
+"""Distributions of the tokens of traces and runs."""
 
 from typing import TYPE_CHECKING, Any
 
@@ -15,14 +15,14 @@ if TYPE_CHECKING:
     from stopping.traces import TraceLog
 
 _NUM_BINS = 40
-_NUM_DRAWN = 2**17  # traces, for the law of a model
+_NUM_DRAWN = 2**17  # traces, for the distribution of a model
 _CLASSES = ("right", "wrong")
 _LINES = ("-", "--")
 _TOKENS = {"total_tokens": "total tokens", "latency_tokens": "latency, tokens"}
 
 
 def lengths(log: "TraceLog") -> Figure:
-    """Draw how long right and wrong traces are, of those whose correctness is known."""
+    """Draw histograms of the lengths of right and wrong traces, where correctness is known."""
     figure, axes = panel("tokens of a trace", "traces")
     _by_class(axes, log)
     axes.legend(frameon=False, fontsize=LABEL_POINTS)
@@ -30,13 +30,13 @@ def lengths(log: "TraceLog") -> Figure:
 
 
 def fitted(fit: "Fit", log: "TraceLog") -> Figure:
-    """Draw how long right and wrong traces are, over the law of a fitted model.
+    """Draw histograms of the lengths of right and wrong traces, with the fitted distribution.
 
-    The law is that of the model's problems taken together, from 2^17 drawn traces, cut at the cap as the log's are.
+    The distribution is that of all of the model's problems together, from 2^17 drawn traces, cut at the cap as the log's are.
 
     Args:
         fit: of a model that draws traces.
-        log: that it was fitted on, or others of the same kind: their number of traces is the law's.
+        log: the one it was fitted on, or another of the same kind; the curves are scaled to its number of traces.
     """
     figure, axes = panel("tokens of a trace", "traces")
     edges, num_judged = _by_class(axes, log, fill=True)
@@ -67,7 +67,7 @@ def outcomes(result: "Result") -> Figure:
 
 
 def _by_class(axes: Axes, log: "TraceLog", *, fill: bool = False) -> tuple[np.ndarray, int]:
-    """Histograms of the right and the wrong; the bins, and how many traces are judged."""
+    """Draw histograms by correctness; return the bins and the number of traces of known correctness."""
     judged = log.present & log.correct_known
     edges = np.linspace(0, log.length_tokens[judged].max() + 1, _NUM_BINS + 1)  # a trace at the cap is in the last bin
     for name, chosen, colour, line in zip(_CLASSES, (log.correct, ~log.correct), COLOURS, _LINES, strict=False):
@@ -77,6 +77,6 @@ def _by_class(axes: Axes, log: "TraceLog", *, fill: bool = False) -> tuple[np.nd
 
 
 def _draw(model: Any) -> Any:
-    """Traces of random problems, one each."""
+    """Draw traces of random problems, one each."""
     keys = jax.random.split(jax.random.key(0), _NUM_DRAWN)
     return jax.tree.map(lambda leaf: np.asarray(leaf)[:, 0], jax.jit(jax.vmap(lambda key: model.draw(key, 1)[1]))(keys))

@@ -1,4 +1,4 @@
-"""Answers forced on the way: how often they are right, by position and by confidence."""
+"""Accuracy of forced answers, by position and by confidence."""
 
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
@@ -12,7 +12,7 @@ if TYPE_CHECKING:
 
 
 def forced_answers(groups: Sequence["Group"]) -> Figure:
-    """Draw how often answers forced on the way are right, beside what the same traces answer if they are left alone.
+    """Draw the accuracy of forced answers by position, with the final accuracy of the same traces.
 
     Args:
         groups: by position, as `by_position` finds them; at least one.
@@ -26,7 +26,7 @@ def forced_answers(groups: Sequence["Group"]) -> Figure:
 
 
 def confidence(groups: Sequence["Group"]) -> Figure:
-    """Draw how often forced answers are right by the probability that the model gave them, and how many are where.
+    """Draw the accuracy of forced answers by their probability under the model, and how many have that probability.
 
     Args:
         groups: by confidence, as `by_confidence` finds them; at least one.

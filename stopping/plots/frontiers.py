@@ -1,4 +1,4 @@
-"""What rules cost, and what they are worth: told apart by shape as well as by colour, and named where they stand."""
+"""Cost and worth of rules. They differ in shape as well as in colour, and are named at their points."""
 
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, NamedTuple
@@ -20,7 +20,7 @@ LONGEST_NAME = 32  # in a picture; beyond, the class will do
 
 
 def frontier(comparison: "Comparison", names: Sequence[str] | None = None, *, against: str | None = None) -> Figure:
-    """Draw what rules are worth against a cost, with error bars of one standard error.
+    """Draw the worth of rules against a cost, with error bars of one standard error.
 
     The grey line joins the rules that are Pareto-optimal; the reference rule is filled.
 
@@ -55,7 +55,7 @@ def frontier(comparison: "Comparison", names: Sequence[str] | None = None, *, ag
 
 
 def tuning(found: "Tuning", live: tuple["Estimate", "Estimate"] | None = None) -> Figure:
-    """Draw what the rules that `tune` tested save and cost on the test part, against the reference, which is at 0.
+    """Draw savings and losses of the rules that `tune` tested, on the test part, against the reference, which is at 0.
 
     Certified rules are filled; the best fixed rule and the one chosen are named. The dashed line is the limit.
 
@@ -87,7 +87,7 @@ def tuning(found: "Tuning", live: tuple["Estimate", "Estimate"] | None = None) -
 
 
 class _Point(NamedTuple):
-    """A rule in the plane; one without a name is told by shape and colour alone."""
+    """A rule in the plane; without a name, it is identified by shape and colour."""
 
     x: "Estimate"
     y: "Estimate"
@@ -106,7 +106,7 @@ def _means_and_errors(points: Sequence[_Point], units: Units) -> tuple[np.ndarra
 
 
 def _scatter(points: Sequence[_Point], units: Units, *, fewer_is_better: bool) -> tuple[Figure, Axes]:
-    """The points with their errors, and the line of those that no other beats in both."""
+    """Draw the points with their errors, and the line of the Pareto-optimal ones."""
     means, errors = _means_and_errors(points, units)
     line = _best(points, means, fewer_is_better)
     figure, (axes,) = panels(size=WIDE)
@@ -130,7 +130,7 @@ def _scatter(points: Sequence[_Point], units: Units, *, fewer_is_better: bool) -
 
 
 def _labelled(figure: Figure, axes: Axes, points: Sequence[_Point], units: Units, *, fewer_is_better: bool) -> Figure:
-    """The figure with the names where there is room, its layout and limits now final."""
+    """Return the figure with names where there is room; its layout and limits are then final."""
     means, errors = _means_and_errors(points, units)
     line = _best(points, means, fewer_is_better)
     figure.canvas.draw()
@@ -147,14 +147,14 @@ def _labelled(figure: Figure, axes: Axes, points: Sequence[_Point], units: Units
 
 
 def _best(points: Sequence[_Point], means: np.ndarray, fewer_is_better: bool) -> np.ndarray:
-    """The points that no other beats in both, along the line."""
+    """Return the Pareto-optimal points, from left to right."""
     means = means[[point.kind != LIVE for point in points]]
     line: np.ndarray = means[_undominated(means[:, 0] * (1 if fewer_is_better else -1), means[:, 1])]
     return line
 
 
 def _undominated(x: np.ndarray, y: np.ndarray) -> list[int]:
-    """Indices of the points with none to the left at least as high, from left to right."""
+    """Return the indices of the points with none to the left at least as high, from left to right."""
     kept: list[int] = []
     for index in np.lexsort((-y, x)):
         if not kept or y[index] > y[kept[-1]]:

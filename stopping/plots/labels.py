@@ -1,4 +1,4 @@
-"""Where the names of points go, so that they cover neither points nor lines nor each other."""
+"""Placement of the names of points, so that they cover neither points nor lines nor each other."""
 
 from collections.abc import Sequence
 
@@ -66,7 +66,7 @@ def put_labels(axes: Axes, points: np.ndarray, names: Sequence[str], lines: np.n
 
 
 def _offsets() -> np.ndarray:
-    """From a point to the nearest corner or edge of its label, in points: `[places, 2]`, near ones first.
+    """Return the offsets from a point to the nearest corner or edge of its label, in points: `[places, 2]`, near ones first.
 
     Far ones keep off the directions of error bars, for which their leaders could be taken.
     """
@@ -76,11 +76,11 @@ def _offsets() -> np.ndarray:
 
 
 def _count(points: np.ndarray, low: np.ndarray, high: np.ndarray) -> np.ndarray:
-    """How many of the points `[..., points, 2]` lie in each box `[..., 2]`."""
+    """Return how many of the points `[..., points, 2]` lie in each box `[..., 2]`."""
     low, high = low[..., None, :], high[..., None, :]
     return ((points >= low) & (points <= high)).all(axis=-1).sum(axis=-1)
 
 
 def _overlap(low: np.ndarray, high: np.ndarray, other_low: np.ndarray, other_high: np.ndarray) -> np.ndarray:
-    """The area common to two boxes `[..., 2]`."""
+    """Return the area common to two boxes `[..., 2]`."""
     return np.maximum(np.minimum(high, other_high) - np.maximum(low, other_low), 0).prod(axis=-1)

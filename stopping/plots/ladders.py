@@ -1,4 +1,4 @@
-"""Rules one under another: what each is worth, or loses."""
+"""Rules in rows, with the value or the loss of each."""
 
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 
 def solution(found: "Solution") -> Figure:
-    """Draw the value of the best rule of each family; lines: the best fixed rule, and what no rule exceeds.
+    """Draw the value of the best rule of each family; lines: the best fixed rule, and the upper bounds.
 
     Error bars, and bands about the bounds, are one standard error. The rule to use is filled.
     """
@@ -69,7 +69,7 @@ def certification(found: "Certification") -> Figure:
 def _ladder(
     names: Sequence[str], values: Sequence["Estimate"], filled: Sequence[bool], unit: float
 ) -> tuple[Figure, Axes]:
-    """A row a rule, from below, with error bars; the figure grows with the rows."""
+    """Draw one row per rule, from below, with error bars; the figure grows with the rows."""
     figure, (axes,) = panels(size=(7.2, 1.1 + 0.25 * len(names)))
     for row, (value, fill) in enumerate(zip(values, filled, strict=True)):
         axes.errorbar(

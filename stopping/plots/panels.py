@@ -1,4 +1,4 @@
-"""What all pictures share: size, type, colours, and curves with errors.
+"""Shared by all pictures: size, type, colours, and curves with errors.
 
 Colours are those of Okabe and Ito (Color Universal Design, 2008), which the colour-blind can tell apart; type is black.
 """
@@ -38,7 +38,7 @@ def panel(xlabel: str, ylabel: str) -> tuple[Figure, Axes]:
 
 
 def curve(axes: Axes, places: Sequence[float], shares: Sequence["Estimate"], style: int, name: str) -> None:
-    """Shares in %, with error bars of one standard error."""
+    """Draw shares in %, with error bars of one standard error."""
     heights, errors = ([100 * getattr(share, part) for share in shares] for part in ("mean", "standard_error"))
     axes.errorbar(
         places, heights, errors, color=COLOURS[style], marker=MARKERS[style], markersize=4, linewidth=1, capsize=2,

@@ -33,7 +33,7 @@ class Action(NamedTuple):
     """An action for each row.
 
     Attributes:
-        kind: a `Kind`; int8 `[...]`. `CONTINUE` is 0 and `STOP` is 1, so a boolean "stop" is a kind as it stands.
+        kind: a `Kind`; int8 `[...]`. `CONTINUE` is 0 and `STOP` is 1, so a boolean "stop" is a kind already.
         amount: samples to launch, tokens to draft, or a mode such as `Return`; int32 `[...]`, 0 where unused.
     """
 

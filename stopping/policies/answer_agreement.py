@@ -1,4 +1,4 @@
-"""Probed answers that agree."""
+"""Agreement of probed answers."""
 
 from typing import Any, NamedTuple
 
@@ -26,7 +26,7 @@ class AgreementState(NamedTuple):
 class AnswerAgreement:
     """Force an answer every `interval_tokens`; stop when the last `num_agreeing` of them are the same.
 
-    Adapted: Certaindex takes the share of the commonest of the last answers, and leaves out those given with hesitant words.
+    Adapted: Certaindex uses the share of the most frequent of the last answers, and leaves out those with hesitant words.
 
     Reference: Fu et al., Efficiently Scaling LLM Reasoning with Certaindex (arXiv 2412.20993).
     """

@@ -22,7 +22,7 @@ class Bound:
         step: `step(state, observation) -> (state, Action)`; on array backends `kind` is int8 and `amount` int32,
             both of the batch's shape; on plain Python both are plain numbers.
 
-    A policy whose state holds arrays is computed by NumPy on plain Python too, numbers in and numbers out.
+    A policy whose state has arrays is computed by NumPy on plain Python too, with numbers in and numbers out.
     """
 
     __slots__ = ("_where", "backend", "init", "policy", "step")

@@ -1,4 +1,4 @@
-"""The k-th result that a trace puts forward."""
+"""Stopping at the k-th result that a trace puts forward."""
 
 from typing import Any
 
@@ -10,8 +10,8 @@ from stopping.policies.protocol import at_least, policy
 class CandidateStop:
     """Stop at the first decision point at which the trace has put forward `num_candidates` results. Costs no probe.
 
-    As published, with one number for all problems (there it is 1 or 3, by a classifier of the question); what counts as a
-    candidate is the log's and the server's to say. The number follows from the chain of answers, `models.AnswerChain`.
+    As published, but with one number for all problems (in the paper it is 1 or 3, by a classifier of the question). The log and
+    the server define what counts as a candidate. `models.AnswerChain` gives the optimal number.
 
     Reference: First Try Matters: Revisiting the Role of Reflection in Reasoning Models (arXiv 2510.08308).
     """

@@ -1,4 +1,4 @@
-"""The model's own wish to stop thinking."""
+"""A threshold on the model's own probability of closing its thought."""
 
 from typing import Any
 
@@ -10,8 +10,8 @@ from stopping.policies.protocol import at_least, finite, policy
 class CloseTokenThreshold:
     """Stop when the log-probability of closing the thought is high, or is still low late on.
 
-    At `answer_log_prob` or above the model is nearly done: answer now. From `patience_tokens` on, `give_up_log_prob` or below
-    means that it is not getting there: answer now too, for more thought will not help. Costs no probe.
+    At `answer_log_prob` or above the model is nearly done, so answer now. From `patience_tokens` on, `give_up_log_prob` or below
+    means that it is far from done and more thought is unlikely to help, so answer now too. Needs no probe.
 
     Adapted from the hazard of the closing token (Making Small Language Models Efficient Reasoners, arXiv 2505.07961, in which
     it is scaled and not thresholded); the second threshold is ours.

@@ -1,4 +1,4 @@
-"""Confidence in a probed answer."""
+"""A threshold on the confidence in a probed answer."""
 
 from typing import Any, NamedTuple
 
@@ -18,7 +18,7 @@ class ConfidenceExit:
     """Force an answer every `interval_tokens`; stop when the mean log-probability of its tokens is at least a threshold.
 
     Adapted: the paper probes at words such as "Wait" and thresholds the geometric mean of the answer tokens' probabilities,
-    which is this one's exponential; here probes stand on a token grid, and the threshold comes from a log.
+    the exponential of our score; here probes are on a token grid, and the threshold comes from a log.
 
     Reference: Yang et al., Dynamic Early Exit in Reasoning Models (DEER, arXiv 2504.15895).
     """

@@ -1,4 +1,4 @@
-"""Surprise at the answer that no longer falls."""
+"""Stopping when the likelihood of the probed answer no longer grows."""
 
 from typing import Any, NamedTuple
 
@@ -27,7 +27,7 @@ class EntropySlope:
 
     "Hardly": its mean log-probability grew by at most `max_gain` since the probe before.
 
-    Idea only: the paper follows the entropy of the true answer, which no server knows, along finished traces, and stops none.
+    Idea only: the paper follows the entropy of the true answer, which no server knows, along finished traces.
 
     Reference: Measuring Reasoning Utility in LLMs via Conditional Entropy Reduction (arXiv 2508.20395).
     """

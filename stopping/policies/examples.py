@@ -1,4 +1,4 @@
-"""A few of every policy, the last of each at ordinary parameters: what tests and benchmarks run on."""
+"""A few examples of every policy, for tests and benchmarks; the last of each has ordinary parameters."""
 
 import numpy as np
 
@@ -23,7 +23,7 @@ _LOG_FACTORIALS = np.cumsum(np.log(np.maximum(_COUNTS, 1)))
 
 
 def _posterior_vote(threshold: float, least_hope: float) -> PosteriorVote:
-    """For 16 traces of long or short, hard or easy problems; wrong answers agree by Ewens's law, concentration 1."""
+    """Return a rule for 16 traces; wrong answers agree by the Ewens distribution, concentration 1."""
     return PosteriorVote(
         threshold=threshold,
         least_hope=least_hope,
@@ -44,14 +44,14 @@ def _posterior_vote(threshold: float, least_hope: float) -> PosteriorVote:
 
 
 def _exit_value(first: float) -> ExitValue:
-    """Of thoughts of some 200 tokens: stop early where the model is surprised, late where it is nearly done."""
+    """Return a rule for thoughts of some 200 tokens: stop early where the model is surprised, late where it is nearly done."""
     quadratic = np.triu(np.linspace(-0.1, 0.1, 36).reshape(6, 6))
     quadratic[0, 0] = first
     return ExitValue(0.001, np.array([160.0, -15.0, -0.2, 0.2, 0.3]), np.array([90.0, 4.0, 0.1, 0.05, 0.6]), quadratic)
 
 
 def _probed_exit_value(interval_tokens: int) -> ProbedExitValue:
-    """The same with two features of the probes, of which nothing is crossed with the others."""
+    """Return the same rule with two features of the probes, which have no products with the others."""
     free = _exit_value(-0.05)
     quadratic = np.zeros((8, 8))
     quadratic[:6, :6], quadratic[0, 6], quadratic[6, 6], quadratic[0, 7] = free.quadratic, 0.2, 0.03, 0.1

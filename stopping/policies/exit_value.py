@@ -1,11 +1,11 @@
-"""Stop where an answer now is worth more than going on, as fitted to what the signals told in a log.
+"""Stop where an answer now is worth more than going on, as fitted to the signals of a log.
 
-What stopping gains over going on is a quadratic in a few features x of what is seen, each kept within bounds,
+The gain of stopping over going on is a quadratic in a few features x of the observation, each kept within bounds,
 
     z_i = clip((x_i - centre_i) / scale_i, -3, 3),  z_0 = 1,    gain = sum over i <= j of  quadratic_ij z_i z_j
 
 in units of a right answer, and the rule is to stop where it is at least 0. `stopping.solvers.fitted_value` fits it
-(`theory_notes/06_fitted_value.md`). A rule that probes sees more and pays for it: there is one that never does.
+(`theory_notes/06_fitted_value.md`). One rule probes, sees more and pays for it; the other never does.
 """
 
 from dataclasses import field
@@ -19,7 +19,7 @@ from stopping.policies.decisions import NO_ANSWER
 from stopping.policies.probing import agreeing, probe_or_stop
 from stopping.policies.protocol import at_least, finite, policy, table
 
-REACH = 3.0  # standard deviations: a quadratic knows nothing beyond what it was fitted to
+REACH = 3.0  # standard deviations: a quadratic does not extrapolate
 FREE_SIGNALS = ("elapsed_tokens", "log_close_prob", "mean_log_prob", "mean_entropy", "num_candidates")
 PROBE_FEATURES = ("answer_mean_log_prob", "num_agreeing")
 
@@ -29,11 +29,11 @@ class ExitValue:
     """Stop, at any decision point, where an answer now is worth more than going on; costs no probe.
 
     Attributes:
-        price_per_token: what a token cost where this was fitted, in right answers: it names the rule and decides nothing.
+        price_per_token: at which the rule was fitted, in right answers; a name, without effect on decisions.
         centre, scale: of the features, which are the signals in their order; float32 `[5]`.
         quadratic: weights of products, zero below the diagonal; float32 `[6, 6]`.
 
-    Reference: Longstaff and Schwartz, Valuing American Options by Simulation (2001), whose regression this is the outcome of.
+    Reference: Longstaff and Schwartz, Valuing American Options by Simulation (2001), of whose regression this is the result.
     """
 
     price_per_token: float
@@ -49,15 +49,15 @@ class ExitValue:
         return ()
 
     def features(self, xp: Any, state: tuple[()], observation: Any) -> tuple[Any, ...]:
-        """What the quadratic is of, `[...]` each."""
+        """Return the variables of the quadratic, `[...]` each."""
         return tuple(getattr(observation, name) for name in FREE_SIGNALS)
 
     def score(self, xp: Any, state: tuple[()], observation: Any) -> Any:
-        """What stopping gains over going on, in right answers."""
+        """Return the gain of stopping over going on, in right answers."""
         return _gain(xp, self, self.features(xp, state, observation))
 
     def step(self, xp: Any, state: tuple[()], observation: Any) -> tuple[tuple[()], Action]:
-        """Stop where there is nothing to lose by it."""
+        """Stop where the gain is not negative."""
         return state, Action(self.score(xp, state, observation) >= 0, 0)
 
 
@@ -93,16 +93,16 @@ class ProbedExitValue:
         return AgreementState(xp.full(batch_shape, 0), xp.full(batch_shape, NO_ANSWER), xp.full(batch_shape, 0))
 
     def features(self, xp: Any, state: AgreementState, observation: Any) -> tuple[Any, ...]:
-        """What the quadratic is of, `[...]` each; meaningful where probed."""
+        """Return the variables of the quadratic, `[...]` each; meaningful where probed."""
         free = (getattr(observation, name) for name in FREE_SIGNALS)
         return (*free, observation.answer_mean_log_prob, agreeing(xp, state, observation))
 
     def score(self, xp: Any, state: AgreementState, observation: Any) -> Any:
-        """What stopping gains over going on, in right answers; 1 where no answer was probed."""
+        """Return the gain of stopping over going on, in right answers; 1 where no answer was probed."""
         return xp.where(observation.probed, _gain(xp, self, self.features(xp, state, observation)), 1.0)
 
     def step(self, xp: Any, state: AgreementState, observation: Any) -> tuple[AgreementState, Action]:
-        """Count the answer in; probe when due, stop where there is nothing to lose by it."""
+        """Count the answer in; probe when due, stop where the gain is not negative."""
         enough = self.score(xp, state, observation) >= 0
         last, action = probe_or_stop(xp, state.last_probe_tokens, observation, self.interval_tokens, enough)
         answer = xp.where(observation.probed, observation.probed_answer, state.last_answer)
@@ -122,7 +122,7 @@ def _check(policy: Any, num_features: int) -> None:
 
 
 def _gain(xp: Any, policy: Any, features: tuple[Any, ...]) -> Any:
-    """The quadratic; number by number, so that plain Python computes it too."""
+    """Return the quadratic, computed number by number, so that plain Python can do it too."""
     z: list[Any] = [1.0]
     for i, value in enumerate(features):
         z.append(xp.maximum(xp.minimum((value - policy.centre[i]) / policy.scale[i], REACH), -REACH))

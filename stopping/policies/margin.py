@@ -1,4 +1,4 @@
-"""A lead of so many votes."""
+"""Stopping at a lead of some votes."""
 
 from typing import Any
 
@@ -11,7 +11,7 @@ class Margin:
     """Stop when the leading answer is `votes` votes ahead of the runner-up.
 
     With two answers this is Wald's sequential probability ratio test of which one is the more frequent
-    (Wald, Sequential Tests of Statistical Hypotheses, 1945): the posterior odds hang on the lead alone.
+    (Wald, Sequential Tests of Statistical Hypotheses, 1945): the posterior odds depend on the lead alone.
     """
 
     votes: int

@@ -1,4 +1,4 @@
-"""The upper tail of the normal law in the functions that a policy may use."""
+"""The upper tail of the normal distribution, by the functions that a policy may use."""
 
 from typing import Any
 

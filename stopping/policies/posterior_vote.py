@@ -1,4 +1,4 @@
-"""Stop when the leading answer is surely right, or waiting is hopeless: from the votes and how long traces took.
+"""Stop when the leading answer is right with high probability, or waiting is unlikely to help, given votes and lengths.
 
 The policy carries a table of problems: `effects` J of how long a problem's traces are (log tokens), `chances` P of a
 right answer, and the probability of each pair before anything is seen. Given the pair (effect e, chance p), log-lengths
@@ -57,10 +57,9 @@ class PosteriorVote:
     Hope is P(the leading answer is wrong, and the next trace gives the right one). Both probabilities are given the votes
     of all answers, the lengths of the traces that have ended and the ages of those that run.
 
-    Asked at each end of a trace, it takes each for one. Traces that run must have been started together, when
-    nothing ran: all at once, or in waves, as `CONTINUE` starts them. When a wave has ended in doubt, it continues: the
-    next one starts. `stopping.solvers.posterior_vote` makes one from a model; beyond the number of traces it was made
-    for, more count as that many.
+    It must be asked at the ends of traces alone. Traces that run must have been started together, when nothing ran: all at
+    once, or in waves, as `CONTINUE` starts them. After a wave that has not settled the vote it continues, and the next one
+    starts. `stopping.solvers.posterior_vote` makes one from a model, for a number of traces; more traces count as that many.
 
     Attributes:
         threshold: of P(the leading answer is right), in [0, 1].
@@ -69,7 +68,7 @@ class PosteriorVote:
         chances: of a right answer, float32 `[chances]`.
         log_prior: log-probability of each effect and chance; float32 `[effects, chances]`.
         right_below_cap: P(a length drawn for a right trace is below the cap), by effect; float32 `[effects]`.
-        log_right_to_wrong: what does not hang on the length of log f1 - log f0, by effect; float32 `[effects]`.
+        log_right_to_wrong: the part of log f1 - log f0 that does not depend on the length, by effect; float32 `[effects]`.
         shift, scale_right, scale_wrong, loop_prob: as in the model.
         cap_tokens: traces are cut here.
         log_kinds, log_wrong_answers, log_copies: the factors of the partition's probability, by the number of kinds of
@@ -135,7 +134,7 @@ class PosteriorVote:
         return state, Action(margin >= 0, 0)
 
     def score(self, xp: Any, state: VoteState, observation: Any) -> Any:
-        """The larger of P(the leading answer is right) less the threshold, and the least hope less the hope there is."""
+        """Return the larger of P(the leading answer is right) minus the threshold, and the least hope minus the hope."""
         return self._weigh(xp, state, observation)[1]
 
     def _weigh(self, xp: Any, state: VoteState, observation: Any) -> tuple[VoteState, Any]:
@@ -207,7 +206,7 @@ class PosteriorVote:
             + xp.take(self.log_wrong_answers, xp.minimum(num_answers - votes, most))
             - xp.take(self.log_copies, votes)
         )  # fmt: skip
-        # every label not seen stands for "none of those seen is right", so they share its weight
+        # every label not seen means "none of those seen is right", so they share its weight
         share = xp.where(seen, 1.0, 1.0 / (len(self.log_copies) - num_kinds))
         weight = share * xp.exp(log_weight - xp.max(log_weight)[..., None])
         leader = xp.argmax(state.count * (len(self.log_copies) + 1) - state.first_seen)
@@ -217,10 +216,10 @@ class PosteriorVote:
         return prob, xp.where(answered, xp.sum(others * next_right_prob) / total, 1.0)
 
     def _lengths(self, xp: Any, age: Any) -> tuple["_Lengths", "_Lengths"]:
-        """What an age says of right traces and of wrong ones, by effect."""
+        """Return the length terms of right traces and of wrong ones at this age, by effect."""
         away = xp.log(age)[..., None] - self.effects
         score, tail = _standard(xp, away / self.scale_right)
-        above = self.right_below_cap - 1  # minus the part of the law that is cut off
+        above = self.right_below_cap - 1  # minus the part of the distribution that is cut off
         ran = xp.where(score > 0, tail + above, self.right_below_cap - tail) / self.right_below_cap
         right = _Lengths(-0.5 * score * score, xp.minimum(xp.maximum(ran, 0.0), 1.0))
         score, tail = _standard(xp, (away - self.shift) / self.scale_wrong)
@@ -244,6 +243,6 @@ class _Lengths(NamedTuple):
 
 
 def _standard(xp: Any, score: Any) -> tuple[Any, Any]:
-    """A standard score within bounds, and the tail beyond its distance from 0."""
+    """Return a standard score within bounds, and the tail beyond its distance from 0."""
     score = xp.maximum(xp.minimum(score, MOST), -MOST)
     return score, normal_tail(xp, xp.maximum(score, -score))

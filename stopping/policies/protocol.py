@@ -97,7 +97,7 @@ def with_parameters(policy: Any, values: dict[str, Any]) -> Any:
 
 
 def short_name(policy: Any) -> str:
-    """Return `Class(parameters)`, after `module:` for a class of one's own that can be imported.
+    """Return `Class(parameters)`, after `module:` for a custom class that can be imported.
 
     A policy with long tables is named by its single numbers: `PosteriorVote(threshold=0.9, least_hope=0.02, ...)`.
     """

@@ -1,4 +1,4 @@
-"""Decisions that were recorded on a running model, held against those of the same policy in JAX."""
+"""Decisions recorded on a running model, compared with those of the same policy in JAX."""
 
 from collections.abc import Sequence
 from typing import Any, NamedTuple

@@ -1,4 +1,4 @@
-"""A policy asked about many rows, each at its own decision points, and what it was asked and said."""
+"""A policy on many rows, each with its own decision points, and a record of its decisions."""
 
 from typing import Any, NamedTuple
 
@@ -16,7 +16,7 @@ class TakenDecision(NamedTuple):
         observation: what it saw, as plain numbers.
         kind: what it asked for.
         amount: its amount.
-        put_off: it asked to stop, and was not let: no answer would have come.
+        put_off: it asked to stop, but the stop did not take effect, because no answer would have come.
     """
 
     observation: Any

@@ -10,7 +10,7 @@ from stopping.policies.protocol import at_least, policy
 class TokenBudget:
     """Stop at the first decision point at or after `max_tokens` on one trace's clock, and answer with what is there.
 
-    The loop that runs a policy goes on where stopping would leave no answer at all.
+    The loop that runs the policy continues where stopping would leave no answer.
     """
 
     max_tokens: int

@@ -9,7 +9,7 @@ from stopping.policies.actions import Action, Kind
 from stopping.policies.protocol import policy, short_name, table, whole_number
 
 CONFIDENCES = (0.6, 0.7, 0.8, 0.9, 0.95, 0.98, 0.99)  # of Adaptive-Consistency's tables that are searched and named
-MOST_NAMED = 64  # traces; to find a longer table's name takes seconds
+MOST_NAMED = 64  # traces; finding the name of a longer table takes seconds
 
 
 @policy(signals=("leader_votes", "runner_up_votes"), kinds=(Kind.CONTINUE, Kind.STOP))

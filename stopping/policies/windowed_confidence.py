@@ -10,7 +10,7 @@ from stopping.policies.protocol import at_least, finite, policy
 class WindowedConfidence:
     """From `patience_tokens` on, stop when the mean log-probability of the last window's tokens falls to a threshold.
 
-    A trace that has lost its way is not worth its tokens. Costs no probe.
+    Tokens of low probability suggest that the search has failed. Needs no probe.
 
     Adapted: DeepConf takes the mean over the top candidates of each token, drops such traces out of a vote, and warms its
     threshold up on the first of them; here one trace answers at once, and the threshold comes from a log.

@@ -1,4 +1,4 @@
-"""What a policy sees of a thought while it is generated, made of what any engine can say about its tokens.
+"""The observations of a thought while it is generated, from what any engine can report about its tokens.
 
 An engine's adapter adds tokens as they come, and asks for an observation at each decision point:
 
@@ -6,8 +6,8 @@ An engine's adapter adds tokens as they come, and asks for an observation at eac
     windows.add(token_id, log_prob)        # one token of one row; arrays for several
     windows.observe(log_close_prob)        # ThinkingObservation, `[rows]`
 
-Means are over the tokens since the last decision point, and signals are rounded to half precision, as a log keeps them: a
-threshold read off a log decides alike here.
+Means are over the tokens since the last decision point, and signals are rounded to half precision, as in a log, so
+that a threshold from a log decides in the same way here.
 """
 
 from collections.abc import Collection, Sequence
@@ -56,7 +56,7 @@ class ThoughtWindows:
         Args:
             token_ids: of what was drawn, `[rows]` or `[rows, tokens]`; a number for one row.
             log_probs: of those tokens at temperature 1, of the same shape; None, or NaN, where not known.
-            entropies: of the laws they were drawn from, at temperature 1, nats; likewise.
+            entropies: of the distributions they were drawn from, at temperature 1, nats; likewise.
             rows: their indices; None for all.
         """
         chosen = np.arange(len(self.elapsed_tokens)) if rows is None else np.asarray(rows)

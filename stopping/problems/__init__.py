@@ -1,4 +1,4 @@
-"""Problems: what is decided. A problem draws worlds, plays policies through them, and bounds what can be reached."""
+"""Decision problems. A problem draws worlds, plays policies through them, and bounds the utility of any policy."""
 
 from stopping.problems.admission import PolicyMismatch, admit, as_pytree, stack
 from stopping.problems.problem import Component, Problem, Replayable

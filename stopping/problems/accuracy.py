@@ -8,7 +8,7 @@ import numpy as np
 def accuracy_loss(outcome: Any, reference: Any, judged: bool) -> Any:
     """Return [the reference's answer is right] - [this one is]; without labels, whether the two answers differ.
 
-    A run that went past what a log holds has no answer: it is wrong, and differs.
+    A run that went past what a log holds has no answer: it counts as wrong, and as different.
 
     Args:
         outcome: with `correct` or, without labels, `answer` and `unsupported`; arrays `[...]`.

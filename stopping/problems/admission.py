@@ -1,4 +1,4 @@
-"""Policies inside JAX: as pytrees, so that a grid of them is one policy mapped over, and checked at the door."""
+"""Policies in JAX: checked against the problem, and as pytrees, so that a grid of them is one policy mapped over."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -21,8 +21,8 @@ class PolicyMismatch(ValueError):
 def admit(problem: Problem, policy: Any) -> None:
     """Refuse a policy that the problem cannot run.
 
-    What it declares is compared with what there is. What it does is then tried on a few random observations, on NumPy: it
-    finds there the signals it declares and no others, and may ask for the actions it declares and no others.
+    Its declarations are compared with the problem's decision. It is then run on a few random observations, on NumPy, which have
+    only the signals that it declares, and may ask only for the actions that it declares.
 
     Raises:
         PolicyMismatch: naming the policy, what it asks for and what there is.

@@ -1,11 +1,18 @@
-"""What a problem is: a world, and a play of a policy through it.
+"""The protocol of problems: worlds, and the play of a policy through one.
 
     draw(key)            all the randomness of one replica, independent of any policy
-    play(world, policy)  what comes of a policy in a world: the only place with dynamics, prices and lag
-    hindsight(world)     what comes of one who knows the world beforehand
+    play(world, policy)  the outcome of a policy in a world: the only place with dynamics, prices and lag
+    hindsight(world)     the outcome of one who knows the world beforehand
 
 *Simulating* is drawing worlds and playing them; *replaying* is playing the worlds that a log holds. Both are done for many worlds
 at once by `sims`. Everything else (solvers, certificates, tuning, comparison, the command line) knows a problem by this protocol.
+
+Optional members, used where a problem has them:
+
+    from_uniforms, num_uniforms    a world as a function of uniform numbers, for `sims.variance`
+    relaxation(world)              a second upper bound, for `solve`
+    native                         the same problem as an engine's own settings play it, for `stopping export`
+    answer (of an outcome)         the label of the answer given, by which a server notices that its traffic has changed
 """
 
 from collections.abc import Sequence
@@ -22,10 +29,10 @@ class Component:
 
     Attributes:
         name: of the outcome's field.
-        label: what people read, with the unit it is shown in.
+        label: the title in tables and pictures, with the unit.
         unit: what figures are divided by when they are shown.
-        role: `worth` of what a run is for, `cost` of what it takes, `fact` of anything else. Rules are compared by worth at
-            equal cost.
+        role: `worth` for the objective, `cost` for a resource, `fact` for anything else. Rules are compared by worth at equal
+            cost.
     """
 
     name: str
@@ -43,7 +50,7 @@ LATENCY_SECONDS = Component("latency_seconds", "latency, seconds")
 
 @runtime_checkable
 class Problem(Protocol):
-    """What is decided, what it costs, and what comes of it.
+    """A decision problem: what a policy may do, its outcome, and what that is worth.
 
     Attributes:
         decision: what a policy sees, and may ask for.
@@ -66,7 +73,7 @@ class Problem(Protocol):
     def loss(self, outcome: Any, reference: Any, judged: bool = True) -> Any:
         """Return what an outcome loses against the reference rule's in the same world, from -1 to 1; elementwise.
 
-        Where a log does not hold what the policy asked for, it is the worst there is.
+        Where a log does not hold what the policy asked for, it is the largest possible.
 
         Args:
             outcome: of a policy, arrays `[...]`.
@@ -86,7 +93,7 @@ class Replayable(Problem, Protocol):
     """A problem whose worlds a log can hold.
 
     Attributes:
-        has_orders: what comes of a problem's samples depends on their order, so that averages over several mean something.
+        has_orders: whether outcomes depend on the order of a problem's samples, so that averaging over orders makes sense.
     """
 
     has_orders: ClassVar[bool]
@@ -111,7 +118,7 @@ class Replayable(Problem, Protocol):
         """Return the rule by which the log's answers were produced."""
 
     def fixed_rules(self, worlds: Any) -> Sequence[Policy]:
-        """Return the rules that adapt to nothing, of one class, beside which all others are compared."""
+        """Return the rules that do not adapt, of one class, with which all others are compared."""
 
     def priced(self, price_per_token: float) -> "Replayable":
         """Return the same problem at another price of a token."""
@@ -131,5 +138,5 @@ def costs_of(problem: Problem) -> tuple[str, ...]:
 
 
 def worth_of(problem: Problem) -> str:
-    """Return the name of the component that a run is for; `utility` where the problem names none."""
+    """Return the name of the component that is the objective; `utility` where the problem names none."""
     return next((component.name for component in problem.components if component.role == "worth"), UTILITY.name)

@@ -14,7 +14,7 @@ traces itself has had its number of them).
 
     utility = [the answer is right] - price_per_token * tokens of all traces - price_per_second * seconds of latency
 
-Where a policy goes past what a log holds, play ends: what came until then is a lower bound on what would have come.
+Where a policy goes past what a log holds, play ends, and costs until then are lower bounds.
 
 Tokens are counted in int32, so all the traces of a world have fewer than 2^30 together. A log with more is refused, and so is
 a model whose cap allows more. Without a cap, a model in which traces loop is refused, and lengths are drawn up to
@@ -34,13 +34,14 @@ from stopping.policies import NO_ANSWER, SAMPLING, Action, Decision, FixedSample
 from stopping.policies.protocol import whole_number
 from stopping.problems.accuracy import accuracy_loss, priced_cost
 from stopping.problems.problem import CORRECT, LATENCY_SECONDS, LATENCY_TOKENS, TOTAL_TOKENS, UTILITY, Component
-from stopping.problems.sampling_events import NEVER, Clock, Run, SamplingWorld
+from stopping.problems.sampling_events import Clock, Run
+from stopping.problems.sampling_worlds import NEVER, SamplingWorld, log_of, logged_worlds
 from stopping.problems.settled_votes import never_changes_the_vote
-from stopping.traces import TraceLog, from_columns
+from stopping.traces import TraceLog
 
 
 class SamplingOutcome(NamedTuple):
-    """What a policy made of one problem; `[]` each.
+    """The outcome of a policy in one problem; `[]` each.
 
     Attributes:
         utility: as in the module's head.
@@ -50,8 +51,8 @@ class SamplingOutcome(NamedTuple):
         latency_seconds: the same in seconds.
         num_launched: traces started.
         answer: the index of the first trace with the answer returned; `NO_ANSWER` if no trace gave one.
-        unsupported: the policy went past what the log holds. Costs are then those until there, the least they can be, and
-            there is no answer, so `correct` is at its least too; `utility` is that of both.
+        unsupported: the policy went past what the log holds. Costs are then those until there, which are lower bounds,
+            and there is no answer, so `correct` is a lower bound too; `utility` is that of both.
     """
 
     utility: Float[Array, ""]
@@ -68,7 +69,7 @@ class Sampling(eqx.Module):
     """When to stop sampling answers to one problem.
 
     Attributes:
-        model: what draws worlds; None to replay logs alone.
+        model: draws the worlds; None to replay logs alone.
         num_traces: the most traces a problem may get.
         wave_size: how many run at once; None for all of them.
         price_per_token, price_per_second: in units of one right answer.
@@ -142,9 +143,9 @@ class Sampling(eqx.Module):
         return self._drawn_from().num_uniforms(self.num_traces)
 
     def from_uniforms(self, uniforms: Float[Array, " uniforms"]) -> SamplingWorld:
-        """Return a world as a function of independent uniform numbers in (0, 1), with the law of `draw`.
+        """Return a world as a function of independent uniform numbers in (0, 1), distributed as by `draw`.
 
-        For points that are evener than independent ones (`sims.variance`).
+        For points that are more even than independent ones (`sims.variance`).
 
         Raises:
             ValueError: without a model.
@@ -164,7 +165,7 @@ class Sampling(eqx.Module):
     def play(self, world: SamplingWorld, policy: Any) -> SamplingOutcome:
         """Run the policy through a world.
 
-        The events do not depend on a policy that launches nothing: they are then laid out once, and the policy watches.
+        The events do not depend on a policy that launches nothing: they are then computed once, before the policy is asked.
         """
         clock = Clock(world, self.wave_size, self.decision_interval_tokens, policy.kinds)
         if self.decision_interval_tokens is None and Kind.LAUNCH not in policy.kinds:
@@ -191,7 +192,7 @@ class Sampling(eqx.Module):
     def _watch(self, clock: Clock, policy: Any) -> SamplingOutcome:
         """Run a policy that launches nothing: the events do not depend on it, only when it stops.
 
-        They come first, and what stopping gives at each; mapped over policies, this is computed once for all of them.
+        The events, and the outcome of a stop at each, are computed first: mapped over policies, once for all of them.
         There are at most `num_traces` + 1 decision points: one before the first trace starts, one whenever one ends.
         """
         bound = bind(policy, "jax")
@@ -223,7 +224,7 @@ class Sampling(eqx.Module):
         return self._priced(**facts)
 
     def _facts(self, clock: Clock, run: Run, amount: Any, unsupported: Any) -> dict[str, Array]:
-        """What a run that ends here has come to, before prices."""
+        """Return the outcome of a run that ends here, before prices."""
         answer = jnp.where(unsupported, NO_ANSWER, clock.answer(run, amount))
         return {
             "correct": (answer != NO_ANSWER) & clock.world.right[answer],
@@ -251,7 +252,7 @@ class Sampling(eqx.Module):
         return eqx.tree_at(lambda problem: problem.price_per_token, self, jnp.asarray(price_per_token, float))
 
     def hindsight(self, world: SamplingWorld) -> SamplingOutcome:
-        """The clairvoyant: run the one trace that is worth most. No policy does better in any world."""
+        """Return the outcome of the clairvoyant, who runs the one trace that is worth most. No policy does better."""
         best = jnp.argmax(self._alone(world, world.right.astype(float)))
         return self._priced(
             correct=world.right[best],
@@ -263,12 +264,12 @@ class Sampling(eqx.Module):
         )
 
     def relaxation(self, world: SamplingWorld) -> Float[Array, ""]:
-        """What is worth most when all lengths and answers are known, but not which answer is right.
+        """Return the largest expected utility when all lengths and answers are known, but not which answer is right.
 
         Its mean over drawn worlds bounds every policy (`theory_notes/02_bounds.md`).
 
         Raises:
-            ValueError: without a model, about which it is a statement.
+            ValueError: without a model, which it depends on.
         """
         if self.model is None:
             raise ValueError("model: expected a model, got None: the bound is a statement about one")
@@ -289,20 +290,20 @@ class Sampling(eqx.Module):
     def lossless(self, policy: Any, reference: Any) -> bool:
         """Return whether the policy gives the reference's answer in every world: a proof, without data.
 
-        The reference is `FixedSamples` of all `num_traces`, and the policy one that only ever sees the votes of the leader
-        and the runner-up, and stops: all it could do is looked at (`theory_notes/03_certification.md`, claim 5).
+        The reference is `FixedSamples` of all `num_traces`, and the policy one that only sees the votes of the leader
+        and the runner-up, and stops: all its decisions are checked (`theory_notes/03_certification.md`, claim 5).
         """
         if not (isinstance(reference, FixedSamples) and reference.num_samples == self.num_traces):
             return False
         return never_changes_the_vote(policy, self.num_traces)
 
     def _alone(self, world: SamplingWorld, worth: Float[Array, " traces"]) -> Float[Array, " traces"]:
-        """What running one trace alone is worth, for each trace, if it is right with chance `worth`."""
+        """Return the utility of running each trace alone, if it is right with chance `worth`."""
         cost = self.price_per_token + self.price_per_second * self.seconds_per_token
         return jnp.where(world.logged, worth - cost * world.length_tokens, -jnp.inf)
 
     def reference_rule(self, log: TraceLog) -> FixedSamples | TokenBudget:
-        """The rule a log says its answers were produced by, within the problem's number of traces.
+        """Return the rule that produced the log's answers, within the problem's number of traces.
 
         `single` is one sample, `majority@n` n of them, `budget=B` a budget; `logged` is all the traces a problem may get, or a
         single one where the log does not name answers and no vote can be taken.
@@ -323,11 +324,11 @@ class Sampling(eqx.Module):
         return FixedSamples(min(count, self.num_traces))
 
     def fixed_rules(self, worlds: SamplingWorld) -> list[FixedSamples]:
-        """The rules that adapt to nothing, beside which others are compared at equal cost: every number of samples."""
+        """Return the rules that do not adapt, with which others are compared at equal cost: every number of samples."""
         return [FixedSamples(number) for number in range(1, self.num_traces + 1)]
 
     def worlds(self, log: TraceLog, *, num_orders: int = 1, seed: int = 0, judged: bool = True) -> SamplingWorld:
-        """The worlds a log holds: each problem's traces in the order logged, or in `num_orders` random orders.
+        """Return the worlds a log holds: each problem's traces in the order logged, or in `num_orders` random orders.
 
         Args:
             log: with known correctness.
@@ -342,34 +343,7 @@ class Sampling(eqx.Module):
             ValueError: if a trace's correctness is not known, the traces of a problem have 2^30 tokens or more together, or
                 `num_orders` is not a whole number >= 1.
         """
-        num_orders = whole_number("num_orders", num_orders, 1)
-        if judged and not log.correct_known[log.present].all():
-            unknown = int((log.present & ~log.correct_known).sum())
-            raise ValueError(f"log: expected known correctness, got {unknown} traces without; see stopping.check(log)")
-        num_problems, num_samples = log.present.shape
-        shape = (num_problems, num_orders, num_samples)
-        if num_orders == 1:
-            order = np.broadcast_to(np.arange(num_samples), shape)
-        else:
-            random = np.random.default_rng(seed).random(shape)
-            order = np.argsort(random + 2 * ~log.present[:, None, :], axis=-1)  # padding last
-        order = order[..., : self.num_traces]
-
-        def ordered(values: np.ndarray) -> np.ndarray:
-            values = np.take_along_axis(np.broadcast_to(values[:, None, :], shape), order, axis=-1)
-            missing = self.num_traces - values.shape[-1]
-            return np.pad(values, [(0, 0), (0, 0), (0, max(missing, 0))])
-
-        logged = ordered(log.present)
-        answer = np.where(logged, ordered(log.answer), NO_ANSWER)
-        same = (answer[..., :, None] == answer[..., None, :]) & (answer[..., :, None] >= 0)
-        canonical = np.where(answer >= 0, np.argmax(same, axis=-1), answer)
-        problem = np.broadcast_to(np.arange(num_problems, dtype=np.int32)[:, None], shape[:2])
-        length = ordered(log.length_tokens)
-        if (most := int(length.sum(axis=-1, dtype=np.int64).max())) >= NEVER:
-            raise ValueError(f"log: expected fewer than {NEVER:,} tokens in all traces of a problem, got {most:,}")
-        fields = (length, ordered(log.correct), canonical.astype(np.int32), logged, problem)
-        return SamplingWorld(*(jnp.asarray(field) for field in fields))
+        return logged_worlds(log, self.num_traces, num_orders, seed, judged)
 
     def interval_tokens(self, log: TraceLog) -> int | None:
         """Return the tokens between decision points besides the ends of traces."""
@@ -377,24 +351,12 @@ class Sampling(eqx.Module):
 
     def log(self, world: SamplingWorld) -> TraceLog:
         """Write worlds drawn from the model, `[problems]`, as a log: what `worlds` of it gives back, bit for bit."""
-        length, right, answer = (np.asarray(values) for values in (world.length_tokens, world.right, world.answer))
-        num_problems, num_traces = length.shape
         cap = None if self.model is None or not np.isfinite(self.model.cap_tokens) else int(self.model.cap_tokens)
-        return from_columns(
-            {
-                "problem": np.repeat(np.arange(num_problems), num_traces),
-                "sample": np.tile(np.arange(num_traces), num_problems),
-                "length_tokens": length.reshape(-1),
-                "correct": right.reshape(-1),
-                "answer": [None if label == NO_ANSWER else str(label) for label in answer.reshape(-1)],
-                "censored": ((answer == NO_ANSWER) & (length >= (cap or np.inf))).reshape(-1),
-            },
-            cap_tokens=cap,
-        )
+        return log_of(world, cap)
 
 
 def _check_lengths(model: LengthCorrectness, num_traces: int) -> None:
-    """Refuse a model whose traces may have 2^30 tokens together, other than by an unheard-of length."""
+    """Refuse a model whose traces may have 2^30 tokens together, other than by an extreme length."""
     cap = float(model.cap_tokens)
     if np.isfinite(cap) and cap * num_traces >= NEVER:
         raise ValueError(

@@ -3,37 +3,17 @@
 from typing import Any, NamedTuple
 
 import jax.numpy as jnp
-import numpy as np
 from jaxtyping import Array, Bool, Int
 
 from stopping.policies import NO_ANSWER, Action, Kind, Return, SamplingObservation
 from stopping.policies.namespace import namespace
 from stopping.policies.vote_tally import Leader, Votes, VoteTally
+from stopping.problems.sampling_worlds import NEVER, SamplingWorld
 from stopping.traces.answers import NOT_LOGGED
-
-NEVER = np.int32(2**30)
-
-
-class SamplingWorld(NamedTuple):
-    """All that can happen to one problem, in the order in which traces would be started.
-
-    Attributes:
-        length_tokens: int32 `[traces]`, what each generates if left alone; fewer than `NEVER` in all.
-        right: bool `[traces]`.
-        answer: int32 `[traces]`, the index of the first trace with the same answer; `NO_ANSWER` or `NOT_LOGGED`.
-        logged: bool `[traces]`: False past the end of a log, where nothing is known.
-        problem: int32 `[]`, the index of the problem in the model or the log; no policy sees it.
-    """
-
-    length_tokens: Int[Array, " traces"]
-    right: Bool[Array, " traces"]
-    answer: Int[Array, " traces"]
-    logged: Bool[Array, " traces"]
-    problem: Int[Array, ""]
 
 
 class Run(NamedTuple):
-    """What has happened by a decision point; `[]` where not said otherwise.
+    """The state of a run at a decision point; `[]` where not said otherwise.
 
     Attributes:
         started: tick of each trace's start, `NEVER` before it; `[traces]`.
@@ -61,13 +41,13 @@ class Run(NamedTuple):
 
 
 class Decision(NamedTuple):
-    """What an action comes to: `run` with the traces it started, and why the run ends here, if it does; `[]` each.
+    """The effect of an action: `run` with the traces it started, and why the run ends here, if it does; `[]` each.
 
     Attributes:
         asked: the policy asked to stop, and may.
         exhausted: nothing runs and no trace is left to start.
-        beyond: from here on the log does not say: more traces are wanted than it holds, or a vote depends on answers that
-            it does not name.
+        beyond: the log does not hold what follows: more traces are wanted than it has, or a vote depends on answers that it
+            does not name.
     """
 
     run: Run
@@ -175,7 +155,7 @@ class Clock:
         return jnp.sum(each, dtype=jnp.int32)
 
     def answer(self, run: Run, amount: Any) -> Int[Array, ""]:
-        """The label of the answer that a stop with this amount (`Return`) returns, `NO_ANSWER` if none has come."""
+        """Return the label of the answer that a stop with this amount (`Return`) gives, `NO_ANSWER` if none has come."""
         chosen = jnp.where(amount == Return.LATEST.value, run.latest, run.leader.label).astype(jnp.int32)
         return jnp.where(run.votes.num_answers > 0, chosen, NO_ANSWER)
 

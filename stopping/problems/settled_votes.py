@@ -1,4 +1,4 @@
-"""Votes that are settled: rules that stop only when no later vote can change the answer."""
+"""Settled votes: rules that stop only when no later vote can change the answer."""
 
 from types import SimpleNamespace
 from typing import Any
@@ -9,7 +9,7 @@ from stopping.policies import Kind, Return, bind
 
 
 def never_changes_the_vote(policy: Any, num_traces: int) -> bool:
-    """Whether a rule always returns the answer that has most votes when all `num_traces` have ended.
+    """Return whether a rule always returns the answer that has most votes when all `num_traces` have ended.
 
     Ties go to the answer seen first. With votes a of the leader and b of the runner-up, at most n - a - b more come. They
     can change the answer if one comes at all and
@@ -18,7 +18,7 @@ def never_changes_the_vote(policy: Any, num_traces: int) -> bool:
         b = 0  and n - a > a     a new answer needs one vote more than the leader
 
     Traces without an answer only leave fewer votes to come. A rule without memory that reads a and b alone is asked at every
-    pair there is; of any other rule nothing is said (False).
+    possible pair; for any other rule the result is False.
     """
     kinds, signals = {Kind.CONTINUE, Kind.STOP}, {"leader_votes", "runner_up_votes"}
     if not (set(policy.kinds) <= kinds and set(policy.signals) <= signals):

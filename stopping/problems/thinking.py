@@ -7,16 +7,15 @@ its first token) a policy sees a `ThinkingObservation`, and may
     PROBE         force an answer, look at it, and decide again at the same point
     STOP          close the thought and answer
 
-A stop takes effect `lag_tokens` later, at the first decision point there or after: what an answer would have been in between no
-log says. If the thought ends before, the trace gives its own answer. A probe costs its tokens (the closing tag and the answer)
-and the reading of all tokens before it, and so does an answer that a stop forces; a probe's own answer is given where the
-policy stops on it at once. An answer is never empty because we stopped: if what a stop forces is no answer, it is paid, and the
-trace thinks on.
+A stop takes effect `lag_tokens` later, at the first decision point there or after, because no log has the answers in between. If
+the thought ends before, the trace gives its own answer. A probe costs its tokens (the closing tag and the answer) and the reading
+of all tokens before it, and so does an answer that a stop forces. A probe's answer is given where the policy stops on it at once.
+A stop never makes an answer empty: if the forced answer is empty, it is paid for, and the trace thinks on.
 
     utility = [the answer is right] - price_per_token * tokens - price_per_prefill_token * tokens read again
               - price_per_second * seconds
 
-with seconds = seconds_per_token * tokens + seconds_per_prefill_token * tokens read again: probes hold the trace up.
+with seconds = seconds_per_token * tokens + seconds_per_prefill_token * tokens read again: probes delay the trace.
 """
 
 from typing import Any, ClassVar, NamedTuple
@@ -41,7 +40,7 @@ NUM_BUDGETS = 24  # compared with, at quantiles of the positions of decision poi
 
 
 class ThinkingOutcome(NamedTuple):
-    """What a policy made of one trace; `[]` each.
+    """The outcome of a policy in one trace; `[]` each.
 
     Attributes:
         utility: as in the module's head.
@@ -71,7 +70,7 @@ class ThinkingOutcome(NamedTuple):
 
 
 class _Run(NamedTuple):
-    """Where a trace stands: what was paid so far and, once stopped, at which decision point it answers."""
+    """The state of a trace: what was paid so far and, once stopped, at which decision point it answers."""
 
     probe_tokens: Array
     prefill_tokens: Array
@@ -96,12 +95,12 @@ class Thinking(eqx.Module):
     """When to stop a chain of thought.
 
     Attributes:
-        model: what draws worlds; None to replay logs alone.
+        model: draws the worlds; None to replay logs alone.
         price_per_token, price_per_prefill_token, price_per_second: in units of one right answer.
         seconds_per_token: of decoding.
         seconds_per_prefill_token: of reading again.
         lag_tokens: between a stop and its effect.
-        empty_stands: what a stop forces is given even if it is no answer, as by an engine's own thinking budget.
+        accepts_empty: a forced answer is given even if it is empty, as by an engine's own thinking budget.
 
     Raises:
         ValueError: naming the argument, if a price is negative or not finite, or the lag no whole number.
@@ -114,7 +113,7 @@ class Thinking(eqx.Module):
     seconds_per_token: Float[Array, ""]
     seconds_per_prefill_token: Float[Array, ""]
     lag_tokens: Int[Array, ""]
-    empty_stands: bool = eqx.field(static=True)
+    accepts_empty: bool = eqx.field(static=True)
 
     decision: ClassVar[Decision] = THINKING
     components: ClassVar[tuple[Component, ...]] = (
@@ -140,7 +139,7 @@ class Thinking(eqx.Module):
         seconds_per_token: float = 0.02,
         seconds_per_prefill_token: float = 0.0,
         lag_tokens: int = 0,
-        empty_stands: bool = False,
+        accepts_empty: bool = False,
     ) -> None:
         prices = {
             "price_per_token": price_per_token, "price_per_prefill_token": price_per_prefill_token,
@@ -158,7 +157,7 @@ class Thinking(eqx.Module):
             jnp.asarray(prices[name], float) for name in list(prices)[3:]
         )
         self.lag_tokens = jnp.asarray(whole_number("lag_tokens", lag_tokens, 0, int(NEVER) - 1), jnp.int32)
-        self.empty_stands = bool(empty_stands)
+        self.accepts_empty = bool(accepts_empty)
 
     def draw(self, key: Key[Array, ""]) -> ThinkingWorld:
         """Draw a world from the model.
@@ -178,9 +177,9 @@ class Thinking(eqx.Module):
         return self._drawn_from().num_uniforms
 
     def from_uniforms(self, uniforms: Float[Array, " uniforms"]) -> ThinkingWorld:
-        """Return a world as a function of independent uniform numbers in (0, 1), with the law of `draw`.
+        """Return a world as a function of independent uniform numbers in (0, 1), distributed as by `draw`.
 
-        For points that are evener than independent ones (`sims.variance`).
+        For points that are more even than independent ones (`sims.variance`).
 
         Raises:
             ValueError: without a model.
@@ -213,7 +212,7 @@ class Thinking(eqx.Module):
             shown=_observe(world),
             probe_cost_tokens=world.probe_cost_tokens,
             effect=jnp.where((effect < num_points) & (position[effect] < NEVER), effect, last),
-            empty=(world.probe_answer[effect] == NO_ANSWER) & (not self.empty_stands),
+            empty=(world.probe_answer[effect] == NO_ANSWER) & (not self.accepts_empty),
             effect_cost_tokens=world.probe_cost_tokens[effect],
             effect_tokens=position[effect],
         )
@@ -253,7 +252,7 @@ class Thinking(eqx.Module):
         return self._priced(world, run.stop_index, run.probe_tokens, run.prefill_tokens)
 
     def _priced(self, world: ThinkingWorld, index: Array, probe_tokens: Any, prefill_tokens: Any) -> ThinkingOutcome:
-        """What comes of answering at a decision point, or, past the last one, of the trace's own answer."""
+        """Return the outcome of answering at a decision point, or, past the last one, of the trace's own answer."""
         stopped = index < world.position_tokens.shape[0]
         pick = lambda there, own: jnp.where(stopped, there[index], own)  # noqa: E731
         thought = pick(world.position_tokens, world.length_tokens)
@@ -280,14 +279,19 @@ class Thinking(eqx.Module):
         """Return the same problem at another price of a token."""
         return eqx.tree_at(lambda problem: problem.price_per_token, self, jnp.asarray(price_per_token, float))
 
+    @property
+    def native(self) -> "Thinking":
+        """The problem as an engine's own thinking budget plays it: without a lag, and what it forces is given in any case."""
+        return Thinking(accepts_empty=True)
+
     def hindsight(self, world: ThinkingWorld) -> ThinkingOutcome:
-        """The clairvoyant: stop where it is worth most, without a probe. No policy does better in any world."""
+        """Return the outcome of the clairvoyant, who stops where it is worth most, without a probe. No policy does better."""
         world = jax.tree.map(jnp.asarray, world)
         index = jnp.arange(world.position_tokens.shape[0] + 1)
         read = jnp.where(index < len(index) - 1, jnp.append(world.position_tokens, 0), 0)
         outcomes = jax.vmap(lambda i, tokens: self._priced(world, i, 0, tokens))(index, read)
         answers = jnp.append(
-            (world.position_tokens < NEVER) & (self.empty_stands | (world.probe_answer != NO_ANSWER)), True
+            (world.position_tokens < NEVER) & (self.accepts_empty | (world.probe_answer != NO_ANSWER)), True
         )
         best = jnp.argmax(jnp.where(answers, outcomes.utility, -jnp.inf))
         return jax.tree.map(lambda values: values[best], outcomes)
@@ -306,7 +310,7 @@ class Thinking(eqx.Module):
         )
 
     def lossless(self, policy: Any, reference: Any) -> bool:
-        """Return False but for the reference itself: what a thought answers earlier no proof knows."""
+        """Return False but for the reference itself: there is no proof about answers given earlier."""
         return bool(policy == reference)
 
     def interval_tokens(self, log: TraceLog) -> int | None:
@@ -314,13 +318,13 @@ class Thinking(eqx.Module):
         return None if log.checkpoints is None else log.checkpoints.interval_tokens
 
     def fixed_rules(self, worlds: ThinkingWorld) -> list[TokenBudget]:
-        """The rules that adapt to nothing: budgets over the worlds' decision points, and thinking to the end."""
+        """Return the rules that do not adapt: budgets over the worlds' decision points, and thinking to the end."""
         positions = np.asarray(worlds.position_tokens)
         budgets = np.quantile(positions[positions < NEVER], np.linspace(0, 1, NUM_BUDGETS), method="nearest")
         return [*(TokenBudget(int(tokens)) for tokens in np.unique(budgets)), TokenBudget(int(NEVER))]
 
     def worlds(self, log: TraceLog, *, num_orders: int = 1, seed: int = 0, judged: bool = True) -> ThinkingWorld:
-        """The worlds a log holds, with leading axes `[problems, samples]`: each trace is an episode by itself.
+        """Return the worlds of a log, with leading axes `[problems, samples]`: each trace is one episode.
 
         A problem with fewer samples than another repeats its own in turn. Decision points are the checkpoints past a trace's
         first token. A signal is there if every decision point has it.
@@ -340,11 +344,11 @@ class Thinking(eqx.Module):
         return logged_worlds(log, judged)
 
     def log(self, worlds: ThinkingWorld) -> TraceLog:
-        """A log of worlds with leading axis `[problems]`, one sample each, as if they had been recorded."""
+        """Return worlds `[problems]` as a log with one sample each, as if they had been recorded."""
         return log_of(worlds)
 
     def reference_rule(self, log: TraceLog) -> TokenBudget:
-        """The rule a log's answers were produced by: its budget, or thinking to the end: a budget of all there is."""
+        """Return the rule that produced the log's answers: its budget, or thinking to the end, the largest budget."""
         name, _, number = log.reference.partition("=")
         if name == "budget":
             return TokenBudget(int(number))
@@ -360,7 +364,7 @@ def _require_signals(policy: Any, world: ThinkingWorld) -> None:
 
 
 def _observe(world: ThinkingWorld) -> ThinkingObservation:
-    """What a policy sees at each decision point if it probes there, `[points]`; signals that the world lacks are 0."""
+    """Return what a policy sees at each decision point if it probes there, `[points]`; missing signals are 0."""
     shown = {"elapsed_tokens": world.position_tokens, "probed_answer": world.probe_answer}
     shown["probed"] = jnp.ones(world.position_tokens.shape, bool)
     for name in ThinkingObservation._fields:
@@ -371,6 +375,6 @@ def _observe(world: ThinkingWorld) -> ThinkingObservation:
 
 
 def _unprobed(shown: ThinkingObservation) -> ThinkingObservation:
-    """What it sees before it probes."""
+    """Return what a policy sees before it probes."""
     nothing = {name: jnp.zeros_like(getattr(shown, name)) for name in PROBED_SIGNALS}
     return shown._replace(**nothing | {"probed_answer": jnp.full_like(shown.probed_answer, NO_ANSWER)})

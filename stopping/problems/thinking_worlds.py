@@ -1,4 +1,4 @@
-"""The worlds of a thinking problem: one trace each, with what it would have answered on the way."""
+"""The worlds of a thinking problem: one trace each, with the answers forced on the way."""
 
 from typing import Any, NamedTuple
 
@@ -45,7 +45,7 @@ class ThinkingWorld(NamedTuple):
 
 
 def logged_worlds(log: TraceLog, judged: bool) -> ThinkingWorld:
-    """The worlds of a log; see `Thinking.worlds`."""
+    """Return the worlds of a log; see `Thinking.worlds`."""
     probes = log.checkpoints
     if probes is None:
         raise ValueError("log: expected checkpoints, got none; add them with stopping.traces.with_checkpoints")
@@ -103,7 +103,7 @@ def logged_worlds(log: TraceLog, judged: bool) -> ThinkingWorld:
 
 
 def log_of(worlds: ThinkingWorld) -> TraceLog:
-    """A log of worlds; see `Thinking.log`."""
+    """Return worlds as a log; see `Thinking.log`."""
     number = np.arange(len(worlds.length_tokens))
 
     def text(labels: Any) -> list[str | None]:

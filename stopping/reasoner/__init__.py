@@ -1,7 +1,7 @@
-"""A tiny reasoner of the project's own: its task, its texts, its training, its traces.
+"""The shipped tiny reasoner: its task, its texts, its training, its traces.
 
-It plays Countdown by searching aloud, and makes the mistakes that stopping rules live on: long searches, answers that change,
-checks that fail, votes that help. Its weights and a log of its traces come with the package.
+It plays Countdown by searching aloud, and shows what stopping rules exploit: long searches, answers that change, checks that
+fail, votes that help. Its weights and a log of its traces come with the package.
 
 Nothing is imported before it is used: the game, the vocabulary and the GGUF file need no JAX.
 """

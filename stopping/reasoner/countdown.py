@@ -1,7 +1,7 @@
 """Countdown: combine all given numbers, each once, with + - * / to reach a target; problems, a checker and a vote key.
 
 Problems are drawn by the rules of the training text (whole intermediate results in 1..99, the larger operand first); the
-checker is the plain rule of the game, with exact fractions, so an answer found another way counts too.
+checker is the plain rule of the game, with exact fractions, so an answer found in another way counts too.
 """
 
 import ast
@@ -21,7 +21,7 @@ SMALLEST_TARGET = 10
 OPERATORS = "+-*/"
 _MOST_DRAWS = 10_000
 _MOST = np.iinfo(np.int8).max  # a number of a problem: steps are kept in bytes
-_TEXT = re.compile(r"[0-9+\-*/()]{1,512}")  # what the model's context holds, and a tree shallow enough to recurse into
+_TEXT = re.compile(r"[0-9+\-*/()]{1,512}")  # fits the model's context, and is shallow enough to recurse into
 
 
 @dataclasses.dataclass(frozen=True)
@@ -33,7 +33,7 @@ class Problem:
 
     @property
     def prompt(self) -> str:
-        """As the model reads it: `2 3 4>24`."""
+        """Return the problem as the model reads it: `2 3 4>24`."""
         return f"{' '.join(map(str, self.numbers))}>{self.target}"
 
 
@@ -59,7 +59,7 @@ class Difficulty:
 
 
 def draw_problem(random: np.random.Generator, difficulty: Difficulty, held_out: bool) -> Problem:
-    """A problem whose numbers are held out of training, or are not; its target is even over the distinct ones there are.
+    """Draw a problem whose numbers are held out of training, or are not; its target is uniform over the distinct possible ones.
 
     Raises:
         ValueError: many draws found none; with small numbers there may be none.
@@ -77,13 +77,13 @@ def draw_problem(random: np.random.Generator, difficulty: Difficulty, held_out: 
 
 
 def is_held_out(numbers: tuple[int, ...]) -> bool:
-    """Whether problems with these numbers, in any order, are kept from training: seven sets of numbers in sixteen."""
+    """Return whether problems with these numbers, in any order, are kept from training: seven sets of numbers in sixteen."""
     return zlib.crc32(" ".join(map(str, sorted(numbers))).encode()) % 16 < 7
 
 
 @functools.cache
 def chains(numbers: tuple[int, ...]) -> np.ndarray:
-    """Every way to combine sorted `numbers` to one result: int8, [chains, steps, 4] with rows left, operator, right, result."""
+    """Return every way to combine sorted `numbers`: int8, [chains, steps, 4] with rows left, operator, right, result."""
 
     def extend(pool: tuple[int, ...]) -> Iterator[tuple[tuple[int, int, int, int], ...]]:
         if len(pool) == 1:
@@ -101,7 +101,7 @@ def chains(numbers: tuple[int, ...]) -> np.ndarray:
 
 
 def _results(left: int, right: int) -> Iterator[tuple[int, int]]:
-    """Operator and result of each step that the training text may write; left >= right."""
+    """Return operator and result of each step that the training text may write; left >= right."""
     if left + right <= LARGEST_RESULT:
         yield 0, left + right
     if left > right:
@@ -113,12 +113,12 @@ def _results(left: int, right: int) -> Iterator[tuple[int, int]]:
 
 
 def steps_text(chain: np.ndarray) -> str:
-    """A chain as the training text writes it: `4*3=12,12+2=14`."""
+    """Return a chain as the training text writes it: `4*3=12,12+2=14`."""
     return ",".join(f"{left}{OPERATORS[operator]}{right}={result}" for left, operator, right, result in chain.tolist())
 
 
 def expression(chain: np.ndarray) -> str:
-    """A chain as one expression, every inner part in parentheses: `(4*3)+2`."""
+    """Return a chain as one expression, every inner part in parentheses: `(4*3)+2`."""
     made: dict[int, list[str]] = {}
     text = ""
     for left, operator, right, result in chain.tolist():
@@ -129,7 +129,7 @@ def expression(chain: np.ndarray) -> str:
 
 
 def is_right(problem: Problem, answer: str) -> bool:
-    """Whether `answer` reaches the target with every number used once."""
+    """Return whether `answer` reaches the target with every number used once."""
     tree = _parse(answer)
     if tree is None or Counter(_leaves(tree)) != Counter(problem.numbers):
         return False
@@ -140,7 +140,7 @@ def is_right(problem: Problem, answer: str) -> bool:
 
 
 def vote_key(answer: str) -> str | None:
-    """A name that reordered forms of one expression share; None where `answer` is no expression."""
+    """Return a name that reordered forms of one expression share; None where `answer` is no expression."""
     tree = _parse(answer)
     return None if tree is None else _flat(tree)
 
@@ -150,7 +150,7 @@ _SYMBOL: dict[type, str] = {ast.Add: "+", ast.Sub: "-", ast.Mult: "*", ast.Div: 
 
 
 def _parse(answer: str) -> _Tree | None:
-    """The expression, read by Python's own parser, which knows more than this game: anything else is none."""
+    """Parse an expression with Python's own parser; None for anything that the game does not have."""
     if not _TEXT.fullmatch(answer):
         return None
     try:
@@ -180,7 +180,7 @@ def _value(tree: _Tree) -> Fraction:
 
 
 def _flat(tree: _Tree) -> str:
-    """Nested sums, and nested products, as one sorted list of signed terms."""
+    """Return nested sums, and nested products, as one sorted list of signed terms."""
     if isinstance(tree, int):
         return str(tree)
     plus, minus = "+-" if tree[1] in "+-" else "*/"
@@ -195,14 +195,14 @@ def _flat(tree: _Tree) -> str:
 
 @functools.cache
 def _targets(numbers: tuple[int, ...]) -> np.ndarray:
-    """Distinct targets that the training text's rules reach with all of the sorted `numbers`."""
+    """Return the distinct targets that the training text's rules reach with all of the sorted `numbers`."""
     results = chains(numbers)[:, -1, 3]
     return np.unique(results[results >= SMALLEST_TARGET])
 
 
 @functools.cache
 def _unreachable(numbers: tuple[int, ...]) -> np.ndarray:
-    """Targets that no expression at all reaches, fractions and negative parts included."""
+    """Return the targets that no expression reaches, fractions and negative parts included."""
 
     def reach(pool: tuple[Fraction, ...]) -> set[Fraction]:
         if len(pool) == 1:

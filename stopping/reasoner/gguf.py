@@ -65,7 +65,7 @@ def save_gguf(model: Name | str | Path, path: Path) -> None:
     writer.add_token_types(
         [kinds.get(t, gguf.TokenType.NORMAL if len(t) == 1 else gguf.TokenType.USER_DEFINED) for t in TOKENS]
     )
-    writer.add_token_merges(["Ġ Ġ"])  # the format wants one; two blanks never meet in our texts
+    writer.add_token_merges(["Ġ Ġ"])  # the format requires one; our texts never have two blanks in a row
     writer.add_bos_token_id(BOS)
     writer.add_eos_token_id(EOS)
     writer.add_pad_token_id(PAD)
@@ -94,5 +94,5 @@ def save_gguf(model: Name | str | Path, path: Path) -> None:
 
 
 def _byte_level(character: str) -> str:
-    """A printable stand-in for blanks, as byte-level BPE spells them."""
+    """Return the text with a printable character in place of blanks, as in byte-level BPE."""
     return {" ": "Ġ", "\n": "Ċ"}.get(character, character)

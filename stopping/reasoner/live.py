@@ -1,9 +1,9 @@
-"""A policy on the running reasoner: the thin adapter through which it stops thoughts while they are drawn.
+"""A policy on the running reasoner: the adapter by which it stops thoughts while they are sampled.
 
 Between stages the policy sees each trace that still thinks (`policies.ThinkingObservation`, made of what has been drawn), may
-have an answer forced and look at it, and may stop the trace, which then leaves the batch. Signals are those of a recorded
+probe it, and may stop the trace, which then leaves the batch. Signals are those of a recorded
 checkpoint, to the three digits that a log keeps; the noise is coupled, so a stopped trace is a prefix of the one that would
-have been logged, and a replay of that log is what happens here.
+have been logged, and the run equals a replay of that log.
 """
 
 from collections.abc import Callable, Sequence
@@ -24,7 +24,7 @@ from stopping.reasoner.vocabulary import YES
 
 
 class LiveRun(NamedTuple):
-    """What came of one trace of each problem; `[problems]` each, counted as `problems.ThinkingOutcome` counts.
+    """The outcome of one trace of each problem; `[problems]` each, counted as `problems.ThinkingOutcome` counts.
 
     Attributes:
         correct: bool, of the answer given.
@@ -64,7 +64,7 @@ def run_live(
         every_tokens: between decision points; a multiple of 32.
         cap_tokens: most tokens generated.
         temperature: of the sampling.
-        report: hears how many more problems are done.
+        report: called with the number of problems that have just been done.
 
     Raises:
         ValueError: as `sample`.
@@ -103,7 +103,7 @@ def run_live(
 
 
 class _Watch:
-    """The policy's eyes and hands at each boundary; `given` and `paid` are what a run's account needs of it."""
+    """Applies the policy at each boundary; keeps which answers were given, and what was paid."""
 
     def __init__(self, policy: Any, num_traces: int, every_tokens: int) -> None:
         self.every_tokens = every_tokens
@@ -144,12 +144,12 @@ class _Watch:
             if kind[place] == Kind.STOP and vote_key(answer or "") is not None:
                 self.given[trace] = (str(answer), cost)
                 stopped.append(place)
-            else:  # looked at, or no answer at all: paid, and the trace thinks on
+            else:  # a probe, or no answer at all: paid, and the trace thinks on
                 self.paid[trace] += cost
         return np.array(sorted(stopped), int)
 
     def _free(self, here: Boundary) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
-        """What every boundary shows without a probe, as `recording` keeps it."""
+        """Return the signals at a boundary that need no probe, as `recording` keeps them."""
         position, traces = here.position_tokens, here.traces
         window = slice(max(position - self.every_tokens, 0), position)
         log_prob, entropy = (short(part[traces, window].mean(axis=1)) for part in (here.log_prob, here.entropy))

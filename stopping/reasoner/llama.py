@@ -28,7 +28,7 @@ class LlamaConfig(NamedTuple):
 
     @property
     def head_size(self) -> int:
-        """Numbers in one head's query, key or value."""
+        """The size of one head's query, key or value."""
         return self.hidden_size // self.num_attention_heads
 
 
@@ -62,7 +62,7 @@ class Llama(eqx.Module):
     config: LlamaConfig = eqx.field(static=True)
 
     def __call__(self, tokens: Int[Array, "rows tokens"]) -> Float[Array, "rows tokens vocab"]:
-        """Logits after every token of rows that start at position 0."""
+        """Return the logits after every token of rows that start at position 0."""
         return self.extend(self.empty_cache(*tokens.shape), tokens, 0)[0]
 
     def extend(
@@ -70,7 +70,7 @@ class Llama(eqx.Module):
     ) -> tuple[Float[Array, "rows tokens vocab"], Cache]:
         """Read `tokens` at `position` and after, on top of the cached ones before; logits after each, and the fuller cache.
 
-        All rows stand at the same position. The cache must have slots for the new tokens.
+        All rows are at the same position. The cache must have slots for the new tokens.
         """
         num_rows, num_tokens = tokens.shape
         positions = position + jnp.arange(num_tokens)
@@ -103,19 +103,19 @@ class Llama(eqx.Module):
         return jnp.reshape(logits, (num_rows, num_tokens, -1)), Cache(tuple(keys), tuple(values))
 
     def empty_cache(self, num_rows: int, num_slots: int) -> Cache:
-        """A cache for rows of up to `num_slots` tokens."""
+        """Return a cache for rows of up to `num_slots` tokens."""
         config = self.config
         empty = jnp.zeros((num_rows, config.num_attention_heads, num_slots, config.head_size), self.embedding.dtype)
         return Cache((empty,) * config.num_hidden_layers, (empty,) * config.num_hidden_layers)
 
     @property
     def num_parameters(self) -> int:
-        """Trained numbers; the tied embedding counts once."""
+        """The number of trained parameters; the tied embedding counts once."""
         return sum(leaf.size for leaf in jax.tree.leaves(eqx.filter(self, eqx.is_array)))
 
 
 def initialise(key: PRNGKeyArray, config: LlamaConfig) -> Llama:
-    """An untrained model: normal weights of deviation .8/sqrt(hidden size), half of that where a block writes its result."""
+    """Return an untrained model: normal weights of deviation .8/sqrt(hidden size), half of that in output projections."""
     key_embedding, *keys = jax.random.split(key, 1 + config.num_hidden_layers)
     hidden, wide = config.hidden_size, config.intermediate_size
     deviation = 0.8 / hidden**0.5
@@ -147,7 +147,7 @@ def _normed(x: Array, scale: Array, config: LlamaConfig) -> Array:
 
 
 def _rotation(positions: Int[Array, " tokens"], config: LlamaConfig) -> tuple[Array, Array]:
-    """Cosine and sine of each position's angle at each of half a head's frequencies."""
+    """Return cosine and sine of each position's angle at each of half a head's frequencies."""
     half = config.head_size // 2
     angles = positions[:, None] * config.rope_theta ** (-jnp.arange(half) / half)
     return jnp.cos(angles), jnp.sin(angles)

@@ -1,4 +1,4 @@
-"""The shipped models by name, and where they lie."""
+"""The shipped models by name, and their directories."""
 
 from pathlib import Path
 from typing import Literal, get_args

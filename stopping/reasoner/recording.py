@@ -1,4 +1,4 @@
-"""The reasoner's own log: what it answers to problems it never saw, many samples each.
+"""The reasoner's log: its answers to held-out problems, many samples each.
 
 Every trace has its length, the length of its thought, its answer (by vote key) and whether it is right. On some problems answers
 were also forced every few tokens (checkpoints), and on a few of those the tokens and per-token signals were kept.
@@ -63,12 +63,12 @@ class Plan:
     seed: int = 0
 
     def detail(self, index: int) -> str:
-        """What is kept of a problem's traces: `traces`, also `checkpoints`, or also `tokens`."""
+        """Return what is kept of a problem's traces: `traces`, also `checkpoints`, or also `tokens`."""
         return "tokens" if index < self.num_with_signals else "checkpoints" if index < self.num_probed else "traces"
 
 
 def record(model: Llama, plan: Plan, path: Path, report: Callable[[int], None] = lambda num_problems: None) -> TraceLog:
-    """Sample, check and write the log to a Parquet file; `report` hears how many more problems are done.
+    """Sample, check and write the log to a Parquet file; `report` is called with the number of problems that have just been done.
 
     Groups of the log: `split` (fit, certify or test: what `stopping.split(log, (.3, .5, .2), seed=0)` gives), `numbers` (3 or 4)
     and `detail` (what was kept: `traces`, also `checkpoints`, or also `tokens`).
@@ -124,12 +124,12 @@ def record(model: Llama, plan: Plan, path: Path, report: Callable[[int], None] =
 
 
 def load_shipped_log() -> TraceLog:
-    """The log shipped beside the weights: 4,000 problems of 16 traces, as its card (`README.md`, there too) describes."""
+    """Load the shipped log: 4,000 problems of 16 traces. Its card, `README.md`, describes it."""
     return load_log(LOG)
 
 
 def card(log: TraceLog, plan: Plan) -> str:
-    """What a reader of the log should know, in Markdown; every figure is computed from the log."""
+    """Return the card of a log, in Markdown; every figure is computed from the log."""
     mean_accuracy = np.mean(log.correct[log.present])
     per_problem = np.mean(log.correct, axis=1, where=log.present)
     length = log.length_tokens[log.present]
@@ -169,12 +169,12 @@ def card(log: TraceLog, plan: Plan) -> str:
 - Checkpoint signals: `log_close_prob` (the model's own log-probability of closing its thought there), `mean_entropy` and
   `mean_log_prob` (of the last {plan.probe_every_tokens} tokens, nats), `num_candidates` (lines so far that the model called a
   success, ` yes`), `answer_mean_log_prob` and `answer_least_log_prob` (of the forced answer's tokens).
-- A checker could tell right answers apart at once; voting is studied as if there were none.
+- A checker could recognise right answers at once; voting is studied as if there were none.
 """
 
 
 def draw_distinct(plan: Plan) -> list[Problem]:
-    """Held-out problems, no two the same but for the order of their numbers."""
+    """Draw held-out problems, no two the same but for the order of their numbers."""
     random = np.random.default_rng(plan.seed)
     found: dict[tuple[tuple[int, ...], int], Problem] = {}
     while len(found) < plan.num_problems:
@@ -195,18 +195,18 @@ def draw_distinct(plan: Plan) -> list[Problem]:
 
 
 def prompt_tokens(problem: Problem) -> list[int]:
-    """What the model reads before it thinks."""
+    """Return what the model reads before it thinks."""
     return encode(f"<bos>{problem.prompt}<think>")
 
 
 def _batches(problems: list[Problem], plan: Plan) -> list[list[int]]:
-    """Problems that are sampled together: prompts of one length, all probed or none."""
+    """Return the problems that are sampled together: prompts of one length, all probed or none."""
     kinds = [(index >= plan.num_probed, len(prompt_tokens(problem))) for index, problem in enumerate(problems)]
     return batches_of(kinds, max(BATCH_TRACES // plan.num_samples, 1))
 
 
 def batches_of(kinds: Sequence[Any], most: int) -> list[list[int]]:
-    """The indices of those of one kind together, at most so many at once, in order of kind and index."""
+    """Return batches of indices of one kind, at most so many each, in order of kind and index."""
     alike = defaultdict(list)
     for index, kind in enumerate(kinds):
         alike[kind].append(index)
@@ -249,7 +249,7 @@ def _traces(problem: Problem, samples: Samples, row: int, detail: str) -> list[d
 
 
 def own_answer(tokens: np.ndarray) -> tuple[int | None, str | None]:
-    """Where a trace closed its thought, and what it answered by itself; None where it did not."""
+    """Return where a trace closed its thought, and the answer that it gave by itself; None where it did not."""
     closed = np.flatnonzero(tokens == CLOSE_THINK)
     if not len(closed):
         return None, None
@@ -258,7 +258,7 @@ def own_answer(tokens: np.ndarray) -> tuple[int | None, str | None]:
 
 
 def forced_answer(tokens: np.ndarray) -> tuple[str | None, int]:
-    """An answer that was forced, None where it did not end in time, and its cost: with the closing tag and the end token."""
+    """Return a forced answer, None where it did not end in time, and its cost with the closing tag and the end token."""
     ended = np.flatnonzero(tokens == EOS)
     length = int(ended[0]) if len(ended) else len(tokens)
     return decode(tokens[:length].tolist()) if len(ended) else None, length + 1 + len(ended)
@@ -291,5 +291,5 @@ def _checkpoints(problems: list[Problem], samples: Samples, every_tokens: int) -
 
 
 def _short(value: float) -> float:
-    """Three digits are what such a signal is worth, and half of what it would take on disk."""
+    """Round to three digits, the precision of such a signal, which takes half the space on disk."""
     return float(np.float16(value))

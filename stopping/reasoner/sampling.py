@@ -1,12 +1,12 @@
-"""Drawing many traces at once from a model, coupled: each token's noise belongs to its problem, sample and position alone.
+"""Drawing many traces at once from a model, coupled: each token's noise depends on its problem, sample and position alone.
 
 A token is the largest of logit / temperature + Gumbel noise (the Gumbel-max trick: an exact draw), and the noise comes from a key
-folded from (problem, sample, position). So one sample does not depend on which others are drawn beside it, and a run that is
+folded from (problem, sample, position). So one sample does not depend on which others are drawn with it, and a run that is
 stopped early is an exact prefix of the full one (up to a near tie that another batch size rounds the other way).
 
-All rows stand at the same position. Work goes in stages of `STAGE_TOKENS`; between stages the finished rows are taken out and
+All rows are at the same position. Work goes in stages of `STAGE_TOKENS`; between stages the finished rows are taken out and
 the cache grows, so attention pays for the tokens there are. At the same places answers can be forced: `</think>` is appended,
-the answer decoded greedily, and the trace goes on as if nothing had happened, or is stopped there.
+the answer decoded greedily, and the trace goes on unchanged, or is stopped there.
 """
 
 import math
@@ -37,7 +37,7 @@ class Samples(NamedTuple):
     Attributes:
         tokens: Generated ids, int8; `<pad>` from the end on.
         log_prob: Of each token at temperature 1, float32.
-        entropy: Of the next-token law at temperature 1, nats, float32.
+        entropy: Of the next-token distribution at temperature 1, nats, float32.
         log_close_prob: Log-probability of `</think>` in each token's place, float32.
         length_tokens: int32 [problems, samples], `<eos>` included.
         censored: bool [problems, samples], whether the cap came before `<eos>`.
@@ -82,7 +82,7 @@ class Answers(NamedTuple):
 
 
 class Boundary(NamedTuple):
-    """Between two stages, where whoever watches may force answers and stop traces.
+    """The state between two stages, where a watcher may force answers and stop traces.
 
     Attributes:
         position_tokens: tokens generated before.
@@ -171,10 +171,10 @@ def sample_watched(
     watch: Callable[[Boundary], np.ndarray],
     every_tokens: int | None,
 ) -> Samples:
-    """Draw traces under somebody's eyes: `watch` returns the places in `Boundary.traces` of those to be stopped there.
+    """Draw traces that are watched: `watch` returns the places in `Boundary.traces` of those to be stopped there.
 
     It is called after every `every_tokens`, a multiple of `STAGE_TOKENS`, and before the first; never if that is None. A stopped
-    trace ends where it stands: `</think>` and the answer are not drawn. Other arguments, and errors, as in `sample`.
+    trace ends at once: `</think>` and the answer are not drawn. Other arguments, and errors, as in `sample`.
     """
     num_problems, prompt_tokens = prompts.shape
     context = model.config.max_position_embeddings
@@ -249,7 +249,7 @@ def _boundary(
 
 
 def _lengths(xp: ModuleType, tokens: Any) -> Any:
-    """Tokens up to the end token, or all; a model may draw `<pad>` before its end."""
+    """Return the number of tokens up to the end token, or all; a model may draw `<pad>` before its end."""
     ends = tokens == EOS
     return xp.where(xp.any(ends, axis=-1), xp.argmax(ends, axis=-1) + 1, tokens.shape[-1])
 
@@ -273,12 +273,12 @@ def _start(model: Llama, prompts: Int[Array, "problems prompt"], keys: PRNGKeyAr
 
 
 def _power_of_two(number: int) -> int:
-    """The least one not below: batches come in few sizes, so that few programs are compiled."""
+    """Return the next batch size that is not smaller; there are few, so that few programs are compiled."""
     return 1 << (number - 1).bit_length()
 
 
 def _fitted(rows: _Rows, live: np.ndarray, needed_slots: int) -> tuple[_Rows, np.ndarray]:
-    """Without the finished rows where that makes a smaller batch, and with the slots needed."""
+    """Return the rows without the finished ones where that makes a smaller batch, and with the slots needed."""
     going = np.flatnonzero(~np.asarray(rows.done))
     num_rows = max(_power_of_two(len(going)), _FEWEST_ROWS)
     if num_rows != rows.done.shape[0]:
@@ -306,7 +306,7 @@ class _Kept(NamedTuple):
 # warning of that. Warning filters are shared by all threads, so with several threads drawing it would come through at times.
 @eqx.filter_jit(donate="warn-except-first", compiler_options=_OPTIMIZED)
 def _stage(kept: _Kept, rows: _Rows) -> tuple[_Rows, _Step]:
-    """`STAGE_TOKENS` more tokens of every row that is not done; what was drawn is [tokens, rows]."""
+    """Draw `STAGE_TOKENS` more tokens of every row that is not done; what was drawn is [tokens, rows]."""
     model, position, start, temperature = kept
 
     def step(rows: _Rows, index: Array) -> tuple[_Rows, _Step]:

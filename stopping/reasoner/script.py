@@ -49,7 +49,7 @@ class Example(NamedTuple):
 
 
 def draw_example(random: np.random.Generator, difficulty: Difficulty) -> Example:
-    """A problem from the training part with a thought and a true answer, at most `CONTEXT_TOKENS` long."""
+    """Draw a problem of the training part with a thought and a true answer, at most `CONTEXT_TOKENS` long."""
     while True:
         problem = draw_problem(random, difficulty, held_out=False)
         lines, solution = _thought(random, problem, difficulty.largest_number)
@@ -86,7 +86,7 @@ class _Line(NamedTuple):
 
 
 def _thought(random: np.random.Generator, problem: Problem, largest_number: int) -> tuple[list[_Line], str]:
-    """The lines of one search, and the solution to answer with where none was found in time."""
+    """Return the lines of one search, and the solution to answer with where none was found in time."""
     known = chains(tuple(sorted(problem.numbers)))
     hits = np.flatnonzero(known[:, -1, 3] == problem.target)
     solution = expression(known[random.choice(hits)])
@@ -147,14 +147,14 @@ def _thought(random: np.random.Generator, problem: Problem, largest_number: int)
 
 
 def _num_more(random: np.random.Generator) -> int:
-    """Attempts after `wait`."""
+    """Return the attempts after `wait`."""
     return min(1 + int(random.exponential(3.5)), 10)
 
 
 def _slip(
     random: np.random.Generator, problem: Problem, known: np.ndarray, largest_number: int
 ) -> tuple[str, str, int]:
-    """A false claim: its steps as written, its expression, and the expression's true value."""
+    """Return a false claim: its steps as written, its expression, and the expression's true value."""
     missed = known[known[:, -1, 3] != problem.target]
     if random.random() < 1 / 3:
         swapped = list(problem.numbers)

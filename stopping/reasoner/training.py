@@ -69,7 +69,7 @@ class Progress(NamedTuple):
 
 
 def train(recipe: Recipe, report: Callable[[Progress], None] = lambda progress: None, every: int = 100) -> Llama:
-    """The trained model of a recipe; `report` hears of the mean loss of each `every` steps."""
+    """Train the model of a recipe and return it; `report` is called with the mean loss of each `every` steps."""
     model = initialise(jax.random.key(recipe.seed), recipe.config)
     optimiser = _optimiser(recipe)
     state = optimiser.init(eqx.filter(model, eqx.is_array))
@@ -148,7 +148,7 @@ def _optimiser(recipe: Recipe) -> optax.GradientTransformation:
     )
 
     def decayed(model: Llama) -> Llama:
-        """True for matrices; norms and embeddings are left alone."""
+        """Return True for matrices; norms and embeddings do not decay."""
         marks = jax.tree.map(lambda leaf: leaf.ndim == 2, model)
         return eqx.tree_at(lambda marks: marks.embedding, marks, False)
 
@@ -158,7 +158,7 @@ def _optimiser(recipe: Recipe) -> optax.GradientTransformation:
 
 
 def card(name: str, recipe: Recipe, last: Progress) -> str:
-    """What a user of a trained model should know, in Markdown."""
+    """Return the card of a trained model, in Markdown."""
     tokens = f"{last.num_tokens / 1e6:.1f} million tokens in {last.num_steps:,} steps"
     return f"""# The {name.replace("_", " ")} of the shipped reasoner
 

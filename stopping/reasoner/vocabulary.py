@@ -36,5 +36,5 @@ def encode(text: str) -> list[int]:
 
 
 def decode(ids: Sequence[int]) -> str:
-    """The text of `ids`, control tokens included."""
+    """Return the text of `ids`, control tokens included."""
     return "".join(TOKENS[index] for index in ids)

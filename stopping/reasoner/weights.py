@@ -17,7 +17,7 @@ from stopping.reasoner.llama import Layer, Llama, LlamaConfig, initialise
 from stopping.reasoner.names import Name, folder_of
 from stopping.reasoner.vocabulary import BOS, CLOSE_THINK, CONTROLS, EOS, ID, OPEN_THINK, PAD, TOKENS, UNKNOWN, WORDS
 
-# A user's message is a problem such as `2 3 4>24`; an earlier answer stands behind its thought.
+# A user's message is a problem such as `2 3 4>24`; an earlier answer follows its thought.
 CHAT_TEMPLATE = (
     "{{ bos_token }}{% for message in messages %}{% if message['role'] == 'assistant' %}"
     "<think>{{ message['reasoning_content'] or '' }}</think>{{ message['content'] }}{{ eos_token }}"
@@ -40,7 +40,7 @@ _IN_LAYER = {
 
 
 def load_model(which: Name | str | Path) -> Llama:
-    """A shipped model by its name, or one from a directory; weights in float32.
+    """Load a shipped model by its name, or one from a directory; weights in float32.
 
     Raises:
         FileNotFoundError: there is no such directory, or a file is missing in it.
@@ -133,7 +133,7 @@ def _ids() -> dict[str, int]:
 
 
 def _tokenizer() -> dict[str, Any]:
-    """The tokeniser as `tokenizers` reads it: the longest token that matches, `<bos>` in front of a plain text.
+    """Return the tokeniser as `tokenizers` reads it: the longest token that matches, `<bos>` in front of a plain text.
 
     All 32 ids are taken, so a character that is in no token becomes `<pad>`, which the model never reads otherwise.
     """

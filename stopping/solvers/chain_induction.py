@@ -1,7 +1,7 @@
-"""When to stop along a chain of answers of which nothing is seen: the number of decision points to let pass.
+"""When to stop along a chain of answers that are not observed: the number of decision points to let pass.
 
-S_k = p_k - price (k gap + answer) is what stopping at point k is worth. Whoever goes on is closed there all the same with chance
-`close_prob`, and else comes to the next point, so
+S_k = p_k - price (k gap + answer) is the value of stopping at point k. A trace that goes on closes there all the same with
+probability `close_prob`, and else reaches the next point, so
 
     V_K = S_K,   V_k = max(S_k, close_prob S_k + (1 - close_prob) V_{k+1})                              (backward induction)
 
@@ -11,7 +11,7 @@ grow towards 0 from below, so it is enough to look one step ahead: the first k w
     (repair_prob + break_prob) (p - p_k) <= price gap,   p = repair_prob / (repair_prob + break_prob)          (one step ahead)
 
 `theory_notes/05_answer_chain.md`. The number is that of a `CandidateStop` where candidates are the chain's answers, and of a
-`TokenBudget` in gaps where they stand on a grid.
+`TokenBudget` in gaps where they are on a grid.
 """
 
 import numpy as np
@@ -20,7 +20,7 @@ from stopping.problems import Thinking
 
 
 def induced_point(problem: Thinking) -> tuple[int, float]:
-    """The best decision point to stop at, counted from 1, and its value, by backward induction in float64.
+    """Return the best decision point to stop at, counted from 1, and its value, by backward induction in float64.
 
     Args:
         problem: with a model; of its prices that of a token counts.
@@ -38,7 +38,7 @@ def induced_point(problem: Thinking) -> tuple[int, float]:
 
 
 def one_step_point(problem: Thinking) -> int:
-    """The first decision point, counted from 1, at which the next gains no more than it costs.
+    """Return the first decision point, counted from 1, at which the next gains no more than it costs.
 
     Raises:
         ValueError: without a model, or for repair_prob + break_prob > 1, where it need not be the best.
@@ -51,7 +51,7 @@ def one_step_point(problem: Thinking) -> int:
 
 
 def _stopped(problem: Thinking) -> np.ndarray:
-    """S_k of every decision point, float64."""
+    """Return S_k of every decision point, float64."""
     if (model := problem.model) is None:
         raise ValueError("model: expected a chain of answers, got None")
     first, repair, broken = (float(x) for x in (model.first_right_prob, model.repair_prob, model.break_prob))

@@ -1,6 +1,6 @@
-"""The best rule of each family on common worlds, and the bounds on what any rule could do.
+"""The best rule of each family on common worlds, and bounds on the utility of any rule.
 
-Rules are chosen on one set of worlds and scored on another, so a score is not flattered by the choice. An adaptive rule
+Rules are chosen on one set of worlds and scored on another, so that scores are not biased by the choice. An adaptive rule
 is returned only if on the choosing set it beats the best fixed one by more than two standard errors of their paired
 difference.
 """
@@ -24,7 +24,7 @@ from stopping.solvers.families import Families, families_of
 
 
 class Status(Enum):
-    """What came of the search; the value says what to do."""
+    """The result of the search; the value says what to do."""
 
     ADAPTIVE = "an adaptive rule beats the best fixed one by more than two standard errors: use it"
     FIXED = "no adaptive rule beats the best fixed one by two standard errors: keep the fixed one"
@@ -52,9 +52,9 @@ class Solution(Plotted):
     Attributes:
         policy: the rule to use.
         value: its value.
-        upper_bound: no rule that sees lengths and answers, but not which is right, does better on average; None for a problem
+        upper_bound: on the mean utility of every rule that sees lengths and answers, but not which is right; None for a problem
             without such a bound (`relaxation`).
-        clairvoyant: nor does one that knows all.
+        clairvoyant: the mean utility of one who knows everything beforehand.
         best_fixed, best_scalar: the best fixed rule, the best rule with a single threshold; None where no family has one.
         family: the best of each family, by name.
         status: which of the two cases of `Status` holds.
@@ -136,7 +136,7 @@ class FamilySearch:
 
 
 def _is_scalar(policy: Policy) -> bool:
-    """Whether a rule is one threshold."""
+    """Return whether a rule has one threshold alone."""
     return [np.ndim(value) for value in parameters(policy).values()] == [0]
 
 
@@ -151,14 +151,14 @@ def utilities(problem: Problem, policies: Sequence[Policy], worlds: Any) -> Floa
 
 
 def clairvoyant(problem: Problem, worlds: Any) -> Estimate:
-    """The mean of hindsight: exact knowledge of which traces are right, before any has started."""
+    """Return the mean of hindsight: exact knowledge of which traces are right, before any has started."""
     return Estimate.of(evaluate(problem, "hindsight", worlds).utility)
 
 
 def reachable(problem: Problem, worlds: Any) -> Estimate:
-    """An upper bound on every rule: all that a rule could ever see is known at the start and free, what is right not.
+    """Return an upper bound on the value of every rule: all that a rule could ever see is known at the start and free.
 
     An information relaxation (Brown, Smith and Sun, Information Relaxations and Duality in Stochastic Dynamic Programs,
-    2010) without penalty: valid, and loose by what it costs to see.
+    2010) without penalty: valid, and loose by the cost of observing.
     """
     return Estimate.of(evaluate(problem, "relaxation", worlds))

@@ -1,6 +1,6 @@
 """The best rule for sampling one by one where only votes matter, by exact backward induction.
 
-Each trace costs the same and its length says nothing. What is known is then the votes of each answer, n_1 >= n_2 >= ..., and
+Each trace costs the same and its length is uninformative. The state is then the votes of each answer, n_1 >= n_2 >= ..., and
 how many traces gave none. Under `LengthCorrectness` a history with these votes has probability
 
     Q = sum over h of  B(alpha + n_h, beta + n - n_h) / B(alpha, beta)  E(the others' votes)  (1 - s)^(wrong answers)  s^(silent)
@@ -25,7 +25,7 @@ from stopping.policies.protocol import whole_number
 
 
 class Tally(NamedTuple):
-    """What is known after some traces.
+    """The votes after some traces.
 
     Attributes:
         votes: of each answer seen, most first.
@@ -41,12 +41,12 @@ class Tally(NamedTuple):
         return sum(self.votes) + self.num_silent
 
 
-class CountLaw:
-    """The law of the votes of up to `num_traces` traces of a new problem, in double precision.
+class VoteDistribution:
+    """The distribution of the votes of up to `num_traces` traces of a new problem, in double precision.
 
     Args:
-        model: a `LengthCorrectness` of one problem, such as a fit's `population`, without a cap: who gives no answer is
-            then a matter of chance alone.
+        model: a `LengthCorrectness` of one problem, such as a fit's `population`, without a cap: whether a wrong
+            trace gives no answer is then independent of its length.
         num_traces: the most there can be.
 
     Raises:
@@ -70,19 +70,19 @@ class CountLaw:
         self._weights = cache(self._log_weights)
 
     def leader_prob(self, tally: Tally) -> float:
-        """P(the answer with most votes is right); 0 before any answer."""
+        """Return P(the answer with most votes is right); 0 before any answer."""
         weights = np.exp(self._weights(tally) - self._weights(tally).max())
         return float(weights[0] / weights.sum()) if tally.votes else 0.0
 
     def hope(self, tally: Tally) -> float:
-        """P(the answer with most votes is wrong, and the next trace is right)."""
+        """Return P(the answer with most votes is wrong, and the next trace is right)."""
         weights = np.exp(self._weights(tally) - self._weights(tally).max())
         own = np.array([*tally.votes, 0])
         next_right = (self._alpha + own) / (self._alpha + self._beta + tally.num_traces)
         return float((weights * next_right)[1 if tally.votes else 0 :].sum() / weights.sum())
 
     def nexts(self, tally: Tally) -> list[tuple[float, Tally]]:
-        """What the next trace may make of a tally, with the probability of each, where it is above 0."""
+        """Return the tallies that may follow, each with its probability, where that is above 0."""
         votes, silent = tally
         added = [tuple(sorted((*votes[:i], votes[i] + 1, *votes[i + 1 :]), reverse=True)) for i in range(len(votes))]
         later = [Tally(each, silent) for each in (*added, (*votes, 1))] + [Tally(votes, silent + 1)]
@@ -91,14 +91,14 @@ class CountLaw:
         return [(prob, each) for prob, each in zip(probs, later, strict=True) if prob > 0]
 
     def gain_of_one_more(self, tally: Tally) -> float:
-        """How much one more trace, if one is left, raises P(the leader is right) in mean.
+        """Return by how much one more trace, if one is left, raises P(the leader is right) on average.
 
         The rule that looks one step ahead stops where this is at most the cost.
         """
         return sum(prob * self.leader_prob(each) for prob, each in self.nexts(tally)) - self.leader_prob(tally)
 
     def _log_weights(self, tally: Tally) -> np.ndarray:
-        """The logarithm of each term of Q: of each answer seen, then of none."""
+        """Return the logarithm of each term of Q: of each answer seen, then of none."""
         own = np.array([*tally.votes, 0])
         num_wrong = sum(tally.votes) - own
         partition = self._kinds[len(tally.votes) - (own > 0)] + self._wrong[num_wrong] - self._copies[own]
@@ -122,7 +122,7 @@ class CountSolution:
     stops: Mapping[Tally, bool]
 
 
-def count_induction(law: CountLaw, cost_per_trace: float) -> CountSolution:
+def count_induction(distribution: VoteDistribution, cost_per_trace: float) -> CountSolution:
     """Find the best rule that samples one by one, by backward induction over all tallies: 0.1 seconds for 12 traces.
 
     As in `stopping.problems.Sampling`, it cannot stop before there is an answer, unless there are no more traces. Of equal
@@ -134,21 +134,21 @@ def count_induction(law: CountLaw, cost_per_trace: float) -> CountSolution:
         stops[tally] = prob >= go_on
         return max(prob, go_on)
 
-    return CountSolution(_value(law, cost_per_trace, best), stops)
+    return CountSolution(_value(distribution, cost_per_trace, best), stops)
 
 
-def count_value(law: CountLaw, cost_per_trace: float, stops: Callable[[Tally], bool]) -> float:
-    """The exact value of a rule that samples one by one and stops by the tally."""
-    return _value(law, cost_per_trace, lambda tally, prob, go_on: prob if stops(tally) else go_on)
+def count_value(distribution: VoteDistribution, cost_per_trace: float, stops: Callable[[Tally], bool]) -> float:
+    """Return the exact value of a rule that samples one by one and stops by the tally."""
+    return _value(distribution, cost_per_trace, lambda tally, prob, go_on: prob if stops(tally) else go_on)
 
 
-def _value(law: CountLaw, cost: float, choose: Callable[[Tally, float, float], float]) -> float:
+def _value(distribution: VoteDistribution, cost: float, choose: Callable[[Tally, float, float], float]) -> float:
     @cache
     def value(tally: Tally) -> float:
-        prob = law.leader_prob(tally)
-        if tally.num_traces == law.num_traces:
+        prob = distribution.leader_prob(tally)
+        if tally.num_traces == distribution.num_traces:
             return prob
-        go_on = -cost + sum(chance * value(each) for chance, each in law.nexts(tally))
+        go_on = -cost + sum(chance * value(each) for chance, each in distribution.nexts(tally))
         return choose(tally, prob, go_on) if tally.votes else go_on
 
     return value(Tally())

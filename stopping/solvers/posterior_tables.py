@@ -1,11 +1,11 @@
-"""`PosteriorVote` from a model: the joint law of chance and length of a problem not seen yet, in a table.
+"""`PosteriorVote` from a model: the joint distribution of chance and length of a new problem, in a table.
 
-A problem's chance p of a right answer has the law that the model draws it from, a Beta law or the mixture of its problems':
-Gauss nodes integrate every power exactly that up to `num_traces` traces can ask for. Its effect on length is normal given
-p, with a mean linear in p, as `Fit` estimates it: long problems are the hard ones. Its nodes are equally spaced.
+A problem's chance p of a right answer is distributed as in the model: Beta, or the mixture of the distributions of its
+problems. Gauss nodes integrate exactly every power of p that up to `num_traces` traces need. The problem's effect on length is
+normal given p, with a mean linear in p, as `Fit` estimates it: long problems are the hard ones. Its nodes are equally spaced.
 
-With one problem, as in `Fit.population`, chance and effect are independent, this is the model, and what the policy believes
-is exact to 1e-5. With several, mean, variance and covariance are theirs, and no problem is learnt by heart.
+With one problem, as in `Fit.population`, chance and effect are independent, so this is the model, and the posterior is exact to
+1e-5. With several, mean, variance and covariance are those of the problems, and no single problem is memorised.
 """
 
 from typing import Any
@@ -21,7 +21,7 @@ from stopping.policies.protocol import INT32_MAX
 from stopping.problems import Sampling
 
 REACH = 4.5  # standard deviations of the effect, to each side
-SPACING = 1.4  # of the narrowest law that all traces can leave of it: a sum over normal densities is then exact to 1e-4
+SPACING = 1.4  # of the narrowest posterior that all traces can leave: a sum over normal densities is then exact to 1e-4
 MOST_EFFECTS = 96
 LEAST = 1e-6  # chances are kept this far from 0 and 1: in single precision the next is one of them
 SMALLEST_LOG = -80.0
@@ -32,21 +32,21 @@ def posterior_vote(model: Any, problem: Sampling, threshold: float, least_hope: 
 
     Args:
         model: a `LengthCorrectness`: of one problem, such as a fit's `population`, or of many.
-        problem: says how many traces there may be.
+        problem: has the number of traces.
         threshold: in [0, 1].
         least_hope: of P(the leading answer is wrong and the next trace gives the right one), in [0, 1].
     """
     most = problem.num_traces
-    law = {name: np.float64(np.asarray(getattr(model, name))) for name in _SHARED}
+    shared = {name: np.float64(np.asarray(getattr(model, name))) for name in _SHARED}
     nodes, weights = model.chance_nodes(most)
     chances, chance_weights = _gauss(nodes.ravel(), weights.ravel() / model.num_problems, most // 2 + 1)
     chances = np.clip(chances, LEAST, 1 - LEAST)
-    effects, log_effects = _effects(model, law, chances, most)
+    effects, log_effects = _effects(model, shared, chances, most)
     log_prior = log_effects + np.log(chance_weights)
-    cap_score = (np.log(law["cap_tokens"]) - effects) / law["scale_right"]
+    cap_score = (np.log(shared["cap_tokens"]) - effects) / shared["scale_right"]
     log_below_cap = log_ndtr(np.maximum(cap_score, -MOST))  # the policy keeps all scores within these bounds
     with np.errstate(divide="ignore"):
-        log_wrong = np.log1p(-law["loop_prob"]) + np.log1p(-law["no_answer_prob"]) - np.log(law["scale_wrong"])
+        log_wrong = np.log1p(-shared["loop_prob"]) + np.log1p(-shared["no_answer_prob"]) - np.log(shared["scale_wrong"])
     with jax.enable_x64(True):
         counts = np.arange(most + 1)
         log_kinds = model.answers.log_block_weights(counts, 0 * counts, most)
@@ -59,12 +59,12 @@ def posterior_vote(model: Any, problem: Sampling, threshold: float, least_hope: 
         chances=chances,
         log_prior=np.maximum(log_prior, SMALLEST_LOG),
         right_below_cap=np.exp(log_below_cap),
-        log_right_to_wrong=np.minimum(-np.log(law["scale_right"]) - log_below_cap - log_wrong, -SMALLEST_LOG),
-        shift=float(law["shift"]),
-        scale_right=float(law["scale_right"]),
-        scale_wrong=float(law["scale_wrong"]),
-        loop_prob=float(law["loop_prob"]),
-        cap_tokens=int(min(law["cap_tokens"], INT32_MAX)),
+        log_right_to_wrong=np.minimum(-np.log(shared["scale_right"]) - log_below_cap - log_wrong, -SMALLEST_LOG),
+        shift=float(shared["shift"]),
+        scale_right=float(shared["scale_right"]),
+        scale_wrong=float(shared["scale_wrong"]),
+        loop_prob=float(shared["loop_prob"]),
+        cap_tokens=int(min(shared["cap_tokens"], INT32_MAX)),
         log_kinds=np.asarray(log_kinds),
         log_wrong_answers=np.asarray(log_wrong_answers),
         log_copies=np.asarray(log_copies),
@@ -91,11 +91,11 @@ def _gauss(points: np.ndarray, weights: np.ndarray, num_nodes: int) -> tuple[np.
 
 
 def _effects(
-    model: Any, law: dict[str, np.float64], chances: np.ndarray, num_traces: int
+    model: Any, shared: dict[str, np.float64], chances: np.ndarray, num_traces: int
 ) -> tuple[np.ndarray, np.ndarray]:
     """Return equally spaced effects, and the log-probability of each given each chance, `[effects, chances]`.
 
-    Linear regression in the law of a problem drawn at random, in which p and the effect are independent given the problem.
+    Linear regression over a problem drawn at random, in which p and the effect are independent given the problem.
     """
     alpha, beta, centre, scale = (
         np.asarray(values, np.float64) for values in (model.alpha, model.beta, model.effect, model.effect_scale)
@@ -108,7 +108,7 @@ def _effects(
     low, high = mean.min() - REACH * spread, mean.max() + REACH * spread
     if high == low:
         return np.array([low]), np.zeros((1, len(chances)))
-    of_lengths = min(law["scale_right"], law["scale_wrong"]) / np.sqrt(num_traces)
+    of_lengths = min(shared["scale_right"], shared["scale_wrong"]) / np.sqrt(num_traces)
     narrowest = spread * of_lengths / np.hypot(spread, of_lengths)
     wanted = min((high - low) / max(SPACING * narrowest, LEAST), MOST_EFFECTS - 1)
     effects = np.linspace(low, high, int(np.ceil(wanted)) + 1)

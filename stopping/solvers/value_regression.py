@@ -1,12 +1,12 @@
-"""When to stop a chain of thought, from a log alone: what going on is worth, fitted to what it came to.
+"""When to stop a chain of thought, from a log alone: the value of going on, fitted to observed payoffs.
 
-At a decision point of a trace, let S be what a stop there comes to, and G what going on comes to under the rule so far: a right
-answer less the prices of tokens, probes and reading again, all as `Thinking.play` counts them. A quadratic in the signals is
-fitted by ridge regression to the realised differences S - G of every trace that still thinks there; the next rule stops where it
-is at least 0, and so on until the rule stays, or for a few rounds, of which the best on these worlds is kept.
+At a decision point of a trace, let S be the payoff of a stop there, and G the payoff of going on under the current rule: a right
+answer minus the prices of tokens, probes and reading again, all as `Thinking.play` counts them. A quadratic in the signals is
+fitted by ridge regression to the observed differences S - G of every trace that still thinks there; the next rule stops where it
+is at least 0. This is repeated until the rule no longer changes, or for a few rounds, of which the best on these worlds is kept.
 
-Both being linear, this is stopping fitted and going on fitted, one less the other; but what makes a problem hard or a trace long
-is in S and in G and cancels, so the difference is fitted with less noise. The realised payoff of going on is taken, as Longstaff
+The fit is linear, so it equals the fit of S minus the fit of G; but what makes a problem hard or a trace long is in both S and G
+and cancels, so the difference is fitted with less noise. The observed payoff of going on is used, as Longstaff
 and Schwartz do, and not a fitted value of the next point, as Tsitsiklis and Van Roy do: the fit is then used to decide only, so
 its errors do not add up from point to point (`theory_notes/06_fitted_value.md`).
 
@@ -55,7 +55,7 @@ def fitted_value(problem: Thinking, worlds: ThinkingWorld, interval_tokens: int 
     if not decides.any():
         return _never(_token_cost(problem), interval_tokens)
     centre, scale = features.mean(axis=0), features.std(axis=0)
-    scale = np.where(scale > 1e-6 * np.abs(centre), scale, 1)  # a feature that never changes tells nothing
+    scale = np.where(scale > 1e-6 * np.abs(centre), scale, 1)  # a constant feature is uninformative
     products, upper = _products((features - centre) / scale)
     shrinks = RIDGE * np.diag(np.r_[0.0, np.ones(products.shape[1] - 1)])
     project = np.linalg.solve(products.T @ products / len(products) + shrinks, products.T / len(products))
@@ -105,7 +105,7 @@ def exit_values(
 
 
 class _Payoffs(NamedTuple):
-    """What is paid and won, in right answers; float64 `[traces, points]`, but for `own`.
+    """Payoffs and costs, in right answers; float64 `[traces, points]`, but for `own`.
 
     Attributes:
         stopped: of a stop that gives an answer, or that comes too late: from this decision point on, its probe's tokens included.
@@ -125,7 +125,7 @@ class _Payoffs(NamedTuple):
 
 
 def _payoffs(problem: Thinking, worlds: Any, probed: np.ndarray) -> _Payoffs:
-    """The dynamics of `Thinking.play`, for all traces and decision points at once; `probed` where a probe is taken."""
+    """Return the payoffs of `Thinking.play` for all traces and decision points at once; `probed` where a probe is taken."""
     token, read = _token_cost(problem), _read_cost(problem)
     position, cost = worlds.position_tokens.astype(np.float64), worlds.probe_cost_tokens.astype(np.float64)
     wanted, index = worlds.position_tokens + int(problem.lag_tokens), np.arange(position.shape[1])
@@ -154,7 +154,7 @@ def _payoffs(problem: Thinking, worlds: Any, probed: np.ndarray) -> _Payoffs:
 
 
 def _backward(payoffs: _Payoffs, decides: np.ndarray, stops: np.ndarray) -> tuple[np.ndarray, float]:
-    """What stopping gains over going on under a rule that stops where `stops`, `[traces, points]`, and what the rule is worth."""
+    """Return the gain of stopping over going on under a rule that stops where `stops`, `[traces, points]`, and its value."""
     gain, value = np.zeros(decides.shape), payoffs.own
     for point in range(decides.shape[1] - 1, -1, -1):
         going_on = value - payoffs.probe_cost[:, point]
@@ -167,9 +167,9 @@ def _backward(payoffs: _Payoffs, decides: np.ndarray, stops: np.ndarray) -> tupl
 
 
 def _decisions(worlds: Any, interval_tokens: int) -> tuple[np.ndarray, np.ndarray]:
-    """Where the rule decides, `[traces, points]`, and what it sees there, float64 `[decisions, features]`.
+    """Return where the rule decides, `[traces, points]`, and what it sees there, float64 `[decisions, features]`.
 
-    Both are read off a rule of the class that never stops, played by NumPy: probes stand where they would stand live.
+    Both are read off a rule of the class that never stops, played by NumPy: probes are where they would be live.
     """
     rule = _never(0.0, interval_tokens)
     bound, xp = bind(rule, "numpy"), namespace("numpy")
@@ -188,7 +188,7 @@ def _decisions(worlds: Any, interval_tokens: int) -> tuple[np.ndarray, np.ndarra
 
 
 def _never(price_per_token: float, interval_tokens: int) -> ExitValue | ProbedExitValue:
-    """The rule that never stops."""
+    """Return the rule that never stops."""
     price, size = float(f"{price_per_token:.4g}"), len(FREE_SIGNALS) + (len(PROBE_FEATURES) if interval_tokens else 0)
     quadratic = np.zeros((size + 1, size + 1))
     quadratic[0, 0] = -1
@@ -209,7 +209,7 @@ def _seen(worlds: Any, point: int, probed: np.ndarray) -> Any:
 
 
 def _products(scores: np.ndarray) -> tuple[np.ndarray, tuple[np.ndarray, np.ndarray]]:
-    """Products of two of 1 and the standard scores, `[decisions, products]`, and where each stands in the quadratic."""
+    """Return the products of two of 1 and the standard scores, `[decisions, products]`, and their places in the quadratic."""
     bounded = np.column_stack([np.ones(len(scores)), np.clip(scores, -REACH, REACH)])
     upper = np.triu_indices(bounded.shape[1])
     return bounded[:, upper[0]] * bounded[:, upper[1]], upper
@@ -224,7 +224,7 @@ def _read_cost(problem: Thinking) -> float:
 
 
 def _scaled(problem: Thinking, factor: float) -> Thinking:
-    """The same problem with all prices times a factor."""
+    """Return the same problem with all prices times a factor."""
     return Thinking(
         price_per_token=factor * float(problem.price_per_token),
         price_per_prefill_token=factor * float(problem.price_per_prefill_token),

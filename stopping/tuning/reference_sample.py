@@ -2,6 +2,7 @@
 
 from typing import Any
 
+import jax
 import numpy as np
 
 import sims
@@ -34,14 +35,18 @@ def laws(problem: Replayable, policy: Any, reference: Policy, log: TraceLog) -> 
     """Return, by law, the values of all traces, `[problems, samples]`; NaN where there is none.
 
     - `length_tokens`: of the trace, left alone; int32.
-    - `agreement`: whether the policy would give the answer that the reference gives; bool, one a world: `[problems, orders]`.
+    - `agreement`: whether the policy would give the answer that the reference gives; bool, one a world: `[problems, orders]`;
+      for a problem whose outcomes have an `answer`.
     - for a log with checkpoints, each of their signals that the policy reads, by its name: its value at the trace's last decision
       point; float32. A trace without a decision point has none.
 
     A server measures the same on its holdout, and `stopping.adapters.drift` compares.
     """
-    played = sims.play_rules(problem, [policy, reference], problem.worlds(log), ("answer",))["answer"]
-    found = {"length_tokens": log.length_tokens, "agreement": played[0] == played[1]}
+    worlds, found = problem.worlds(log), {"length_tokens": log.length_tokens}
+    outcome: Any = jax.eval_shape(problem.hindsight, jax.tree.map(lambda leaf: leaf[0, 0], worlds))
+    if hasattr(outcome, "answer"):
+        played = sims.play_rules(problem, [policy, reference], worlds, ("answer",))["answer"]
+        found["agreement"] = played[0] == played[1]
     if (probes := log.checkpoints) is not None:
         rows = np.flatnonzero(probes.position_tokens > 0)
         trace = probes.problem_index[rows] * np.int64(log.num_samples) + probes.sample_index[rows]

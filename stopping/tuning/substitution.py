@@ -14,6 +14,7 @@ import sims
 from sims import Estimate, Result
 from stopping.policies import Policy
 from stopping.problems import Replayable
+from stopping.problems.problem import costs_of, worth_of
 from stopping.traces import TraceLog, split
 from stopping.traces.splits import FRACTIONS
 from stopping.tuning.certification import Certificate, certify
@@ -85,7 +86,7 @@ def substitute(
     policy_result = sims.replay_worlds(problem, policy, worlds)
     rule_result = sims.replay_worlds(native_problem, rule, worlds)
     loss = sims.difference(rule_result, policy_result)
-    tokens = [result.values["total_tokens"] for result in (rule_result, policy_result)]
+    tokens = [result.values[costs_of(problem)[0]] for result in (rule_result, policy_result)]
     return Substitution(
         rule=rule,
         policy_result=policy_result,
@@ -100,8 +101,9 @@ def substitute(
 def _cheapest_as_accurate(policy: Policy, problem: Replayable, native_problem: Replayable, worlds: Any) -> Any:
     """The fixed rule with fewest tokens of those right as often as the policy; where none is, the one right most often."""
     rules = native_problem.fixed_rules(worlds)
-    aim = sims.replay_worlds(problem, policy, worlds).correct.mean
-    played = sims.play_rules(native_problem, rules, worlds, ("correct", "total_tokens"))
-    accuracy, tokens = (played[name].mean(axis=(1, 2), dtype=np.float64) for name in ("correct", "total_tokens"))
+    names = worth, _ = worth_of(problem), costs_of(problem)[0]
+    aim = sims.replay_worlds(problem, policy, worlds).estimates[worth].mean
+    played = sims.play_rules(native_problem, rules, worlds, names)
+    accuracy, tokens = (played[name].mean(axis=(1, 2), dtype=np.float64) for name in names)
     enough = accuracy >= min(aim, accuracy.max())
     return rules[int(np.argmin(np.where(enough, tokens, np.inf)))]

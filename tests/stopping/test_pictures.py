@@ -34,8 +34,8 @@ def test_a_result_without_tokens_shows_its_utility():
     assert axes.get_xlabel() == "utility"
 
 
-def test_a_fit_shows_its_parameters_and_its_law():
-    """Drawn from the model, the lengths of right and wrong traces lie over its law within their noise."""
+def test_a_fit_shows_its_parameters_and_its_distribution():
+    """Drawn from the model, the lengths of right and wrong traces lie over its distribution within their noise."""
     model = models.LengthCorrectness(
         [3.0, 1.0], [1.0, 2.0], effect=[6.0, 7.0], effect_scale=0.1, shift=0.4, cap_tokens=4000
     )
@@ -54,9 +54,11 @@ def test_a_fit_shows_its_parameters_and_its_law():
         "wrong, the model",
     ]
     drawn = np.array([bar.get_height() for bar in axes.patches[:80]]).reshape(2, 40)
-    law = np.array([stairs.get_data().values for stairs in axes.patches[80:]])
-    assert law.sum() == pytest.approx(8000)
-    assert np.all(np.abs(drawn - law) < 5 * np.sqrt(4 * law + 4))  # four traces of a problem may fall into one bin
+    expected = np.array([stairs.get_data().values for stairs in axes.patches[80:]])
+    assert expected.sum() == pytest.approx(8000)
+    assert np.all(
+        np.abs(drawn - expected) < 5 * np.sqrt(4 * expected + 4)
+    )  # four traces of a problem may fall into one bin
 
 
 def test_a_solution_shows_every_family_between_the_fixed_rule_and_the_bounds():

@@ -2,10 +2,10 @@ import numpy as np
 import pytest
 
 import stopping
-from stopping.cli.rules import default_rules, name_of
 from stopping.plots import frontier
 from stopping.plots.frontiers import _undominated
 from stopping.problems import Sampling
+from stopping.solvers import default_rules
 from stopping.traces import from_columns
 
 
@@ -28,11 +28,11 @@ def drawn_log():
 @pytest.fixture(scope="module")
 def comparison():
     log, problem = drawn_log(), Sampling(8, decision_interval_tokens=500)
-    return stopping.compare(problem, default_rules(log, problem), log)
+    return stopping.compare(problem, default_rules(problem, problem.worlds(log)), log)
 
 
 def names_of(comparison):
-    return [name_of(row.policy) for row in comparison.rows]
+    return [str(row.policy) for row in comparison.rows]
 
 
 def test_labels_cover_neither_each_other_nor_points_and_stay_inside(comparison):

@@ -1,6 +1,6 @@
 """What each kind of decision shows a policy and lets it do.
 
-A decision needs no JAX: problems, artifacts and adapters share it. Adding one is a file beside this one that calls `register`.
+A decision needs no JAX: problems, artifacts and adapters share it. A new one is a file in this folder that calls `register`.
 """
 
 from collections.abc import Callable, Collection, Mapping
@@ -16,10 +16,8 @@ NO_ANSWER = -1  # in the place of an answer's label
 Asked = Literal["trace_end", "token", "checkpoint", "attempt_end"]
 Stream = list[Any]  # of observations of one kind
 
-
-def no_streams(policy: Any, seed: int = 0) -> list[Stream]:
-    """Return no golden streams: they are then given when a policy is saved."""
-    return []
+NUM_STREAMS, NUM_STEPS = 16, 12  # of random observations
+MOST, MOST_TOKENS = 24, 2**14
 
 
 @dataclass(frozen=True, eq=False)
@@ -27,12 +25,13 @@ class Decision:
     """A kind of decision.
 
     Attributes:
-        name: in one word, as `--decision` has it.
+        name: one word.
         observation: the named tuple that a policy sees.
         kinds: the actions that may be asked for.
         asked: when a policy is asked.
         dtypes: NumPy types of the observation's fields; those that are not named are int32.
-        streams: of observations, from a policy and a seed, that show how it decides: its golden vectors are made of them.
+        streams: a function from a policy and a seed to streams of observations that show how it decides, from which golden
+            vectors are made; None for random ones.
     """
 
     name: str
@@ -40,7 +39,7 @@ class Decision:
     kinds: tuple[Kind, ...]
     asked: Asked = "trace_end"
     dtypes: Mapping[str, type] = field(default_factory=dict)
-    streams: Callable[..., list[Stream]] = no_streams
+    streams: Callable[..., list[Stream]] | None = None
 
     @property
     def signals(self) -> tuple[str, ...]:
@@ -50,6 +49,22 @@ class Decision:
     def dtype_of(self, signal: str) -> type:
         """Return the NumPy type of an observation's field."""
         return self.dtypes.get(signal, np.int32)
+
+    def examples(self, policy: Any, seed: int = 0) -> list[Stream]:
+        """Return streams of observations that show how a policy decides."""
+        if self.streams is not None:
+            return self.streams(policy, seed)
+        rng = np.random.default_rng(seed)
+        return [[self._random(rng) for _ in range(NUM_STEPS)] for _ in range(NUM_STREAMS)]
+
+    def _random(self, rng: np.random.Generator) -> Any:
+        """Return an observation of random numbers: labels and counts below `MOST`, tokens below `MOST_TOKENS`."""
+        values = []
+        for signal in self.signals:
+            dtype, most = self.dtype_of(signal), MOST_TOKENS if signal.endswith("_tokens") else MOST
+            is_float = np.dtype(dtype).kind == "f"
+            values.append(np.asarray(rng.normal() if is_float else rng.integers(0, most)).astype(dtype))
+        return self.observation(*values)
 
 
 _registered: dict[str, Decision] = {}

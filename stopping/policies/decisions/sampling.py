@@ -41,8 +41,8 @@ _LARGEST = SamplingObservation(*[2**14] * 6, *[2**27] * 2)
 def sampling_streams(policy: Any, seed: int = 0) -> list[Stream]:
     """Return streams of `SamplingObservation` on which the policy continues and, if it can be made to, stops."""
     rng = np.random.default_rng(seed)
-    laws = ([1.0], [0.9, 0.1], [0.7, 0.2, 0.1], [0.5, 0.3, 0.2], [0.4, 0.35, 0.25], [0.25] * 4)
-    streams = [episode(rng, num_traces, law) for num_traces in (8, 24, 40) for law in laws]
+    distributions = ([1.0], [0.9, 0.1], [0.7, 0.2, 0.1], [0.5, 0.3, 0.2], [0.4, 0.35, 0.25], [0.25] * 4)
+    streams = [episode(rng, num_traces, probs) for num_traces in (8, 24, 40) for probs in distributions]
     streams += [[point] for point in turning_points(policy)]
     for num_traces in (64, 256, 1024):  # a policy with a memory may want many answers that agree
         if _stops(policy, streams):
@@ -51,20 +51,20 @@ def sampling_streams(policy: Any, seed: int = 0) -> list[Stream]:
     return streams
 
 
-def episode(rng: np.random.Generator, num_traces: int, law: list[float], answered: float = 0.9) -> Stream:
-    """Return what is seen at each end of a trace when `num_traces` run side by side with answers drawn from `law`.
+def episode(rng: np.random.Generator, num_traces: int, probs: list[float], answered: float = 0.9) -> Stream:
+    """Return what is seen at each end of a trace when `num_traces` run side by side with answers drawn from `probs`.
 
     Args:
         rng: the source of randomness.
         num_traces: how many traces.
-        law: the probability of each answer.
+        probs: the probability of each answer.
         answered: the probability that a trace ends with an answer.
     """
     lengths = np.sort(rng.integers(200, 20_000, num_traces))
     votes: dict[int, int] = {}
     stream = []
     for num_ended, length in enumerate(lengths.tolist(), start=1):
-        answer = int(rng.choice(len(law), p=law)) if rng.random() < answered else NO_ANSWER
+        answer = int(rng.choice(len(probs), p=probs)) if rng.random() < answered else NO_ANSWER
         if answer != NO_ANSWER:
             votes[answer] = votes.get(answer, 0) + 1
         leader, runner_up = sorted([*votes.values(), 0, 0], reverse=True)[:2]

@@ -22,7 +22,7 @@ class ThinkingObservation(NamedTuple):
     elapsed_tokens: Any  # thought so far; int32
     log_close_prob: Any  # log-probability that the thought is closed here; float32
     mean_log_prob: Any  # of the tokens drawn; float32
-    mean_entropy: Any  # of the next-token laws, nats; float32
+    mean_entropy: Any  # of the next-token distributions, nats; float32
     num_candidates: Any  # results that the trace has put forward so far; int32
     probed: Any  # an answer was forced at this very decision point; bool
     probed_answer: Any  # its label, `NO_ANSWER` if none came; equal answers of a trace share one; int32

@@ -1,6 +1,6 @@
-"""The families of rules that are searched for a thinking problem: one class each, over a grid read off the worlds.
+"""The families of rules that are searched for a thinking problem: one class each, over a grid taken from the worlds.
 
-A rule that probes does so every 1, 2, 4 or 8 decision points; a threshold is a quantile of what the traces show.
+A rule that probes does so every 1, 2, 4 or 8 decision points; a threshold is a quantile of the signals of the traces.
 """
 
 from collections.abc import Sequence
@@ -14,12 +14,13 @@ from stopping.policies import (
     CloseTokenThreshold,
     ConfidenceExit,
     EntropySlope,
+    Policy,
     TokenBudget,
     WindowedConfidence,
 )
 from stopping.problems import Thinking, ThinkingWorld
 from stopping.problems.thinking_worlds import NEVER
-from stopping.solvers.families.dispatch import Families, families_of, fitted_families
+from stopping.solvers.families.dispatch import Families, a_few_of_each, default_rules, families_of, fitted_families
 from stopping.solvers.value_regression import exit_values
 
 INTERVALS = (1, 2, 4, 8)  # decision points
@@ -98,3 +99,9 @@ def all_thinking_families(problem: Thinking, worlds: ThinkingWorld) -> Families:
 def fitted_thinking_families(problem: Thinking, worlds: ThinkingWorld) -> Families:
     """Return the families that are fitted to the worlds; none where signals are missing."""
     return exit_values(problem, worlds, probe_intervals(worlds)[:NUM_FITTED])
+
+
+@default_rules.register
+def default_thinking_rules(problem: Thinking, worlds: ThinkingWorld) -> list[Policy]:
+    """Return a few of each family that is not fitted to the worlds themselves."""
+    return a_few_of_each(thinking_families(worlds))

@@ -62,9 +62,7 @@ def test_a_small_deployment_is_predicted_and_run(monkeypatch):
 
 
 def test_it_takes_no_log(tmp_path):
-    assert "--log: deployments draws problems of its own" in refused(
-        "study", "deployments", "--log", tmp_path / "x.parquet"
-    )
+    assert "--log: deployments draws its problems" in refused("study", "deployments", "--log", tmp_path / "x.parquet")
 
 
 def test_its_page_says_whose_problems_they_are(tmp_path, monkeypatch):
@@ -73,5 +71,5 @@ def test_its_page_says_whose_problems_they_are(tmp_path, monkeypatch):
     )
     run("study", "deployments", "--out", tmp_path / "study")
     page = (tmp_path / "study" / "README.md").read_text()
-    assert "from problems of its own" in page and "slope of observed on predicted" in page
+    assert "from problems that it draws" in page and "slope of observed on predicted" in page
     assert (tmp_path / "study" / "deployments.png").exists()

@@ -27,8 +27,7 @@ from stopping.policies import (
 )
 from stopping.policies.decisions import MissingSignal
 from stopping.policies.recorded_decisions import compare_decisions
-from stopping.problems import Sampling
-from stopping.problems.sampling_events import SamplingWorld
+from stopping.problems import Sampling, SamplingWorld
 from stopping.reasoner.countdown import vote_key
 from tests.helpers import name_of
 from tests.stopping.adapters.live import CAP_TOKENS, questions, wait_until_idle

@@ -64,7 +64,7 @@ def _probes() -> list[SamplingObservation]:
     grid[3], grid[4], grid[5] = -1, np.maximum(leader, runner_up), np.minimum(leader, runner_up)
     clocks = np.zeros((8, 400), np.int32)
     clocks[[0, 2, 3, 4]], clocks[6], clocks[7] = np.arange(400) // 4, np.arange(400) + 3900, np.arange(400)
-    episodes = [np.array(episode(rng, 48, law)) for law in ([0.9, 0.1], [0.5, 0.3, 0.2], [1.0])]
+    episodes = [np.array(episode(rng, 48, probs)) for probs in ([0.9, 0.1], [0.5, 0.3, 0.2], [1.0])]
     return [SamplingObservation(*grid), SamplingObservation(*clocks)] + [
         SamplingObservation(*(field[:, None].astype(np.int32) for field in np.stack(episodes)[:, step].T[:, :]))
         for step in range(48)
@@ -272,7 +272,7 @@ CORRUPTIONS = (
 
 
 class _Raw:
-    """Text put into JSON as it stands."""
+    """Text put into JSON unchanged."""
 
     def __init__(self, text: str) -> None:
         self.text = text

@@ -71,7 +71,7 @@ def test_a_number_of_samples_in_each_engine_s_words(target, arguments, fields, f
     assert any("takes the most frequent" in note for note in written.notes())
 
 
-def test_a_message_stands_before_the_closing_tag():
+def test_a_message_is_before_the_closing_tag():
     written = native.settings(BUDGET, "llamacpp", message="Time's up.\n")
     assert written.fields() == {"thinking_budget_tokens": 160, "reasoning_budget_message": "Time's up.\n"}
     assert shlex.split(native.files(written)["arguments.txt"])[2:] == ["--reasoning-budget-message", "Time's up.\n"]
@@ -162,7 +162,7 @@ sys.stdin.read()
 def start(tmp_path_factory):
     """What starts llama.cpp's server on the shipped reasoner and gives what asks it; servers are killed when the tests end.
 
-    Each in a process of its own: freed in this one, a server may wait for its threads for ever.
+    Each in a separate process: freed in this one, a server may wait for its threads for ever.
     """
     pytest.importorskip("gguf")
     pytest.importorskip("xllamacpp")

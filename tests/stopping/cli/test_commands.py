@@ -88,9 +88,7 @@ def test_compare_gives_what_the_library_gives(log, tmp_path):
         for name in ("correct", "total_tokens", "latency_tokens"):
             assert rule["figures"][name] == dataclasses.asdict(row.result.estimates[name])
             assert rule["against_reference"][name] == dataclasses.asdict(row.against_reference[name])
-        for field, cost in (("at_equal_tokens", "total_tokens"), ("at_equal_latency", "latency_tokens")):
-            expected_gain = row.at_equal.get(cost)
-            assert rule[field] == (None if expected_gain is None else dataclasses.asdict(expected_gain))
+        assert rule["at_equal"] == {cost: dataclasses.asdict(gain) for cost, gain in row.at_equal.items()}
     assert "paired by problem" in result.stdout and "unsupported" not in result.stdout.lower()
 
 
@@ -192,7 +190,7 @@ def test_every_command_has_a_schema():
         assert schema == record.model_json_schema()
 
 
-def test_ones_own_rule_and_its_artifact(log, tmp_path, monkeypatch):
+def test_a_custom_rule_and_its_artifact(log, tmp_path, monkeypatch):
     shutil.copy(Path(__file__).with_name("own_rules.py"), tmp_path / "my_cli_rules.py")
     monkeypatch.chdir(tmp_path)
     assert "my_cli_rules:CliShare(2)" in run("replay", log, "--rule", "my_cli_rules:CliShare(2)").stdout

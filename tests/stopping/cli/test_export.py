@@ -1,4 +1,4 @@
-"""`stopping export`: the settings it writes, and the loss it tells against sums made by hand."""
+"""`stopping export`: the settings it writes, and the loss it reports against sums made by hand."""
 
 import json
 
@@ -43,7 +43,7 @@ def traces(log):
     return found
 
 
-def by_hand(log, stops, empty_stands):
+def by_hand(log, stops, accepts_empty):
     """Right answers and tokens of each problem, `[2, problems]`, where a thought is stopped at a checkpoint that `stops`."""
     means = np.zeros((2, log.num_problems))
     for (problem, sample), points in traces(log).items():
@@ -51,7 +51,7 @@ def by_hand(log, stops, empty_stands):
         paid = 0
         for position, answered, forced_right, cost, candidates in points:
             if stops(position, candidates):
-                if answered or empty_stands:
+                if answered or accepts_empty:
                     right, tokens, paid = forced_right, position + cost + paid, 0
                     break
                 paid += cost
@@ -60,7 +60,7 @@ def by_hand(log, stops, empty_stands):
 
 
 def budget_by_hand(log, tokens):
-    return by_hand(log, lambda position, _: position >= tokens, empty_stands=True)
+    return by_hand(log, lambda position, _: position >= tokens, accepts_empty=True)
 
 
 def test_the_budget_and_its_loss_are_those_found_by_hand(log, tmp_path):
@@ -73,7 +73,7 @@ def test_the_budget_and_its_loss_are_those_found_by_hand(log, tmp_path):
     whole = load_log(log)
     pick, certify_part, test = split(whole, (0.3, 0.5, 0.2), seed=0)
 
-    as_policy = lambda part: by_hand(part, lambda _, candidates: candidates >= 1, empty_stands=False)  # noqa: E731
+    as_policy = lambda part: by_hand(part, lambda _, candidates: candidates >= 1, accepts_empty=False)  # noqa: E731
     aim = as_policy(pick)[0].mean()
     tried = {tokens: budget_by_hand(pick, tokens).mean(axis=1) for tokens in range(EVERY, 480, EVERY)}
     enough = [tokens for tokens, (right, _) in tried.items() if right >= aim]
@@ -90,7 +90,7 @@ def test_the_budget_and_its_loss_are_those_found_by_hand(log, tmp_path):
             assert got["standard_error"] == pytest.approx(values.std(ddof=1) / np.sqrt(len(values)), rel=1e-9)
     assert record["loss"]["split"] == [150, 250, 100]
 
-    rule, native = TokenBudget(budget), Thinking(empty_stands=True)
+    rule, native = TokenBudget(budget), Thinking(accepts_empty=True)
     limits = {"max_loss": 0.04, "confidence": 0.95, "reference": TokenBudget(480)}
     expected = certify(native, [rule], certify_part, **limits).certificates[0]
     assert record["loss"]["certified"] == (expected.grade.name != "NONE")
@@ -106,10 +106,10 @@ def test_the_budget_and_its_loss_are_those_found_by_hand(log, tmp_path):
 def test_a_budget_that_does_not_hold_the_certified_accuracy_is_said_not_to(log, tmp_path):
     policy = saved(tmp_path, CandidateStop(1), certificate=CERTIFICATE | {"max_accuracy_drop": 0.001})
     shown = " ".join(run("export", policy, "--target", "vllm", "--log", log).stdout.split())
-    assert "It does not hold the certified accuracy: not certified to lose less than 0.001" in shown
+    assert "It does not keep the certified accuracy: not certified to lose less than 0.001" in shown
     bare = saved(tmp_path / "bare", CandidateStop(1))
     shown = " ".join(run("export", bare, "--target", "vllm", "--log", log).stdout.split())
-    assert "The policy is not certified: there is nothing for the budget to hold." in shown
+    assert "The policy is not certified, so there is no limit for the rule to keep." in shown
 
 
 def test_the_shipped_log_is_taken_for_a_policy_tuned_on_it(tmp_path):
@@ -144,7 +144,7 @@ def test_of_an_exact_budget_the_answers_left_empty_are_counted(log, tmp_path):
     run("export", policy, "--target", "llamacpp", "--log", log, "--json", tmp_path / "e.json")
     record = written("export", tmp_path / "e.json")
     test = split(load_log(log), (0.3, 0.5, 0.2), seed=0)[2]
-    thinks_on = by_hand(test, lambda position, _: position >= 128, empty_stands=False)
+    thinks_on = by_hand(test, lambda position, _: position >= 128, accepts_empty=False)
     change = (budget_by_hand(test, 128) - thinks_on).mean(axis=1)
     told = record["loss"]["change"]
     assert change[1] < 0  # there are such answers
@@ -152,7 +152,7 @@ def test_of_an_exact_budget_the_answers_left_empty_are_counted(log, tmp_path):
     assert record["loss"]["certified"] is None and "answers that a stop leaves empty" in record["statement"]
 
 
-def test_where_no_budget_stands_in_nothing_is_written(tmp_path):
+def test_without_a_budget_that_is_as_accurate_nothing_is_written(tmp_path):
     """Forced answers are wrong, the traces' own are right: every budget loses, and a policy that never stops does not."""
     rows = [(problem, position) for problem in range(20) for position in (32, 64)]
     log = from_columns(

@@ -19,7 +19,6 @@ from typer.testing import CliRunner
 import sims
 from stopping.calibration.forced_answers import by_confidence, by_position, overconfidence
 from stopping.cli import app
-from stopping.cli.rules import name_of
 from stopping.models import AnswerChain
 from stopping.policies import ConfidenceExit, FixedSamples, TokenBudget
 from stopping.problems import Thinking
@@ -104,7 +103,7 @@ def test_the_page_says_what_was_found(found, read):
     for sentence in (found.advice, certificate.statement, *certificate.assumptions, COMMAND):
         assert sentence in said
     for policy in (found.reference, *(rule.policy for rule in found.tested)):
-        assert name_of(policy) in read.one("tbody")["text"]
+        assert str(policy) in read.one("tbody")["text"]
     assert (
         "180 problems; 3 rules were tried" in said
         and "300 problems" in said
@@ -143,8 +142,8 @@ def test_the_table_of_rules(found, read):
     assert all(cell["scope"] == "col" for cell in columns) and all(cell["scope"] == "row" for cell in rules)
     assert len(rules) == len(found.tested) + 1 and len(read.all("td")) == len(rules) * (len(columns) - 1)
     (chosen,) = [cell["text"] for cell in rules if "chosen" in cell["text"]]  # by a word, not by colour
-    assert chosen.startswith(name_of(found.chosen.policy))
-    assert rules[0]["text"] == f"{name_of(found.reference)} (in use now)"
+    assert chosen.startswith(str(found.chosen.policy))
+    assert rules[0]["text"] == f"{found.reference} (in use now)"
 
 
 def test_hostile_names_stay_text(text, read, found, log):

@@ -5,21 +5,17 @@ import numpy as np
 import pytest
 
 from stopping.artifacts import save_policy
-from stopping.cli.rules import default_rules, name_of, parse
+from stopping.cli.rules import parse
 from stopping.policies import (
     ExitValue,
     FirstFinish,
-    FixedSamples,
     Margin,
     PosteriorVote,
     ProbedExitValue,
-    UnanimousWindow,
     VoteTable,
     parameters,
 )
 from stopping.policies.examples import EXAMPLES
-from stopping.problems import Sampling
-from stopping.traces import from_columns
 from tests import helpers
 from tests.helpers import OWN_POLICIES
 
@@ -47,17 +43,17 @@ def test_rules_by_name(text, policy):
 )
 def test_a_name_gives_the_policy_back(policy, tmp_path):
     if not isinstance(policy, LONG):
-        assert parse(name_of(policy)) == policy
+        assert parse(str(policy)) == policy
         return
     name, numbers = type(policy).__name__, [key for key, value in parameters(policy).items() if np.ndim(value) == 0]
     shown = ", ".join(f"{key}={getattr(policy, key)}" for key in numbers[:2])
-    assert name_of(policy) == f"{name}({shown}, ...)"
+    assert str(policy) == f"{name}({shown}, ...)"
     assert parse(str(save_policy(policy, tmp_path / "policy"))) == policy
 
 
 def test_published_tables_go_by_their_names():
-    assert name_of(VoteTable.adaptive_consistency(0.95, 8)) == "VoteTable.adaptive_consistency(0.95, 8)"
-    assert parse("VoteTable.cannot_be_caught(9)") == parse(name_of(VoteTable.cannot_be_caught(9)))
+    assert str(VoteTable.adaptive_consistency(0.95, 8)) == "VoteTable.adaptive_consistency(0.95, 8)"
+    assert parse("VoteTable.cannot_be_caught(9)") == parse(str(VoteTable.cannot_be_caught(9)))
 
 
 @pytest.mark.parametrize(
@@ -84,13 +80,13 @@ def test_what_is_wrong_with_a_rule_is_said(text, says):
     assert says in str(raised.value) and repr(text) in str(raised.value)
 
 
-def test_ones_own_rule_from_the_working_directory(tmp_path, monkeypatch):
+def test_a_custom_rule_from_the_working_directory(tmp_path, monkeypatch):
     shutil.copy(OWN, tmp_path / "my_cli_rules.py")
     monkeypatch.chdir(tmp_path)
     policy = parse("my_cli_rules:CliShare(3, share=0.75)")
     assert (policy.least, policy.share) == (3, 0.75)
     assert parse("my_cli_rules:CliShare.strict(2)").share == 0.9
-    assert parse(name_of(policy)) == policy
+    assert parse(str(policy)) == policy
     with pytest.raises(ValueError, match="expected a policy, got dict"):
         parse("my_cli_rules:NOT_A_RULE()")
     (tmp_path / "broken_cli_rules.py").write_text("1 / 0")
@@ -103,30 +99,3 @@ def test_a_directory_is_a_rule(tmp_path):
     assert parse(str(tmp_path / "policy")) == Margin(2)
     with pytest.raises(ValueError, match=r"expected only README\.md"):
         parse(str(tmp_path))
-
-
-def log_of(answers):
-    rows = [(problem, sample) for problem in range(2) for sample in range(len(answers))]
-    return from_columns(
-        {
-            "problem": [problem for problem, _ in rows],
-            "sample": [sample for _, sample in rows],
-            "length_tokens": [100 * (1 + sample) for _, sample in rows],
-            "correct": [True] * len(rows),
-            **({"answer": [answers[sample] for _, sample in rows]} if answers[0] else {}),
-        }
-    )
-
-
-def test_default_rules_are_those_a_log_can_tell_apart():
-    voted, single, unnamed = log_of("xxyx"), log_of("x"), log_of([None] * 4)
-    assert default_rules(voted, Sampling(4)) == [
-        FixedSamples(1), FixedSamples(2), FixedSamples(4), FirstFinish(1), FirstFinish(3), Margin(2), Margin(3),
-        VoteTable.adaptive_consistency(0.8, 4), VoteTable.adaptive_consistency(0.95, 4),
-        VoteTable.cannot_be_caught(4), UnanimousWindow(3),
-    ]  # fmt: skip
-    assert (
-        default_rules(single, Sampling(1)) == default_rules(unnamed, Sampling(4)) == [FixedSamples(1), FirstFinish(1)]
-    )
-    budgets = default_rules(voted, Sampling(4, decision_interval_tokens=50))[-3:]
-    assert [budget.max_tokens for budget in budgets] == [175, 250, 325]

@@ -1,4 +1,4 @@
-"""`stopping serve` as a process of its own: it says where, serves, and ends in order."""
+"""`stopping serve` as a separate process: it says where it listens, serves, and ends in order."""
 
 import json
 import os
@@ -142,7 +142,7 @@ def assert_shown(shown, there):
         assert there == (pytest.approx(shown, abs=0.005) if isinstance(shown, float) else shown)
 
 
-def test_a_server_of_ones_own(llama_server, policies, tmp_path):
+def test_a_users_server(llama_server, policies, tmp_path):
     """A policy for a model, a key of the proxy's, and the end by a supervisor's signal while a stream runs."""
     arguments = [
         "--upstream",

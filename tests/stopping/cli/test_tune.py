@@ -6,7 +6,6 @@ import pytest
 import stopping
 from stopping import artifacts
 from stopping.adapters.drift import Drift, Traffic
-from stopping.cli.rules import name_of
 from stopping.policies import ThinkingObservation, bind
 from stopping.problems import Thinking
 from stopping.reasoner import load_shipped_log
@@ -27,7 +26,7 @@ def probed(tmp_path_factory):
 
 
 def test_tune_saves_what_it_found(probed, tmp_path):
-    asked = ["tune", probed, "--decision", "thinking", "--max-accuracy-drop", "0.04", "--out", tmp_path / "policy"]
+    asked = ["tune", probed, "--problem", "Thinking", "--max-accuracy-drop", "0.04", "--out", tmp_path / "policy"]
     shown = run(*asked, "--json", tmp_path / "tune.json", "--plot", tmp_path / "tune.png").stdout
     content = written("tune", tmp_path / "tune.json")
     log = load_log(probed)
@@ -39,11 +38,11 @@ def test_tune_saves_what_it_found(probed, tmp_path):
 
     loaded = artifacts.load_policy(tmp_path / "policy")
     document = loaded.document
-    assert loaded.policy == found.chosen.policy and name_of(loaded.policy) == content["chosen"]
+    assert loaded.policy == found.chosen.policy and str(loaded.policy) == content["chosen"]
     points = document.decision_points
     assert (document.observation, points.on, points.interval_tokens) == ("ThinkingObservation", "checkpoint", 32)
     assert (document.certificate.grade, document.certificate.max_accuracy_drop) == ("data", 0.04)
-    assert name_of(loaded.policy) in document.evidence[0].title  # of this rule, and no other
+    assert str(loaded.policy) in document.evidence[0].title  # of this rule, and no other
     low, high = document.promised["accuracy_change"].interval
     assert (low, high) == found.chosen.measured.accuracy_interval and low < high
     assert "expected nothing or an empty directory" in refused(*asked)
@@ -64,7 +63,7 @@ def test_tune_saves_what_it_found(probed, tmp_path):
 def test_tune_ends_with_1_where_there_is_nothing_to_save(probed, tmp_path):
     few = load_log(probed)
     save_log(few.take(np.flatnonzero(few.probed)[:100]), tmp_path / "few.parquet")
-    asked = ["tune", tmp_path / "few.parquet", "--decision", "thinking"]
+    asked = ["tune", tmp_path / "few.parquet", "--problem", "Thinking"]
     assert "Do not bother" in run(*asked).stdout
     assert "nothing was saved" in run(*asked, "--out", tmp_path / "policy", code=1).stderr
     assert not (tmp_path / "policy").exists()
@@ -77,13 +76,15 @@ def test_tune_on_votes_by_default_here(probed, tmp_path):
 
 
 def test_compare_and_replay_thoughts(probed, tmp_path):
-    options = [probed, "--decision", "thinking", "--json", tmp_path / "out.json"]
+    options = [probed, "--problem", "Thinking", "--json", tmp_path / "out.json"]
     run("compare", *options, "--rule", "CandidateStop(1)", "--rule", "ConfidenceExit(-0.1, 64)")
     compared = written("compare", tmp_path / "out.json")
     assert [rule["rule"] for rule in compared["rules"]] == [
         "TokenBudget(480)", "CandidateStop(1)", "ConfidenceExit(-0.1, 64)",
     ]  # fmt: skip
-    assert compared["problem"]["num_traces"] is None and compared["rules"][2]["figures"]["probe_tokens"]["mean"] > 10
+    assert (
+        compared["problem"]["decision"] == "thinking" and compared["rules"][2]["figures"]["probe_tokens"]["mean"] > 10
+    )
     shown = run("replay", *options, "--rule", "CandidateStop(1)").stdout
     replayed = written("replay", tmp_path / "out.json")
     assert replayed["figures"] == compared["rules"][1]["figures"] and "thoughts stopped" in shown
@@ -96,15 +97,13 @@ def written_rules(options, tmp_path):
 
 
 def test_what_cannot_be_is_refused(probed, tmp_path):
-    assert "--num-traces: means nothing for one chain of thought" in refused(
-        "tune", probed, "--decision", "thinking", "--num-traces", 4
+    assert "--num-traces: Thinking has no num_traces" in refused(
+        "tune", probed, "--problem", "Thinking", "--num-traces", 4
     )
     log = load_log(probed)
     save_log(log.take(np.flatnonzero(~log.probed)), tmp_path / "bare.parquet")
-    assert "expected checkpoints for --decision thinking" in refused(
-        "tune", tmp_path / "bare.parquet", "--decision", "thinking"
-    )
-    assert "reads leader_votes" in refused("replay", probed, "--decision", "thinking", "--rule", "Margin(2)")
+    assert "expected checkpoints for Thinking" in refused("tune", tmp_path / "bare.parquet", "--problem", "Thinking")
+    assert "reads leader_votes" in refused("replay", probed, "--problem", "Thinking", "--rule", "Margin(2)")
     assert "at most 3,000" in refused("promise", "--problems", 3001)
 
 
@@ -119,8 +118,8 @@ def test_promise_runs_live(tmp_path):
     for name in ("accuracy_change", "saving_share"):
         kept = content["kept"][name]
         assert kept["low"] < kept["promised"] < kept["high"]
-        assert kept["held"] == (kept["low"] <= kept["realised"]["mean"] <= kept["high"])
+        assert kept["held"] == (kept["low"] <= kept["observed"]["mean"] <= kept["high"])
     saved = content["kept"]["saving_share"]
-    apart = abs(saved["realised"]["mean"] - saved["promised"])
+    apart = abs(saved["observed"]["mean"] - saved["promised"])
     assert apart < 4.5 * (saved["high"] - saved["low"]) / (2 * 1.96)
     assert content["advice_placebo"].startswith("Do not bother")

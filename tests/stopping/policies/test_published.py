@@ -3,7 +3,7 @@
 The enumeration draws answers one by one and steps our own policies; no formula of theirs enters. Here ties
 between leading answers go to the one seen first, as `Return.LEADER` says. The published simulation gave them to the
 lowest label, which is the correct answer: exactly, the vote over 40 is right with .9331 then and .9199 with ours at
-.5/.3/.2, .6449 and .6098 at .4/.35/.25. It is reproduced with its own tie rule; the values under ours stand beside it.
+.5/.3/.2, .6449 and .6098 at .4/.35/.25. It is reproduced with its own tie rule; the values under our rule are given too.
 """
 
 from collections import defaultdict
@@ -78,7 +78,7 @@ def leader_of(counts, seen):
 
 
 def after(counts, seen, answer):
-    """One more vote; a `seen` that lists every answer from the start is a tie rule of its own."""
+    """One more vote; a `seen` that lists every answer from the start is another tie rule."""
     counts = (*counts[:answer], counts[answer] + 1, *counts[answer + 1 :])
     return counts, seen if answer in seen else (*seen, answer)
 
@@ -91,7 +91,7 @@ def observe(counts, answer, num_traces):
 
 @cache
 def final_leader(law, counts, seen):
-    """The law of the answer that leads after all samples."""
+    """Return the distribution of the answer that leads after all samples."""
     if sum(counts) == NUM_SAMPLES:
         return tuple(float(answer == leader_of(counts, seen)) for answer in range(len(law)))
     nexts = [final_leader(law, *after(counts, seen, answer)) for answer in range(len(law))]

@@ -35,7 +35,7 @@ def test_a_decision_that_differs_is_found_but_at_a_tie():
 
 
 def test_a_state_is_carried_along_each_row():
-    """Agreement hangs on what was seen before; a row's end is no decision."""
+    """Agreement depends on what was seen before; a row's end is no decision."""
     policy = AnswerAgreement(2, 32)
     asked = PolicyRows(policy, 2)
     for row, labels in enumerate([[0, 1, 1], [0]]):

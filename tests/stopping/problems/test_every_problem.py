@@ -1,9 +1,5 @@
 """What every problem goes through: ours, and the one that the guide to custom problems (notebook 08) defines."""
 
-import re
-import sys
-from pathlib import Path
-from types import ModuleType
 from typing import Any
 
 import jax
@@ -18,31 +14,11 @@ from stopping.policies import Kind, bind
 from stopping.problems import Problem, Replayable, Sampling, Thinking
 from stopping.solvers import FamilySearch, Status
 from stopping.tuning import Grade
-
-GUIDE = Path(__file__).parents[3] / "notebooks" / "08_your_own_rule_and_problem.py"
-DEFINES = re.compile(r"^(import|from|class|@policy)", re.MULTILINE)
-
-
-def guide() -> ModuleType:
-    """The classes that the guide defines, as a module: its cells that import or define, and nothing else."""
-    if "guide" not in sys.modules:
-        cells = re.split(r"^# %%.*$", GUIDE.read_text(encoding="utf-8"), flags=re.MULTILINE)
-        code = [cell for cell in cells if DEFINES.search(cell) and not cell.lstrip().startswith("# #")]
-        module = ModuleType("guide")
-        sys.modules["guide"] = module
-        for cell in code:
-            lines = [line for line in cell.splitlines() if not line.startswith("# ")]
-            statements = re.split(r"\n(?=\S)", "\n".join(lines))
-            exec("\n".join(part for part in statements if _is_definition(part)), module.__dict__)
-    return sys.modules["guide"]
-
-
-def _is_definition(statement: str) -> bool:
-    return statement.startswith(("import ", "from ", "class ", "@policy"))
+from tests.stopping.problems import guide
 
 
 def giving_up() -> Any:
-    return guide().GivingUp(price_per_token=5e-4)
+    return guide.module().GivingUp(price_per_token=5e-4)
 
 
 PROBLEMS = {
@@ -159,7 +135,7 @@ def test_it_is_tuned_certified_saved_loaded_and_stepped(problem, log, rules, tmp
     certificates = stopping.certify(problem, rules, log, max_loss=0.9).certificates
     assert certificates[-1].grade in Grade
     policy = (found.chosen or found.tested[0]).policy
-    stopping.save_policy(policy, tmp_path / "policy", problem=problem, golden_observations=golden(problem, policy))
+    stopping.save_policy(policy, tmp_path / "policy", problem=problem)
     loaded = stopping.load_policy(tmp_path / "policy")
     assert loaded.policy == policy and loaded.document.observation == problem.decision.observation.__name__
     assert loaded.document.decision_points.on == problem.decision.asked
@@ -167,11 +143,3 @@ def test_it_is_tuned_certified_saved_loaded_and_stepped(problem, log, rules, tmp
     zeros = {name: np.zeros(3, problem.decision.dtype_of(name)) for name in problem.decision.signals}
     _, action = rule.step(rule.init((3,)), problem.decision.observation(**zeros))
     assert set(np.ravel(action.kind).tolist()) <= {int(kind) for kind in problem.decision.kinds} | {int(Kind.CONTINUE)}
-
-
-def golden(problem: Any, policy: Any) -> Any:
-    """Streams for a decision that makes none of its own."""
-    if problem.decision.streams(policy):
-        return None
-    fields = problem.decision.signals
-    return [[dict.fromkeys(fields, number) for number in range(1, 20)]]

@@ -296,7 +296,7 @@ def test_a_policy_that_launches_more_than_is_offered_is_refused():
             replay_worlds(Sampling(4, wave_size=wave_size), FixedSamples(5), FOUR)
     with pytest.raises(PolicyMismatch, match="FixedSamples launches up to 5 traces; Sampling offers 4"):
         simulate(jax.random.key(0), Sampling(4, model=LengthCorrectness()), FixedSamples(5), num_replicas=10)
-    admit(Sampling(4), LaunchesPairs(2))  # one's own says it in the same way
+    admit(Sampling(4), LaunchesPairs(2))  # a custom rule declares it in the same way
     with pytest.raises(PolicyMismatch, match="LaunchesPairs launches up to 6 traces; Sampling offers 4"):
         admit(Sampling(4), LaunchesPairs(3))
 

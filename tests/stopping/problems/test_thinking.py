@@ -138,7 +138,7 @@ RULES = [
 ]  # fmt: skip
 
 
-def by_the_letter(rule, one, lag, empty_stands=False):
+def by_the_letter(rule, one, lag, accepts_empty=False):
     """Tokens, read again, correct: the module's head, in plain Python."""
     bound, points = bind(rule, "numpy"), [i for i, at in enumerate(one.position_tokens) if at < NEVER]
     state, paid, read = bound.init(()), 0, 0
@@ -163,7 +163,7 @@ def by_the_letter(rule, one, lag, empty_stands=False):
             j = later[0]
             if not (probed and j == i):
                 paid, read = paid + one.probe_cost_tokens[j], read + one.position_tokens[j]
-            if one.probe_answer[j] != NO_ANSWER or empty_stands:
+            if one.probe_answer[j] != NO_ANSWER or accepts_empty:
                 return one.position_tokens[j] + paid, read, one.probe_right[j]
     return one.length_tokens + paid, read, one.right
 
@@ -185,21 +185,21 @@ def traces(draw):
 def test_against_a_second_implementation(rule):
     @settings(max_examples=60, deadline=None, derandomize=True)
     @given(traces(), st.sampled_from([0, 1, 40]), st.booleans())
-    def agrees(one, lag, empty_stands):
-        outcome = play(Thinking(lag_tokens=lag, empty_stands=empty_stands), rule, one)
+    def agrees(one, lag, accepts_empty):
+        outcome = play(Thinking(lag_tokens=lag, accepts_empty=accepts_empty), rule, one)
         got = outcome["total_tokens"], outcome["prefill_tokens"], outcome["correct"]
-        assert tuple(map(int, got)) == tuple(map(int, by_the_letter(rule, one, lag, empty_stands)))
+        assert tuple(map(int, got)) == tuple(map(int, by_the_letter(rule, one, lag, accepts_empty)))
 
     agrees()
 
 
 @settings(max_examples=100, deadline=None, derandomize=True)
 @given(traces(), st.sampled_from(RULES), st.sampled_from([0.0, 1e-3, 1e-2]), st.sampled_from([0, 10]), st.booleans())
-def test_nobody_beats_hindsight_and_no_answer_is_lost(one, rule, price, lag, empty_stands):
-    problem = Thinking(price_per_token=price, price_per_second=price, lag_tokens=lag, empty_stands=empty_stands)
+def test_nobody_beats_hindsight_and_no_answer_is_lost(one, rule, price, lag, accepts_empty):
+    problem = Thinking(price_per_token=price, price_per_second=price, lag_tokens=lag, accepts_empty=accepts_empty)
     outcome, best = play(problem, rule, one), problem.hindsight(one)
     assert outcome["utility"] <= float(best.utility) + 1e-5
-    if one.answer != NO_ANSWER and not empty_stands:
+    if one.answer != NO_ANSWER and not accepts_empty:
         assert outcome["answer"] != NO_ANSWER
 
 

@@ -39,9 +39,9 @@ def problems():
 )
 def test_a_live_run_is_the_replay_of_its_log(policy, problems, worlds):
     """Trace by trace, but where a near tie is rounded otherwise in a batch of another size."""
-    heard = []
-    live = run_live(jax.random.key(Plan().seed), load_model("target"), problems, policy, report=heard.append)
-    assert sum(heard) == NUM_PROBLEMS
+    reports = []
+    live = run_live(jax.random.key(Plan().seed), load_model("target"), problems, policy, report=reports.append)
+    assert sum(reports) == NUM_PROBLEMS
     replayed = sims.replay_worlds(Thinking(), policy, worlds).values
     same = np.all(
         [getattr(live, name) == replayed[name] for name in ("total_tokens", "probe_tokens", "correct", "stopped")],

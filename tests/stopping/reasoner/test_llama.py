@@ -67,7 +67,7 @@ def test_rows_do_not_see_each_other():
     np.testing.assert_allclose(read(model, TOKENS)[1:2], read(model, TOKENS[1:2]), rtol=1e-4, atol=1e-5)
 
 
-def test_what_stands_in_unread_slots_does_not_matter():
+def test_the_content_of_unread_slots_does_not_matter():
     model = untrained()
     _, cache = extend(model, model.empty_cache(3, 12), TOKENS[:, :8], jnp.asarray(0))
     dirty = Cache(*jax.tree.map(lambda slots: slots.at[:, :, 8:].set(100.0), cache))

@@ -33,10 +33,10 @@ PLAN = Plan(
 
 @pytest.fixture(scope="module")
 def path(tmp_path_factory):
-    heard = []
+    reports = []
     path = tmp_path_factory.mktemp("log") / "log.parquet"
-    record(shipped(), PLAN, path, heard.append)
-    assert sum(heard) == 24
+    record(shipped(), PLAN, path, reports.append)
+    assert sum(reports) == 24
     return path
 
 

@@ -102,7 +102,7 @@ def test_nothing_false_is_learned(readings):
     kinds = set()
     for each in readings:
         for line, learned in each.lines:
-            if not line.endswith("\n"):  # a forced end; what stands there is checked as far as it goes
+            if not line.endswith("\n"):  # a forced end; what is there is checked as far as it goes
                 assert each.forced and line == each.lines[-1][0]
                 holds, _ = truth_of_attempt(line.rpartition(",")[0], each.problem)
                 assert holds

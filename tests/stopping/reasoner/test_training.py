@@ -71,10 +71,10 @@ def test_the_seed_decides_every_bit(one_width):
 
 
 def test_the_loss_falls_and_is_reported(one_width):
-    heard = []
+    reports = []
     recipe = dataclasses.replace(RECIPE, num_steps=60)
-    model = train(recipe, lambda progress: heard.append((*progress[:3], np.asarray(progress.model.norm))), every=25)
-    steps, tokens, losses, norms = zip(*heard, strict=True)
+    model = train(recipe, lambda progress: reports.append((*progress[:3], np.asarray(progress.model.norm))), every=25)
+    steps, tokens, losses, norms = zip(*reports, strict=True)
     assert steps == (25, 50, 60)
     sizes = [np.count_nonzero(batch.tokens) for batch in itertools.islice(batches(recipe), 60)]
     assert tokens == (sum(sizes[:25]), sum(sizes[:50]), sum(sizes))

@@ -39,7 +39,7 @@ def test_by_hand():
 @STEADY
 @given(st.lists(st.sampled_from(range(32))))
 def test_any_tokens_survive(ids):
-    # No letter and no "<" is a token of its own, so tokens never join to a longer one.
+    # No letter and no "<" alone is a token, so tokens never join to a longer one.
     assert encode(decode(ids)) == ids
 
 

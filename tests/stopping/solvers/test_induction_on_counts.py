@@ -13,7 +13,7 @@ import sims
 from stopping.models import Answers, LengthCorrectness
 from stopping.policies import Margin, VoteTable, bind
 from stopping.problems import Sampling
-from stopping.solvers import CountLaw, Tally, count_induction, count_value, posterior_vote
+from stopping.solvers import Tally, VoteDistribution, count_induction, count_value, posterior_vote
 
 SILENT = LengthCorrectness(1.5, 1.0, no_answer_prob=0.2, answers=Answers(0.2, 0.6))
 SPLIT = LengthCorrectness(0.5, 0.3, answers=Answers(0.3, 1.5))
@@ -29,7 +29,7 @@ def sequences(name, num_traces):
     model = MODELS[name]
     a, b, silence = float(model.alpha[0]), float(model.beta[0]), float(model.no_answer_prob)
     discount, concentration = float(model.answers.discount), float(model.answers.concentration)
-    law = {}
+    distribution = {}
     for kinds in product("RWS", repeat=num_traces):  # right, wrong, silent
         num_right = kinds.count("R")
         num_wrong = kinds.count("W")
@@ -47,8 +47,8 @@ def sequences(name, num_traces):
                 order = list(dict.fromkeys(label for label in raw if label is not None))
                 seen = tuple(-1 if label is None else order.index(label) for label in raw)
                 key = (seen, order.index("right") if num_right else None)
-                law[key] = law.get(key, 0) + prob
-    return law
+                distribution[key] = distribution.get(key, 0) + prob
+    return distribution
 
 
 def set_partitions(size):
@@ -71,7 +71,7 @@ def first_leader(seen):
 def test_every_sequence(model):
     """Chances of the leader and of the next trace, against the sum over all sequences."""
     name = next(key for key, value in MODELS.items() if value is model)
-    law = CountLaw(model, SMALL)
+    distribution = VoteDistribution(model, SMALL)
     total = sum(sequences(name, SMALL).values())
     assert total == pytest.approx(1, rel=1e-12)
     for num_traces in range(1, SMALL + 1):
@@ -85,36 +85,36 @@ def test_every_sequence(model):
         for _ in range(num_traces):
             after = {}
             for tally, prob in forward.items():
-                nexts = law.nexts(tally)
+                nexts = distribution.nexts(tally)
                 assert sum(chance for chance, _ in nexts) == pytest.approx(1, rel=1e-7)
                 for chance, each in nexts:
                     after[each] = after.get(each, 0) + prob * chance
             forward = after
         for tally, prob in by_tally.items():
             assert forward[tally] == pytest.approx(prob, rel=1e-6)
-            assert law.leader_prob(tally) == pytest.approx(right[tally] / prob, rel=1e-6, abs=1e-12)
+            assert distribution.leader_prob(tally) == pytest.approx(right[tally] / prob, rel=1e-6, abs=1e-12)
 
 
 @every_model
 @pytest.mark.parametrize("cost", [0.0, 0.02, 0.1])
 def test_nothing_on_counts_is_better(model, cost):
     """Every set of tallies of up to three traces in which to stop, one by one: none is above the optimum, one attains it."""
-    law = CountLaw(model, 3)
-    best = count_induction(law, cost)
+    distribution = VoteDistribution(model, 3)
+    best = count_induction(distribution, cost)
     tallies = list(best.stops)
     values = []
     for stops in product((False, True), repeat=len(tallies)):
         chosen = dict(zip(tallies, stops, strict=True))
-        values.append(count_value(law, cost, lambda tally: chosen[tally]))  # noqa: B023
+        values.append(count_value(distribution, cost, lambda tally: chosen[tally]))  # noqa: B023
     assert max(values) == pytest.approx(best.value, abs=1e-12)
-    assert count_value(law, cost, best.stops.__getitem__) == pytest.approx(best.value, abs=1e-12)
+    assert count_value(distribution, cost, best.stops.__getitem__) == pytest.approx(best.value, abs=1e-12)
 
 
 @every_model
 def test_the_value_is_the_mean_over_sequences(model):
     """The rule's value once more: every sequence, played to its stop."""
     name, cost = next(key for key, value in MODELS.items() if value is model), 0.03
-    best = count_induction(CountLaw(model, SMALL), cost)
+    best = count_induction(VoteDistribution(model, SMALL), cost)
     value = 0.0
     for (seen, right), prob in sequences(name, SMALL).items():
         stop = next((n for n in range(1, SMALL) if best.stops.get(tally_of(seen[:n]), False)), SMALL)
@@ -124,12 +124,12 @@ def test_the_value_is_the_mean_over_sequences(model):
 
 
 def test_when_looking_is_free_all_are_sampled_and_when_dear_one():
-    law = CountLaw(SPLIT, 8)
-    assert count_induction(law, 0.0).value >= count_value(law, 0.0, lambda tally: False) - 1e-12
-    dear = count_induction(law, 1.0)
+    distribution = VoteDistribution(SPLIT, 8)
+    assert count_induction(distribution, 0.0).value >= count_value(distribution, 0.0, lambda tally: False) - 1e-12
+    dear = count_induction(distribution, 1.0)
     assert dear.value == pytest.approx(0.5 / 0.8 - 1)
     assert all(dear.stops.values())
-    assert dear.stops[Tally((1,))] and law.gain_of_one_more(Tally((1,))) < 1
+    assert dear.stops[Tally((1,))] and distribution.gain_of_one_more(Tally((1,))) < 1
 
 
 # Every trace has 1000 tokens, give or take a token or two, whether right or not: length says nothing.
@@ -146,8 +146,8 @@ NUM_TRACES, COST = 10, 0.01
 
 @every_model
 def test_rules_of_votes_never_exceed_it(model):
-    law = CountLaw(model, NUM_TRACES)
-    best = count_induction(law, COST).value
+    distribution = VoteDistribution(model, NUM_TRACES)
+    best = count_induction(distribution, COST).value
     members = [*map(Margin, range(1, 6)), *(VoteTable.adaptive_consistency(c, NUM_TRACES) for c in (0.6, 0.8, 0.95))]
 
     def stops(policy):
@@ -157,7 +157,7 @@ def test_rules_of_votes_never_exceed_it(model):
 
         return at
 
-    values = [count_value(law, COST, stops(policy)) for policy in members]
+    values = [count_value(distribution, COST, stops(policy)) for policy in members]
     assert max(values) <= best + 1e-12
     assert max(values) > best - 0.01
 
@@ -174,12 +174,12 @@ def test_posterior_vote_comes_near_it(name):
     The best threshold and the best hope are below the optimum, by .013 and .008 here at most: with one number neither
     weighs how many more traces it would take to change the answer.
     """
-    model, law = level(MODELS[name]), CountLaw(MODELS[name], NUM_TRACES)
+    model, distribution = level(MODELS[name]), VoteDistribution(MODELS[name], NUM_TRACES)
     problem = Sampling(NUM_TRACES, model=model, wave_size=1, price_per_token=COST / 1000)
-    best = count_induction(law, COST).value
+    best = count_induction(distribution, COST).value
     gaps = []
     for field, grid in (("threshold", (0.5, 0.6, 0.7, 0.8, 0.9)), ("least_hope", (0.02, 0.05, 0.07, 0.1, 0.15))):
-        exact = {x: count_value(law, COST, lambda tally: _asks(law, tally, field, x)) for x in grid}  # noqa: B023
+        exact = {x: count_value(distribution, COST, lambda tally: _asks(distribution, tally, field, x)) for x in grid}  # noqa: B023
         assert max(exact.values()) <= best + 1e-12
         gaps.append(best - max(exact.values()))
         chosen = max(exact, key=exact.get)
@@ -190,14 +190,14 @@ def test_posterior_vote_comes_near_it(name):
     assert gaps[0] < 0.013 and gaps[1] < 0.008
 
 
-def _asks(law, tally, field, x):
-    return law.leader_prob(tally) >= x if field == "threshold" else law.hope(tally) <= x
+def _asks(distribution, tally, field, x):
+    return distribution.leader_prob(tally) >= x if field == "threshold" else distribution.hope(tally) <= x
 
 
 def test_the_optimal_rule_in_drawn_worlds():
     """The optimum is met by playing the stopping set in worlds drawn from the model: 4.5 standard errors."""
-    law = CountLaw(SILENT, NUM_TRACES)
-    best = count_induction(law, COST)
+    distribution = VoteDistribution(SILENT, NUM_TRACES)
+    best = count_induction(distribution, COST)
     worlds = sims.draw(jax.random.key(3), Sampling(NUM_TRACES, model=level(SILENT)), 8192)
     answers, right = np.asarray(worlds.answer).tolist(), np.asarray(worlds.right)
     utility = []
@@ -217,12 +217,12 @@ def first_seen_leader(answer):
 @pytest.mark.parametrize("num_traces", [0, 2.5])
 def test_the_number_of_traces_is_checked(num_traces):
     with pytest.raises(ValueError, match="num_traces: expected a whole number >= 1"):
-        CountLaw(SILENT, num_traces)
+        VoteDistribution(SILENT, num_traces)
 
 
 def test_lengths_must_not_matter():
     capped = LengthCorrectness(1.0, 1.0, cap_tokens=5000.0)
     with pytest.raises(ValueError, match=r"model: expected one problem and no cap, got 1 and a cap of 5,000"):
-        CountLaw(capped, 3)
+        VoteDistribution(capped, 3)
     with pytest.raises(ValueError, match="got 2 and a cap of inf"):
-        CountLaw(LengthCorrectness([1.0, 2.0]), 3)
+        VoteDistribution(LengthCorrectness([1.0, 2.0]), 3)

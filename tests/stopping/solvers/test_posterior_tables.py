@@ -73,35 +73,35 @@ def observations(traces, num_ended):
 
 def brute_force(model, traces, num_ended):
     """The same by Bayes' rule: every hypothesis, trace by trace, on a dense grid of effects and Gauss-Jacobi chances."""
-    law = {name: float(np.asarray(getattr(model, name)).reshape(-1)[0]) for name in SHARED}
+    shared = {name: float(np.asarray(getattr(model, name)).reshape(-1)[0]) for name in SHARED}
     (length, answer), num_running = np.array(traces[:num_ended]).T, len(traces) - num_ended
     labels = [label for label in dict.fromkeys(answer.tolist()) if label >= 0]
     total = {label: np.zeros(2) for label in [*labels, None]}
-    log_cap, log_age = np.log(law["cap_tokens"]), np.log(length[-1])
+    log_cap, log_age = np.log(shared["cap_tokens"]), np.log(length[-1])
     alpha, beta, centre, scale = (
         float(values[0]) for values in (model.alpha, model.beta, model.effect, model.effect_scale)
     )
     z = np.linspace(-7, 7, 1501)[:, None]
-    effect, mean = centre + scale * z, centre + scale * z + law["shift"]
+    effect, mean = centre + scale * z, centre + scale * z + shared["shift"]
     node, weight = roots_jacobi(40, beta - 1, alpha - 1)
     chance, weight = (1 + node) / 2, weight / weight.sum() * norm.pdf(z)
-    within = norm.cdf(log_cap, effect, law["scale_right"])
-    right_runs = 1 - norm.cdf(log_age, effect, law["scale_right"]) / within
-    loop = law["loop_prob"]
-    wrong_runs = loop + (1 - loop) * norm.sf(log_age, mean, law["scale_wrong"])
+    within = norm.cdf(log_cap, effect, shared["scale_right"])
+    right_runs = 1 - norm.cdf(log_age, effect, shared["scale_right"]) / within
+    loop = shared["loop_prob"]
+    wrong_runs = loop + (1 - loop) * norm.sf(log_age, mean, shared["scale_wrong"])
     runs = chance * right_runs + (1 - chance) * wrong_runs
     next_right = chance * right_runs / runs if num_running else chance + 0 * runs
     for h in total:
         likelihood = weight * runs**num_running
         for tokens, label in zip(length, answer, strict=True):
             if label == h:
-                likelihood = likelihood * chance * norm.pdf(np.log(tokens), effect, law["scale_right"]) / within
-            elif label < 0 and tokens >= law["cap_tokens"]:
-                at_cap = loop + (1 - loop) * norm.sf(log_cap, mean, law["scale_wrong"])
+                likelihood = likelihood * chance * norm.pdf(np.log(tokens), effect, shared["scale_right"]) / within
+            elif label < 0 and tokens >= shared["cap_tokens"]:
+                at_cap = loop + (1 - loop) * norm.sf(log_cap, mean, shared["scale_wrong"])
                 likelihood = likelihood * (1 - chance) * at_cap
             else:
-                silent = law["no_answer_prob"] if label < 0 else 1 - law["no_answer_prob"]
-                density = norm.pdf(np.log(tokens), mean, law["scale_wrong"]) * (1 - loop)
+                silent = shared["no_answer_prob"] if label < 0 else 1 - shared["no_answer_prob"]
+                density = norm.pdf(np.log(tokens), mean, shared["scale_wrong"]) * (1 - loop)
                 likelihood = likelihood * (1 - chance) * density * silent
         seats = seating(model, [label for label in answer if label >= 0 and label != h])
         total[h] += seats * np.array([likelihood.sum(), (likelihood * next_right).sum()])
@@ -141,7 +141,7 @@ def test_nothing_is_believed_before_an_answer():
 
 
 def test_the_order_of_ends_is_forgotten_when_all_have_ended():
-    """Two votes to one to one: the leader's probability hangs on which lengths go with which answer alone."""
+    """Two votes to one to one: the leader's probability depends on which lengths go with which answer alone."""
     policy = posterior_vote(FREE, Sampling(4, model=FREE), 0.5)
     traces = [(2000, 0), (2500, 1), (2600, 1), (4000, 2)]
     stream = observations(traces, 4)

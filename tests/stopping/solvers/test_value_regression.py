@@ -62,7 +62,7 @@ NUM_POINTS, GAP, ANSWER, RISE, RIGHT = 6, 32, 10, 0.3, (0.15, 0.75)
 
 
 def lamps(count, seed):
-    """Worlds in which a lamp goes on with chance `RISE` a point, and stays on: all there is to see, and what answers hang on."""
+    """Worlds in which a lamp goes on with chance `RISE` a point, and stays on. It is observed, and answers depend on it alone."""
     random = np.random.default_rng(seed)
     shape = (count, NUM_POINTS)
     on = np.logical_or.accumulate(random.random(shape) < RISE, axis=1)
@@ -122,7 +122,7 @@ def test_its_accounts_are_those_of_the_play_and_hindsight_is_never_beaten(lag_to
 
     monkeypatch.setattr(value_regression, "_backward", noted)
     rule = fitted_value(problem, worlds, interval_tokens)
-    # one trace of 2,000 may stand at a tie, which single precision decides otherwise
+    # one trace of 2,000 may be at a tie, which single precision decides otherwise
     assert play(problem, rule, worlds).mean == pytest.approx(max(value for _, value in told), abs=5e-4)
     if not lag_tokens:
         flat = jax.tree.map(lambda leaf: leaf[:, 0], worlds)
