@@ -5,7 +5,7 @@ mean equal answers, a vote is a count of labels, and the text is no longer neede
 """
 
 import re
-from collections.abc import Callable, Collection, Hashable, Sequence
+from collections.abc import Callable, Collection, Hashable, Mapping, Sequence
 from fractions import Fraction
 
 import numpy as np
@@ -95,3 +95,26 @@ def first_equal(problem: np.ndarray, position: np.ndarray, key: np.ndarray) -> n
     pair = problem.astype(np.int64) * (int(dense.max()) + 1) + dense
     _, first, inverse = np.unique(pair, return_index=True, return_inverse=True)
     return position[first][inverse]
+
+
+def checkpoint_labels(
+    problem: np.ndarray, key: np.ndarray, final: Mapping[tuple[int, int], int], samples_per_problem: np.ndarray
+) -> np.ndarray:
+    """Return the labels of forced answers, [checkpoints]; negative keys stay as they are.
+
+    An answer equal to a final one of its problem has that one's label; others are numbered from the problem's number of
+    samples on, in order of first appearance.
+
+    Args:
+        problem: [checkpoints] int.
+        key: [checkpoints] int, equal within a problem where answers are equal.
+        final: the labels of final answers, by problem and key.
+        samples_per_problem: [problems] int.
+    """
+    labels, following, out = dict(final), samples_per_problem.tolist(), []
+    for pair in zip(problem.tolist(), key.tolist(), strict=True):
+        if pair[1] >= 0 and pair not in labels:
+            labels[pair] = following[pair[0]]
+            following[pair[0]] += 1
+        out.append(labels[pair] if pair[1] >= 0 else pair[1])
+    return np.array(out, np.int32)

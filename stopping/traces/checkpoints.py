@@ -1,10 +1,11 @@
 """What was seen on the way: forced answers and signals at some positions of a trace."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 
 import numpy as np
 
+from stopping.traces.answers import checkpoint_labels
 from stopping.traces.errors import LogError, shown
 
 GRIDS = ("token", "cue", "fraction_of_final")
@@ -67,16 +68,23 @@ class Checkpoints:
         counts = (starts[1:] - starts[:-1])[problem_indices]
         ends = np.cumsum(counts)
         rows = np.arange(ends[-1]) + np.repeat(starts[:-1][problem_indices] - (ends - counts), counts)
-        return Checkpoints(
-            problem_index=np.repeat(np.arange(len(problem_indices), dtype=np.int32), counts),
-            sample_index=self.sample_index[rows],
-            position_tokens=self.position_tokens[rows],
-            answer=self.answer[rows],
-            answer_text=None if self.answer_text is None else self.answer_text[rows],
-            correct=self.correct[rows],
-            correct_known=self.correct_known[rows],
-            probe_cost_tokens=self.probe_cost_tokens[rows],
-            signals={name: values[rows] for name, values in self.signals.items()},
-            grid=self.grid,
-            protocol=self.protocol,
-        )
+        return self._of(rows, problem_index=np.repeat(np.arange(len(problem_indices), dtype=np.int32), counts))
+
+    def take_samples(self, kept: np.ndarray, final: Mapping[tuple[int, int], int]) -> "Checkpoints":
+        """Return the checkpoints of the samples kept, renumbered.
+
+        Args:
+            kept: [problems, samples] bool.
+            final: the new labels of the final answers kept, by problem and old label.
+        """
+        rows = np.flatnonzero(kept[self.problem_index, self.sample_index])
+        problem, sample = self.problem_index[rows], self.sample_index[rows]
+        position = np.cumsum(kept, axis=1, dtype=np.int32) - 1
+        labels = checkpoint_labels(problem, self.answer[rows], final, kept.sum(axis=1))
+        return self._of(rows, sample_index=position[problem, sample], answer=labels)
+
+    def _of(self, rows: np.ndarray, **changed: np.ndarray) -> "Checkpoints":
+        columns = {field.name: getattr(self, field.name) for field in fields(self)}
+        taken = {name: values[rows] for name, values in columns.items() if isinstance(values, np.ndarray)}
+        signals = {name: values[rows] for name, values in self.signals.items()}
+        return replace(self, **taken | {"signals": signals} | changed)

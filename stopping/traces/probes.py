@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from stopping.traces.answers import NONE, NOT_LOGGED, Equality, answer_keys, key_numbers
+from stopping.traces.answers import NOT_LOGGED, Equality, answer_keys, checkpoint_labels, key_numbers
 from stopping.traces.checkpoints import Checkpoints
 from stopping.traces.columns import MAX_TOKENS
 from stopping.traces.errors import LogError
@@ -157,19 +157,8 @@ def _labels(
         final_label = log.answer[owner, final_sample]
     distinct = {text: index for index, text in enumerate(dict.fromkeys([*vocabulary, *final_texts]))}
     number = key_numbers(answer_keys(list(distinct), answers, no_answer_values))
-    num_keys = int(number.max()) + 1
     row_key = number[np.array([*(distinct[text] for text in vocabulary), -1])[codes]][order]
     final_key = number[np.array([distinct[text] for text in final_texts], dtype=np.int64)]
-    label_of: dict[int, int] = {}
-    pairs = (owner * num_keys + final_key).tolist()
-    for pair, label in zip(reversed(pairs), reversed(final_label.tolist()), strict=True):
-        label_of[pair] = label  # in reverse: the first sample wins
-    next_label = log.samples_per_problem.tolist()
-    labels = []
-    for row_problem, key in zip(problem[order].tolist(), row_key.tolist(), strict=True):
-        pair = row_problem * num_keys + key
-        if key >= 0 and pair not in label_of:
-            label_of[pair] = next_label[row_problem]
-            next_label[row_problem] += 1
-        labels.append(label_of[pair] if key >= 0 else NONE)
-    return np.array(labels), words[codes]
+    pairs = list(zip(owner.tolist(), final_key.tolist(), strict=True))
+    final = dict(zip(reversed(pairs), reversed(final_label.tolist()), strict=True))  # the first sample wins
+    return checkpoint_labels(problem[order], row_key, final, log.samples_per_problem), words[codes]

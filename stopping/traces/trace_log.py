@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from stopping.traces.answers import NOT_LOGGED
+from stopping.traces.answers import NOT_LOGGED, first_equal
 from stopping.traces.checkpoints import Checkpoints
 from stopping.traces.errors import LogError, listed, shown
 from stopping.traces.token_signals import TokenSignals
@@ -180,6 +180,57 @@ class TraceLog:
             token_signals=signals and dataclasses.replace(signals, source_row=cut(signals.source_row)),
         )
 
+    def take_samples(self, sample_indices: Iterable[int] | np.ndarray) -> "TraceLog":
+        """Return the log of these samples alone, in the order of the log; those that a problem does not have are skipped.
+
+        Answers get new labels, and checkpoints go with their samples.
+
+        Args:
+            sample_indices: int `[k]`, the same of every problem, or `[problems, k]`.
+
+        Raises:
+            LogError: for an index outside the log or given twice for one problem, or a problem left without a sample.
+        """
+        indices = np.asarray(sample_indices if isinstance(sample_indices, np.ndarray) else list(sample_indices))
+        if indices.ndim == 1:
+            indices = np.broadcast_to(indices, (self.num_problems, indices.size))
+        if indices.ndim != 2 or len(indices) != self.num_problems or not np.issubdtype(indices.dtype, np.integer):
+            raise LogError(
+                f"take_samples: expected sample indices [k] or [{self.num_problems}, k], got {indices.shape}"
+            )
+        if not indices.size or indices.min() < 0 or indices.max() >= self.num_samples:
+            raise LogError(f"take_samples: expected sample indices from 0 to {self.num_samples - 1}")
+        times = np.zeros(self.present.shape, np.int64)
+        np.add.at(times, (np.arange(self.num_problems)[:, None], indices), 1)
+        if times.max() > 1:
+            raise LogError("take_samples: expected distinct sample indices for each problem")
+        kept = self.present & (times > 0)
+        if not kept.any(axis=1).all():
+            name = self.problem_ids[int(np.argmin(kept.any(axis=1)))]
+            raise LogError(f"take_samples: problem {name!r} has none of these samples")
+        order = np.argsort(~kept, axis=1, kind="stable")[:, : int(kept.sum(axis=1).max())]
+        there = np.take_along_axis(kept, order, axis=1)
+
+        def cut(array: np.ndarray, padding: Any) -> np.ndarray:
+            return np.where(there, np.take_along_axis(array, order, axis=1), padding).astype(array.dtype)
+
+        arrays = {name: array for name in _GRID_TYPES if (array := getattr(self, name)) is not None}
+        grids: dict[str, Any] = {name: cut(array, _PADDING[name]) for name, array in arrays.items()}
+        problem, sample = np.nonzero(grids["answer"] >= 0)
+        old = grids["answer"][problem, sample]
+        new = first_equal(problem, sample, old)
+        grids["answer"][problem, sample] = new
+        labels = {(p, key): label for p, key, label in zip(problem.tolist(), old.tolist(), new.tolist(), strict=True)}
+        live, signals = self.live, self.token_signals
+        return dataclasses.replace(
+            self,
+            **grids,
+            live=live
+            and LiveColumns(cut(live.policy_id, None), cut(live.would_stop_at, -1), cut(live.propensity, np.nan)),
+            checkpoints=self.checkpoints and self.checkpoints.take_samples(kept, labels),
+            token_signals=signals and dataclasses.replace(signals, source_row=cut(signals.source_row, -1)),
+        )
+
     def where(self, **labels: Any) -> "TraceLog":
         """The problems whose groups have these labels: `log.where(model="R1", dataset=["aime2024", "gpqa"])`.
 
@@ -247,6 +298,13 @@ _GRID_TYPES: dict[str, np.dtype] = {
     "censored_known": np.dtype(np.bool_),
     "answer_text": np.dtype(object),
     "thought_tokens": np.dtype(np.int32),
+}
+_PADDING: dict[str, Any] = dict.fromkeys(_GRID_TYPES, False) | {
+    "sample_ids": -1,
+    "length_tokens": 0,
+    "answer": -1,
+    "answer_text": None,
+    "thought_tokens": -1,
 }
 
 
