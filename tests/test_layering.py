@@ -11,7 +11,7 @@ ROOT = Path(__file__).parents[1]
 MAY_IMPORT = {
     "policies": set(),
     "traces": set(),
-    "artifacts": {"policies"},
+    "artifacts": {"policies", "traces"},
     "adapters": {"artifacts", "policies", "traces"},
     "models": {"policies"},
     "makespan": {"models"},

@@ -83,7 +83,7 @@ class _Road:
         import stopping
         from sims.engine import BLOCK
         from stopping.cli.output import DemoOutput, LogSummary, Problem, figures_of
-        from stopping.cli.rules import distinct, name_of
+        from stopping.cli.rules import distinct, name_of, reference_of
 
         key_solve, key_promise = (jr.fold_in(jax.random.key(self.seed), index) for index in (1, 2))
         self._check()
@@ -125,7 +125,7 @@ class _Road:
             target,
             evidence=[simulated[0], row.result],
             problem=problem,
-            reference_rule=_as_reference(reference),
+            reference_rule=reference_of(reference),
             calibrated_on={
                 "num_problems": fit_part.num_problems,
                 "num_traces": fit_part.num_traces,
@@ -266,15 +266,6 @@ class _Road:
         self.console.print(table)
         self.console.print(f"Saved in {target}", markup=False, soft_wrap=True)
         return all(step["agrees"] for step in steps)
-
-
-def _as_reference(rule: Any) -> str:
-    """A reference rule under the name that logs and saved policies have for it: the rule losses were measured against."""
-    from stopping.policies import TokenBudget
-
-    if isinstance(rule, TokenBudget):
-        return f"budget={rule.max_tokens}"
-    return "single" if rule.num_samples == 1 else f"majority@{rule.num_samples}"
 
 
 def _advice(rule: str, base: str, adaptive: bool, change: Any, reference: Any) -> str:

@@ -124,17 +124,18 @@ def _simplified(
 ) -> "tuple[TraceLog, Substitution]":
     import stopping
     from stopping.policies import TokenBudget
+    from stopping.traces import Reference
     from stopping.tuning.substitution import substitute
 
     document = artifact.document
     problem, log = ProblemOptions(lag_tokens=document.lag_tokens).decided("thinking", log, console)
-    name, _, number = (document.reference_rule or "").partition("=")
+    reference = Reference.parse(document.reference_rule or "logged")
     held = document.certificate if rule is None else None  # an exact rule keeps the policy's own
     limit = held.max_accuracy_drop if held and held.grade != "none" else None
     with busy(console, "replaying"):
         found = substitute(
             problem, stopping.Thinking(empty_stands=True), artifact.policy, log, rule=rule, seed=seed,
-            reference=TokenBudget(int(number)) if name == "budget" else None,
+            reference=TokenBudget(reference.amount) if reference.kind == "budget" else None,
             max_loss=limit, confidence=held.confidence if held else None,
         )  # fmt: skip
     return log, found

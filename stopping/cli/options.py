@@ -168,7 +168,7 @@ class ProblemOptions:
         Raises:
             ValueError: for an option that only a sampling problem has, or a log without checkpoints.
         """
-        thinking = decision == "thinking" if decision else log.probed.any() and not log.reference.startswith("majority")
+        thinking = decision == "thinking" if decision else log.probed.any() and log.reference.kind != "majority"
         if not thinking:
             return self.problem(None, log.num_samples), log
         if not log.probed.any():

@@ -26,7 +26,7 @@ from stopping.policies import (
 )
 
 if TYPE_CHECKING:
-    from stopping.traces import TraceLog
+    from stopping.traces import Reference, TraceLog
 
 FORMS = "Margin(3), VoteTable.adaptive_consistency(0.95, 8), a policy's directory, or module:Class(args)"
 OURS = {
@@ -115,6 +115,15 @@ def name_of(policy: Any) -> str:
     One with long tables is named by its single numbers; `parse` takes the directory where it is saved.
     """
     return str(policy)
+
+
+def reference_of(policy: Any) -> "Reference":
+    """Return a reference rule as logs and saved policies state it; `logged` for one that they have no word for."""
+    from stopping.traces import Reference
+
+    if isinstance(policy, FixedSamples):
+        return Reference.vote(policy.num_samples)
+    return Reference("budget", policy.max_tokens) if isinstance(policy, TokenBudget) else Reference("logged")
 
 
 def default_rules(log: "TraceLog", problem: Any) -> list[Any]:

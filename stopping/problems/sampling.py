@@ -36,7 +36,7 @@ from stopping.problems.accuracy import accuracy_loss, priced_cost
 from stopping.problems.problem import CORRECT, LATENCY_SECONDS, LATENCY_TOKENS, TOTAL_TOKENS, UTILITY, Component
 from stopping.problems.sampling_events import NEVER, Clock, Run, SamplingWorld
 from stopping.problems.settled_votes import never_changes_the_vote
-from stopping.traces import TraceLog, from_columns
+from stopping.traces import Reference, TraceLog, from_columns
 
 
 class SamplingOutcome(NamedTuple):
@@ -312,14 +312,16 @@ class Sampling(eqx.Module):
         """
         if not log.has_answers:
             return FixedSamples(1)
-        name, _, number = log.reference.replace("=", "@").partition("@")
-        if name == "budget":
-            return TokenBudget(int(number))
-        count = {"single": 1, "majority": int(number or 1)}.get(name, self.num_traces)
-        if name == "majority" and count > log.num_samples:
-            raise ValueError(
-                f"reference {log.reference}: expected at most the log's {log.num_samples} samples, got {count}"
-            )
+        count = self.num_traces
+        match log.reference:
+            case Reference("budget", max_tokens):
+                return TokenBudget(max_tokens)
+            case Reference("single"):
+                count = 1
+            case Reference("majority", count) if count > log.num_samples:
+                raise ValueError(
+                    f"reference {log.reference}: expected at most the log's {log.num_samples} samples, got {count}"
+                )
         return FixedSamples(min(count, self.num_traces))
 
     def fixed_rules(self, worlds: SamplingWorld) -> list[FixedSamples]:

@@ -345,9 +345,8 @@ class Thinking(eqx.Module):
 
     def reference_rule(self, log: TraceLog) -> TokenBudget:
         """The rule a log's answers were produced by: its budget, or thinking to the end: a budget of all there is."""
-        name, _, number = log.reference.partition("=")
-        if name == "budget":
-            return TokenBudget(int(number))
+        if log.reference.kind == "budget":
+            return TokenBudget(log.reference.amount)
         return TokenBudget(int(log.cap_tokens or log.length_tokens.max()))
 
 

@@ -15,6 +15,7 @@ from stopping.traces.extraction import extractor
 from stopping.traces.harness_logs import load_harness
 from stopping.traces.logs import from_columns, load_log
 from stopping.traces.probes import with_checkpoints
+from stopping.traces.reference import Reference
 from stopping.traces.reports import Report, Use, check
 from stopping.traces.splits import split
 from stopping.traces.storage import save_log
@@ -25,6 +26,7 @@ __all__ = [
     "Checkpoints",
     "LiveColumns",
     "LogError",
+    "Reference",
     "Report",
     "TraceLog",
     "Use",

@@ -10,6 +10,7 @@ from stopping.traces.answers import Equality
 from stopping.traces.errors import LogError
 from stopping.traces.files import read
 from stopping.traces.long_form import CHECKPOINT, NO_ANSWER_VALUES, Reading, build
+from stopping.traces.reference import Reference
 from stopping.traces.selection import ColumnNames
 from stopping.traces.tables import as_table
 from stopping.traces.trace_log import TraceLog
@@ -23,7 +24,7 @@ def load_log(
     answers: Equality | None = None,
     no_answer_values: Collection[str] = NO_ANSWER_VALUES,
     cap_tokens: int | str | None = None,
-    reference: str | None = None,
+    reference: Reference | str | None = None,
     where: Mapping[str, Any] | None = None,
     set_aside_incomplete: bool = False,
 ) -> TraceLog:
@@ -46,8 +47,8 @@ def load_log(
             is one.
         no_answer_values: texts that stand for no answer.
         cap_tokens: the cap on length in tokens, or the name of a column with it; a longer row is an error.
-        reference: how the answer that counts is produced: "single", "majority@n", "budget=B" or "logged"; by default
-            what the log shows, "single" for one sample a problem, "majority@n" for up to n with answers, else "logged".
+        reference: how the answer that counts is produced, or its text, see `Reference`; by default what the log shows:
+            "single" for one sample a problem, "majority@n" for up to n with answers, else "logged".
         where: the file's column -> label or labels to keep; other rows are counted in `set_aside`.
         set_aside_incomplete: leave out, and count in `set_aside`, rows without a length instead of refusing the file.
 
@@ -82,7 +83,7 @@ def from_columns(
     answers: Equality | None = None,
     no_answer_values: Collection[str] = NO_ANSWER_VALUES,
     cap_tokens: int | str | None = None,
-    reference: str | None = None,
+    reference: Reference | str | None = None,
     where: Mapping[str, Any] | None = None,
     set_aside_incomplete: bool = False,
 ) -> TraceLog:

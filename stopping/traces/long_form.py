@@ -10,6 +10,7 @@ import pyarrow as pa
 from stopping.traces.answers import NONE, NOT_LOGGED, Equality, answer_keys, equality_name, first_equal, key_numbers
 from stopping.traces.columns import MAX_TOKENS
 from stopping.traces.errors import LogError, shown
+from stopping.traces.reference import Reference
 from stopping.traces.selection import ColumnNames, Reader, Selection, select
 from stopping.traces.trace_log import LiveColumns, TraceLog
 
@@ -100,7 +101,7 @@ class Reading:
     answers: Equality | None
     no_answer_values: Collection[str]
     cap_tokens: int | str | None
-    reference: str | None
+    reference: Reference | str | None
     where: Mapping[str, Any] | None
     set_aside_incomplete: bool
 
@@ -145,8 +146,10 @@ def build(read: Reader, data: Any, reading: Reading) -> tuple[TraceLog, np.ndarr
     answered, label, text, equality = _answers(selection, padding, censored, reading)
     reference = reading.reference
     if reference is None:
-        several = padding.shape[1] > 1
-        reference = "single" if not several else f"majority@{padding.shape[1]}" if (label >= 0).any() else "logged"
+        votes = padding.shape[1] == 1 or (label >= 0).any()
+        reference = Reference.vote(padding.shape[1]) if votes else Reference("logged")
+    elif isinstance(reference, str):
+        reference = Reference.parse(reference)
     log = TraceLog(
         problem_ids=padding.problem_ids,
         sample_ids=padding.sample_ids,

@@ -14,6 +14,7 @@ import pyarrow.parquet
 from stopping.traces.checkpoints import Checkpoints
 from stopping.traces.errors import LogError
 from stopping.traces.long_form import CHECKPOINT, Reading, to_table
+from stopping.traces.reference import Reference
 from stopping.traces.token_signals import TokenSignals
 from stopping.traces.trace_log import TraceLog
 
@@ -57,7 +58,7 @@ def save_log(log: TraceLog, path: str | Path) -> None:
     probes, signals = log.checkpoints, log.token_signals
     described = Description(
         version=_VERSION,
-        reference=log.reference,
+        reference=str(log.reference),
         cap_tokens=log.cap_tokens,
         answer_equality=log.answer_equality,
         groups=list(log.groups),
@@ -131,7 +132,7 @@ def complete(
     """Add what `save_log` wrote beside the traces, where the caller did not say otherwise."""
     return dataclasses.replace(
         log,
-        reference=stored.reference if reading.reference is None else log.reference,
+        reference=Reference.parse(stored.reference) if reading.reference is None else log.reference,
         cap_tokens=stored.cap_tokens if reading.cap_tokens is None else log.cap_tokens,
         answer_equality=stored.answer_equality if reading.answers is None else log.answer_equality,
         set_aside={**stored.set_aside, **log.set_aside},

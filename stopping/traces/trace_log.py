@@ -5,7 +5,6 @@ holds `samples_per_problem[p]` traces and padding after them. Arrays are read-on
 """
 
 import dataclasses
-import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
@@ -15,12 +14,13 @@ import numpy as np
 from stopping.traces.answers import NOT_LOGGED, first_equal
 from stopping.traces.checkpoints import Checkpoints
 from stopping.traces.errors import LogError, listed, shown
+from stopping.traces.reference import Reference
 from stopping.traces.token_signals import TokenSignals
 
 if TYPE_CHECKING:
     import pandas
 
-_REFERENCE = re.compile(r"single|logged|majority@[1-9][0-9]*|budget=[1-9][0-9]*")
+_LOGGED = Reference("logged")
 
 
 @dataclass(frozen=True, eq=False)
@@ -61,13 +61,13 @@ class TraceLog:
         answer_equality: how answers were compared: "exact", "numeric", "custom", or "none" without answers.
         groups: per-problem labels by name (model, dataset, ...), [problems] str or `None` each.
         cap_tokens: the cap on length all traces had, if there was one.
-        reference: how the answer that counts was produced: "single", "majority@n", "budget=B" or "logged".
+        reference: how the answer that counts was produced.
         set_aside: rows left out when the log was read, at the caller's demand: reason -> count.
         live: what a policy did, for logs of live runs.
         checkpoints: answers forced and signals read on the way, where they were logged.
         token_signals: where per-token lists lie; read by `token_signal`.
 
-    Raises `LogError` for arrays that do not have one shape or the types above, or an unknown reference.
+    Raises `LogError` for arrays that do not have one shape or the types above, or a reference that is none.
     """
 
     problem_ids: tuple[str, ...]
@@ -85,17 +85,15 @@ class TraceLog:
     answer_equality: str = "none"
     groups: Mapping[str, np.ndarray] = field(default_factory=dict)
     cap_tokens: int | None = None
-    reference: str = "logged"
+    reference: Reference = _LOGGED
     set_aside: Mapping[str, int] = field(default_factory=dict)
     live: LiveColumns | None = None
     checkpoints: Checkpoints | None = None
     token_signals: TokenSignals | None = None
 
     def __post_init__(self) -> None:
-        if not _REFERENCE.fullmatch(self.reference):
-            raise LogError(
-                f"reference: expected 'single', 'majority@n', 'budget=B' or 'logged', got {shown(self.reference)}"
-            )
+        if not isinstance(self.reference, Reference):
+            raise LogError(f"reference: expected a Reference, got {shown(self.reference)}")
         shape = self.present.shape
         if len(shape) != 2 or 0 in shape or len(self.problem_ids) != shape[0]:
             raise LogError(f"present: expected shape [{len(self.problem_ids)} problems, samples], got {shape}")
@@ -275,7 +273,7 @@ class TraceLog:
         parts = [
             f"{self.num_problems} problems x {self.num_samples} samples",
             f"{self.num_traces} traces",
-            f"reference={self.reference!r}",
+            f"reference={str(self.reference)!r}",
         ]
         if self.cap_tokens is not None:
             parts.append(f"cap_tokens={self.cap_tokens}")

@@ -96,7 +96,7 @@ def test_of_several_responses_each_is_checked(tmp_path: Path) -> None:
     assert log.correct_known.all() and log.answer_equality == "numeric"
     assert log.answer.tolist() == [[0, -1, 2, -1], [0, 0, 2, 3]]  # [invalid] is no answer, "no" is one
     assert log.length_tokens[0].tolist() == [4, 3, 4, 1]  # an empty response is an end token
-    assert log.reference == "majority@4"
+    assert str(log.reference) == "majority@4"
     assert not load_harness(path, words).correct_known.any()  # the metric is that of a vote, not of its voters
     assert not load_harness(path, words, check="none").correct_known.any()
 

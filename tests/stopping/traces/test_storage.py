@@ -70,7 +70,7 @@ def test_labels_of_a_function_survive(tmp_path: Path) -> None:
 def test_arguments_change_a_saved_log(tmp_path: Path) -> None:
     save_log(from_columns(small()), tmp_path / "log.parquet")
     log = load_log(tmp_path / "log.parquet", cap_tokens=60, reference="budget=2", where={"problem": "b"})
-    assert (log.cap_tokens, log.reference, log.problem_ids) == (60, "budget=2", ("b",))
+    assert (log.cap_tokens, str(log.reference), log.problem_ids) == (60, "budget=2", ("b",))
     assert log.censored.tolist() == [[False, True]]
 
 

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from stopping.traces import LiveColumns, LogError, TraceLog, from_columns
+from stopping.traces import LiveColumns, LogError, Reference, TraceLog, from_columns
 from tests.stopping.traces.examples import STEADY, long_tables, small
 
 
@@ -82,7 +82,7 @@ def test_arrays_are_read_only() -> None:
     with pytest.raises(ValueError, match="read-only"):
         log.length_tokens[0, 0] = 1
     with pytest.raises(dataclasses.FrozenInstanceError):
-        log.reference = "single"  # type: ignore[misc]
+        log.reference = Reference("single")  # type: ignore[misc]
 
 
 @pytest.mark.parametrize(
@@ -108,7 +108,7 @@ def test_equality_sees_every_field() -> None:
     log = log_with_groups()
     assert log.equals(log_with_groups()) and not log.equals(log.take([1, 0]))
     changes: tuple[dict[str, Any], ...] = (
-        {"reference": "single"},
+        {"reference": Reference("single")},
         {"cap_tokens": 99},
         {"set_aside": {"x": 1}},
         {"groups": {}},
