@@ -13,6 +13,7 @@ from stopping.traces.checkpoints import Checkpoints
 from stopping.traces.errors import LogError
 from stopping.traces.extraction import extractor
 from stopping.traces.harness_logs import load_harness
+from stopping.traces.log import Log
 from stopping.traces.logs import from_columns, load_log
 from stopping.traces.probes import with_checkpoints
 from stopping.traces.reference import Reference
@@ -25,6 +26,7 @@ __all__ = [
     "Checker",
     "Checkpoints",
     "LiveColumns",
+    "Log",
     "LogError",
     "Reference",
     "Report",

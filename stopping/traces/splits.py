@@ -4,18 +4,21 @@ import hashlib
 import math
 from collections.abc import Hashable, Sequence
 from fractions import Fraction
+from typing import TypeVar
 
 import numpy as np
 
 from stopping.traces.errors import LogError, shown
-from stopping.traces.trace_log import TraceLog
+from stopping.traces.log import Log
+
+SomeLog = TypeVar("SomeLog", bound=Log)
 
 FRACTIONS = (0.3, 0.5, 0.2)  # of the problems that `stopping.tune` chooses on, certifies on and measures on
 
 
 def split(
-    log: TraceLog, fractions: Sequence[float], seed: int = 0, *, together: Sequence[Hashable] | None = None
-) -> tuple[TraceLog, ...]:
+    log: SomeLog, fractions: Sequence[float], seed: int = 0, *, together: Sequence[Hashable] | None = None
+) -> tuple[SomeLog, ...]:
     """Split by problem into parts of these fractions.
 
     The same seed gives the same parts on any machine and for any order of rows. The order of problems is that

@@ -7,7 +7,7 @@ holds `samples_per_problem[p]` traces and padding after them. Arrays are read-on
 import dataclasses
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
 
@@ -147,7 +147,21 @@ class TraceLog:
         """Whether every answer given was logged, and there is one: what a vote needs."""
         return bool((self.answer >= 0).any() and not (self.answer == NOT_LOGGED).any())
 
-    def take(self, problem_indices: Iterable[int] | np.ndarray) -> "TraceLog":
+    @property
+    def all_judged(self) -> bool:
+        """Whether it is known of every trace whether it is right."""
+        return bool(self.correct_known[self.present].all())
+
+    @property
+    def informative_censoring(self) -> str | None:
+        """Says how many traces end where a live policy stopped them; `None` if none does."""
+        if self.live is None:
+            return None
+        stop = self.live.would_stop_at
+        cut = int((self.present & (stop >= 0) & (self.length_tokens <= stop)).sum())
+        return f"{cut} that end where a live policy stopped them" if cut else None
+
+    def take(self, problem_indices: Iterable[int] | np.ndarray) -> Self:
         """The log of these problems, [n] indices or [problems] bool, in this order; padding nobody needs is cut.
 
         Raises `LogError` if there are none, one occurs twice or lies outside the log.
@@ -178,7 +192,7 @@ class TraceLog:
             token_signals=signals and dataclasses.replace(signals, source_row=cut(signals.source_row)),
         )
 
-    def take_samples(self, sample_indices: Iterable[int] | np.ndarray) -> "TraceLog":
+    def take_samples(self, sample_indices: Iterable[int] | np.ndarray) -> Self:
         """Return the log of these samples alone, in the order of the log; those that a problem does not have are skipped.
 
         Answers get new labels, and checkpoints go with their samples.
@@ -229,7 +243,7 @@ class TraceLog:
             token_signals=signals and dataclasses.replace(signals, source_row=cut(signals.source_row, -1)),
         )
 
-    def where(self, **labels: Any) -> "TraceLog":
+    def where(self, **labels: Any) -> Self:
         """The problems whose groups have these labels: `log.where(model="R1", dataset=["aime2024", "gpqa"])`.
 
         Labels are compared as text. Raises `LogError`, listing what there is, for a group or label the log does not

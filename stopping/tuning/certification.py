@@ -28,7 +28,7 @@ from sims.plotted import Plotted
 from stopping.policies import Policy
 from stopping.problems import Replayable
 from stopping.solvers import Member
-from stopping.traces import TraceLog
+from stopping.traces import Log
 from stopping.tuning.betting import SHARES, STAKES, p_values, problems_floor, risk_of, upper_bounds
 from stopping.tuning.played import Played, play
 
@@ -154,7 +154,7 @@ class Certification(Plotted):
 def certify(
     problem: Replayable,
     policies: Sequence[Policy] | Mapping[str, Member],
-    log: TraceLog,
+    log: Log,
     *,
     max_loss: float,
     confidence: float = 0.95,
@@ -240,7 +240,7 @@ def certified(
 def order_by_risk(
     problem: Replayable,
     policies: Sequence[Policy],
-    log: TraceLog,
+    log: Log,
     *,
     confidence: float = 0.95,
     reference: Policy | None = None,
@@ -271,7 +271,7 @@ def sorted_by_risk(played: Played, order: np.ndarray, confidence: float = 0.95) 
 def play_log(
     problem: Replayable,
     policies: Sequence[Policy],
-    log: TraceLog,
+    log: Log,
     reference: Policy,
     *,
     num_orders: int = 1,
@@ -290,7 +290,7 @@ def play_log(
 def losses_on(
     problem: Replayable,
     policies: Sequence[Policy],
-    log: TraceLog,
+    log: Log,
     reference: Policy,
     *,
     num_orders: int = 1,
@@ -304,20 +304,20 @@ def losses_on(
     return np.take(played.loss[1:], testing_order(log, seed), axis=1)
 
 
-def testing_order(log: TraceLog, seed: int) -> np.ndarray:
+def testing_order(log: Log, seed: int) -> np.ndarray:
     """Return the order in which a log's problems are looked at: by their names and the seed alone."""
     order: np.ndarray = np.argsort(np.array(log.problem_ids))[np.random.default_rng(seed).permutation(log.num_problems)]
     return order
 
 
-def orders_averaged(problem: Replayable, log: TraceLog, num_orders: int) -> int:
+def orders_averaged(problem: Replayable, log: Log, num_orders: int) -> int:
     """Return over how many orders of a problem's samples a loss is averaged: 1 where their order plays no part."""
     return num_orders if log.num_samples > 1 and problem.has_orders else 1
 
 
-def risk_of_log(log: TraceLog) -> Risk:
+def risk_of_log(log: Log) -> Risk:
     """Return what can be certified on a log: accuracy where all traces are judged, else agreement with the reference."""
-    return "accuracy" if log.correct_known[log.present].all() else "disagreement"
+    return "accuracy" if log.all_judged else "disagreement"
 
 
 def _in_order(
@@ -349,16 +349,12 @@ def is_proven(problem: Replayable, policy: Policy, reference: Policy) -> bool:
     return bool(policy == reference or problem.lossless(policy, reference))
 
 
-def refuse_informative(log: TraceLog) -> None:
-    """Refuse a log from which what a rule would have done cannot be told."""
-    if log.live is not None:
-        stop = log.live.would_stop_at
-        cut = int((log.present & (stop >= 0) & (log.length_tokens <= stop)).sum())
-        if cut:
-            raise ValueError(
-                f"log: expected traces that ran to their end, got {cut} that end where a live policy stopped them; "
-                "record with the policy in the shadow"
-            )
+def refuse_informative(log: Log) -> None:
+    """Refuse a log whose censoring is informative: what another rule would have done cannot be replayed on it."""
+    if reason := log.informative_censoring:
+        raise ValueError(
+            f"log: expected samples that ran to their end, got {reason}; record with the policy in the shadow"
+        )
 
 
 def _needed(losses: np.ndarray, limit: float, confidence: float) -> np.ndarray:

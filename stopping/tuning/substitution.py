@@ -14,7 +14,7 @@ import sims
 from sims import Estimate, Result
 from stopping.policies import Policy
 from stopping.problems import Replayable
-from stopping.traces import TraceLog, split
+from stopping.traces import Log, split
 from stopping.traces.splits import FRACTIONS
 from stopping.tuning.certification import Certificate, certify
 
@@ -45,7 +45,7 @@ def substitute(
     problem: Replayable,
     native_problem: Replayable,
     policy: Policy,
-    log: TraceLog,
+    log: Log,
     *,
     rule: Policy | None = None,
     reference: Policy | None = None,

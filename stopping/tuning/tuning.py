@@ -27,7 +27,7 @@ from stopping.problems import Replayable
 from stopping.problems.problem import costs_of
 from stopping.solvers.families import Families, fitted_families
 from stopping.solvers.families import families as families_of
-from stopping.traces import TraceLog, split
+from stopping.traces import Log, split
 from stopping.traces.reports import in_points, plus_minus
 from stopping.traces.splits import FRACTIONS
 from stopping.tuning.betting import problems_floor
@@ -106,7 +106,7 @@ class Tuning(Plotted):
 
 def tune(
     problem: Replayable,
-    log: TraceLog,
+    log: Log,
     *,
     max_loss: float,
     confidence: float = 0.95,

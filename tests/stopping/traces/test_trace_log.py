@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from stopping.traces import LiveColumns, LogError, Reference, TraceLog, from_columns
+from stopping.traces import LiveColumns, Log, LogError, Reference, TraceLog, from_columns
 from tests.stopping.traces.examples import STEADY, long_tables, small
 
 
@@ -25,6 +25,16 @@ def test_small_properties() -> None:
     assert (log.num_problems, log.num_samples, log.num_traces) == (2, 3, 5)
     assert log.samples_per_problem.tolist() == [3, 2] and log.has_answers
     assert repr(log) == "TraceLog(2 problems x 3 samples, 5 traces, reference='majority@3', groups=('model', 'year'))"
+
+
+def test_what_every_log_offers() -> None:
+    log = log_with_groups()
+    assert isinstance(log, Log) and str(log.reference) == "majority@3"
+    assert not log.all_judged and log.take([0]).all_judged
+    assert log.informative_censoring is None
+    stop = np.array([[10, -1, 29], [-1, 60, -1]], np.int32)
+    live = LiveColumns(np.full(stop.shape, None), stop, np.full(stop.shape, np.nan))
+    assert dataclasses.replace(log, live=live).informative_censoring == "2 that end where a live policy stopped them"
 
 
 def test_take_cuts_padding_and_keeps_order() -> None:
