@@ -13,7 +13,7 @@ import pyarrow.parquet
 
 from stopping.traces.checkpoints import Checkpoints
 from stopping.traces.errors import LogError
-from stopping.traces.long_form import CHECKPOINT, Reading, to_table
+from stopping.traces.readers.long_form import CHECKPOINT, Reading
 from stopping.traces.reference import Reference
 from stopping.traces.token_signals import TokenSignals
 from stopping.traces.trace_log import TraceLog
@@ -67,7 +67,7 @@ def save_log(log: TraceLog, path: str | Path) -> None:
         if probes is None
         else {"grid": probes.grid, "protocol": probes.protocol, "signals": list(probes.signals)},
     )
-    table = to_table(log)
+    table = log.to_table()
     if probes is not None:
         for name, values in _checkpoint_lists(log, probes).items():
             table = table.append_column(name, values)

@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
+import pyarrow as pa
 
 from stopping.traces.answers import NOT_LOGGED, first_equal
 from stopping.traces.checkpoints import Checkpoints
@@ -273,11 +274,52 @@ class TraceLog:
             raise LogError(f"token signal {name!r}: the log comes from no Parquet file with list columns")
         return self.token_signals.read(name, problem_index, sample_index)
 
-    def to_pandas(self) -> "pandas.DataFrame":
-        """One row a trace, in the columns `from_columns` reads. Raises `ImportError` without pandas."""
-        from stopping.traces.long_form import to_frame
+    def to_table(self) -> pa.Table:
+        """Return a table with one row a trace, in order of problem and sample, in the columns that `from_columns` reads."""
+        there = self.present
+        problem = np.repeat(np.arange(self.num_problems, dtype=np.int32), self.samples_per_problem)
+        columns: dict[str, Any] = {
+            "problem": pa.DictionaryArray.from_arrays(pa.array(problem), pa.array(self.problem_ids, pa.string())).cast(
+                pa.string()
+            ),
+            "sample": self.sample_ids[there],
+            "length_tokens": self.length_tokens[there],
+            "correct": pa.array(self.correct[there], mask=~self.correct_known[there]),
+            "answered": self.answered[there],
+            "censored": pa.array(self.censored[there], mask=~self.censored_known[there]),
+        }
+        if self.answer_text is not None:
+            columns["answer"] = pa.array(self.answer_text[there], pa.string())
+        if self.answer_text is not None or (self.answer >= 0).any():
+            columns["answer_label"] = self.answer[there]
+        if self.thought_tokens is not None:
+            thought = self.thought_tokens[there]
+            columns["thought_tokens"] = pa.array(thought, mask=thought < 0)
+        if self.live is not None:
+            stop = self.live.would_stop_at[there]
+            columns["policy_id"] = pa.array(self.live.policy_id[there], pa.string())
+            columns["would_stop_at"] = pa.array(stop, mask=stop < 0)
+            columns["propensity"] = pa.array(self.live.propensity[there], mask=np.isnan(self.live.propensity[there]))
+        columns |= {name: pa.array(labels[problem], pa.string()) for name, labels in self.groups.items()}
+        return pa.table(
+            {name: values if isinstance(values, pa.Array) else pa.array(values) for name, values in columns.items()}
+        )
 
-        return to_frame(self)
+    def to_pandas(self) -> "pandas.DataFrame":
+        """Return the table of `to_table` as a data frame, in which unknown values are NA.
+
+        Raises:
+            ImportError: without pandas.
+        """
+        try:
+            import pandas
+        except ImportError as error:
+            raise ImportError("to_pandas needs pandas: pip install pandas") from error
+        frame = self.to_table().to_pandas(types_mapper={pa.bool_(): pandas.BooleanDtype()}.get)
+        for name in ("thought_tokens", "would_stop_at"):
+            if name in frame:
+                frame[name] = frame[name].astype("Int64")
+        return frame
 
     def equals(self, other: "TraceLog") -> bool:
         """Whether both hold the same values; per-token lists, which stay in their files, are compared by name only."""

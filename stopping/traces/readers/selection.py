@@ -7,8 +7,8 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
-from stopping.traces.columns import Column
 from stopping.traces.errors import LogError, Source, listed
+from stopping.traces.readers.columns import Column
 from stopping.traces.trace_log import as_labels
 
 ColumnNames = Mapping[str, str | Sequence[str]]
@@ -96,7 +96,7 @@ def select(
     columns: ColumnNames | None,
     where: Mapping[str, Any] | None,
 ) -> Selection:
-    """Read `data` (`files.read` or `tables.as_table`), resolve names, then keep the rows that `where` asks for.
+    """Read `data` (`read_table` or `tables.as_table`), resolve names, then keep the rows that `where` asks for.
 
     Without `columns` our names are looked up as they are; with it, what is not mapped is not taken (a column of ours in
     name only may mean something else), except `others` (groups, signals): our name -> theirs unless mapped.

@@ -9,12 +9,12 @@ import numpy as np
 
 from stopping.traces.answers import NOT_LOGGED, Equality, answer_keys, checkpoint_labels, key_numbers
 from stopping.traces.checkpoints import Checkpoints
-from stopping.traces.columns import MAX_TOKENS
 from stopping.traces.errors import LogError
-from stopping.traces.files import read
-from stopping.traces.long_form import MAX_SAMPLE_ID, NO_ANSWER_VALUES
-from stopping.traces.selection import ColumnNames, Selection, select
-from stopping.traces.tables import as_table
+from stopping.traces.readers import read_table
+from stopping.traces.readers.columns import MAX_TOKENS
+from stopping.traces.readers.long_form import MAX_SAMPLE_ID, NO_ANSWER_VALUES
+from stopping.traces.readers.selection import ColumnNames, Selection, select
+from stopping.traces.readers.tables import as_table
 from stopping.traces.trace_log import TraceLog
 
 CANONICAL = ("problem", "sample", "position_tokens", "answer", "correct", "probe_cost_tokens")
@@ -61,7 +61,7 @@ def with_checkpoints(
     if isinstance(signals, str):
         raise LogError(f"signals: expected a sequence of names, got {signals!r}; write ({signals!r},)")
     others = {name: name for name in signals}
-    reader, data = (read, Path(data)) if isinstance(data, (str, Path)) else (as_table, data)
+    reader, data = (read_table, Path(data)) if isinstance(data, (str, Path)) else (as_table, data)
     selection = select(
         reader, data, canonical=CANONICAL, required=REQUIRED, others=others, columns=columns, where=where
     )

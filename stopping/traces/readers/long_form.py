@@ -2,20 +2,17 @@
 
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
-import pyarrow as pa
 
 from stopping.traces.answers import NONE, NOT_LOGGED, Equality, answer_keys, equality_name, first_equal, key_numbers
-from stopping.traces.columns import MAX_TOKENS
 from stopping.traces.errors import LogError, shown
+from stopping.traces.readers.columns import MAX_TOKENS
+from stopping.traces.readers.selection import ColumnNames, Reader, Selection, select
+from stopping.traces.readers.tables import as_table
 from stopping.traces.reference import Reference
-from stopping.traces.selection import ColumnNames, Reader, Selection, select
 from stopping.traces.trace_log import LiveColumns, TraceLog
-
-if TYPE_CHECKING:
-    import pandas
 
 LIVE = ("policy_id", "would_stop_at", "propensity")
 CANONICAL = (
@@ -115,6 +112,23 @@ class Reading:
                 )
         if isinstance(self.no_answer_values, str):
             raise LogError(f"no_answer_values: expected several texts, got {self.no_answer_values!r}")
+
+
+def from_columns(
+    data: Any,
+    columns: ColumnNames | None = None,
+    *,
+    groups: Sequence[str] = (),
+    answers: Equality | None = None,
+    no_answer_values: Collection[str] = NO_ANSWER_VALUES,
+    cap_tokens: int | str | None = None,
+    reference: Reference | str | None = None,
+    where: Mapping[str, Any] | None = None,
+    set_aside_incomplete: bool = False,
+) -> TraceLog:
+    """The log in a dictionary of columns, a pandas DataFrame or a pyarrow Table; arguments and errors as in `load_log`."""
+    reading = Reading(columns, groups, answers, no_answer_values, cap_tokens, reference, where, set_aside_incomplete)
+    return build(as_table, data, reading)[0]
 
 
 def build(read: Reader, data: Any, reading: Reading) -> tuple[TraceLog, np.ndarray]:
@@ -296,48 +310,3 @@ def _live(selection: Selection, padding: Padding) -> LiveColumns | None:
         padding.grid(would_stop_at, -1, np.int32),
         padding.grid(propensity, np.nan, np.float64),
     )
-
-
-def to_table(log: TraceLog) -> pa.Table:
-    """One row a trace, in order of problem and sample, under the names `from_columns` reads."""
-    there = log.present
-    problem = np.repeat(np.arange(log.num_problems, dtype=np.int32), log.samples_per_problem)
-    columns: dict[str, Any] = {
-        "problem": pa.DictionaryArray.from_arrays(pa.array(problem), pa.array(log.problem_ids, pa.string())).cast(
-            pa.string()
-        ),
-        "sample": log.sample_ids[there],
-        "length_tokens": log.length_tokens[there],
-        "correct": pa.array(log.correct[there], mask=~log.correct_known[there]),
-        "answered": log.answered[there],
-        "censored": pa.array(log.censored[there], mask=~log.censored_known[there]),
-    }
-    if log.answer_text is not None:
-        columns["answer"] = pa.array(log.answer_text[there], pa.string())
-    if log.answer_text is not None or (log.answer >= 0).any():
-        columns["answer_label"] = log.answer[there]
-    if log.thought_tokens is not None:
-        thought = log.thought_tokens[there]
-        columns["thought_tokens"] = pa.array(thought, mask=thought < 0)
-    if log.live is not None:
-        stop = log.live.would_stop_at[there]
-        columns["policy_id"] = pa.array(log.live.policy_id[there], pa.string())
-        columns["would_stop_at"] = pa.array(stop, mask=stop < 0)
-        columns["propensity"] = pa.array(log.live.propensity[there], mask=np.isnan(log.live.propensity[there]))
-    columns |= {name: pa.array(labels[problem], pa.string()) for name, labels in log.groups.items()}
-    return pa.table(
-        {name: values if isinstance(values, pa.Array) else pa.array(values) for name, values in columns.items()}
-    )
-
-
-def to_frame(log: TraceLog) -> "pandas.DataFrame":
-    """The same as a pandas DataFrame; unknown is NA."""
-    try:
-        import pandas
-    except ImportError as error:
-        raise ImportError("to_pandas needs pandas: pip install pandas") from error
-    frame = to_table(log).to_pandas(types_mapper={pa.bool_(): pandas.BooleanDtype()}.get)
-    for name in ("thought_tokens", "would_stop_at"):
-        if name in frame:
-            frame[name] = frame[name].astype("Int64")
-    return frame

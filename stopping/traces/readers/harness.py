@@ -15,12 +15,12 @@ import numpy as np
 
 from stopping.traces.answers import Equality
 from stopping.traces.checkers import Check, checker
-from stopping.traces.columns import MAX_TOKENS
 from stopping.traces.errors import LogError, listed, shown
 from stopping.traces.extraction import Extraction, extractor
-from stopping.traces.long_form import NO_ANSWER_VALUES
-from stopping.traces.records import Record, as_paths, records
-from stopping.traces.responses import AnswerReader, Responses
+from stopping.traces.readers.columns import MAX_TOKENS
+from stopping.traces.readers.long_form import NO_ANSWER_VALUES
+from stopping.traces.readers.records import Record, as_paths, records
+from stopping.traces.readers.responses import AnswerReader, Responses
 from stopping.traces.trace_log import TraceLog
 
 APPROXIMATE = "characters/4"

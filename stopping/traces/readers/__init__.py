@@ -1,19 +1,26 @@
-"""The door: everything that becomes a `TraceLog` comes in here."""
+"""Readers of logs, one file a format. What a file is decides here which of them reads it."""
 
 import dataclasses
 from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import pyarrow as pa
+
 from stopping.traces import storage, token_signals
 from stopping.traces.answers import Equality
-from stopping.traces.errors import LogError
-from stopping.traces.files import read
-from stopping.traces.long_form import CHECKPOINT, NO_ANSWER_VALUES, Reading, build
+from stopping.traces.errors import LogError, Source
+from stopping.traces.readers import comma_separated, json_lines, parquet
+from stopping.traces.readers.long_form import CHECKPOINT, NO_ANSWER_VALUES, Reading, build
+from stopping.traces.readers.selection import ColumnNames
 from stopping.traces.reference import Reference
-from stopping.traces.selection import ColumnNames
-from stopping.traces.tables import as_table
 from stopping.traces.trace_log import TraceLog
+
+_READERS = {
+    (".parquet",): parquet.read,
+    (".jsonl", ".jsonl.gz"): json_lines.read,
+    (".csv", ".csv.gz"): comma_separated.read,
+}
 
 
 def load_log(
@@ -66,7 +73,7 @@ def load_log(
                 "load it without `answers` and `where`, then select with log.where(...)"
             )
         reading = dataclasses.replace(reading, groups=tuple(dict.fromkeys([*stored.groups, *groups])))
-    log, source_row = build(read, path, reading)
+    log, source_row = build(read_table, path, reading)
     if stored is not None:
         log = storage.complete(log, path, stored, source_row, reading)
     if is_parquet:
@@ -75,18 +82,18 @@ def load_log(
     return log
 
 
-def from_columns(
-    data: Any,
-    columns: ColumnNames | None = None,
-    *,
-    groups: Sequence[str] = (),
-    answers: Equality | None = None,
-    no_answer_values: Collection[str] = NO_ANSWER_VALUES,
-    cap_tokens: int | str | None = None,
-    reference: Reference | str | None = None,
-    where: Mapping[str, Any] | None = None,
-    set_aside_incomplete: bool = False,
-) -> TraceLog:
-    """The log in a dictionary of columns, a pandas DataFrame or a pyarrow Table; arguments and errors as in `load_log`."""
-    reading = Reading(columns, groups, answers, no_answer_values, cap_tokens, reference, where, set_aside_incomplete)
-    return build(as_table, data, reading)[0]
+def read_table(path: Path, wanted: Collection[str]) -> tuple[pa.Table, list[str], Source]:
+    """Return the `wanted` columns that a file has, the names of all its columns, and what errors call it.
+
+    Raises:
+        LogError: for an unknown ending, and as the reader of the file.
+        FileNotFoundError: if there is no such file.
+    """
+    if not path.exists():
+        raise FileNotFoundError(f"no such log: {path}")
+    for endings, read in _READERS.items():
+        if path.name.lower().endswith(endings):
+            return read(path, wanted)
+    raise LogError(
+        f"{path.name}: expected a name ending in .parquet, .jsonl, .jsonl.gz, .csv or .csv.gz", source=path.name
+    )

@@ -9,9 +9,8 @@ from typing import Any
 from stopping.traces.answers import Equality
 from stopping.traces.checkers import Checker
 from stopping.traces.errors import LogError
-from stopping.traces.logs import from_columns
-from stopping.traces.long_form import NO_ANSWER_VALUES
-from stopping.traces.records import Record
+from stopping.traces.readers.long_form import NO_ANSWER_VALUES, from_columns
+from stopping.traces.readers.records import Record
 from stopping.traces.trace_log import TraceLog
 
 

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from stopping.traces.errors import LogError, Source, shown
-from stopping.traces.files import json_records
+from stopping.traces.readers.json_lines import json_records
 
 
 @dataclass(frozen=True)
@@ -78,7 +78,7 @@ class Record:
 def records(path: Path) -> Iterator[Record]:
     """The lines of a file ending in .jsonl or .jsonl.gz, one at a time.
 
-    Raises `LogError` for another ending and as `files.json_records`; `FileNotFoundError` without a file.
+    Raises `LogError` for another ending and as `json_lines.json_records`; `FileNotFoundError` without a file.
     """
     if not path.exists():
         raise FileNotFoundError(f"no such log: {path}")

@@ -11,16 +11,16 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from stopping.traces import files
 from stopping.traces.answers import Equality
 from stopping.traces.checkers import Check, checker
-from stopping.traces.columns import MAX_TOKENS
 from stopping.traces.endings import is_cut, is_natural
 from stopping.traces.errors import LogError, shown
 from stopping.traces.extraction import Extraction, extractor
-from stopping.traces.records import Record, as_paths, records
-from stopping.traces.responses import AnswerReader, Responses
-from stopping.traces.selection import select
+from stopping.traces.readers import read_table
+from stopping.traces.readers.columns import MAX_TOKENS
+from stopping.traces.readers.records import Record, as_paths, records
+from stopping.traces.readers.responses import AnswerReader, Responses
+from stopping.traces.readers.selection import select
 from stopping.traces.trace_log import TraceLog
 
 _OK = 200
@@ -257,7 +257,7 @@ def _targets(references: str | Path | Mapping[str, str]) -> Mapping[str, str]:
         return {str(name): str(target) for name, target in references.items()}
     path = Path(references)
     names: Sequence[str] = ("problem", "target")
-    selection = select(files.read, path, canonical=names, required=names, others={}, columns=None, where=None)
+    selection = select(read_table, path, canonical=names, required=names, others={}, columns=None, where=None)
     codes, problems = selection.problem_codes()
     column = selection.column("target")
     codes_of_target, texts = column.texts()
