@@ -27,7 +27,7 @@ from sims.moments import Moments
 from sims.precision import BLOCK, Goal
 from sims.results import Result
 from stopping.policies import Policy
-from stopping.policies.policy import whole_number
+from stopping.policies.checks import whole_number
 from stopping.problems import Problem, admit, as_pytree
 from stopping.problems.problem import names_of
 

@@ -109,8 +109,8 @@ def _given(policy: Any, named: list[tuple[Any, str]]) -> str | None:
 
 def print_comparison(console: "Console", record: "CompareOutput") -> None:
     """Print the table of rules, the reference first."""
+    from sims.rounding import plus_minus
     from stopping.cli.tables import NARROW, folded, new_table, note_few
-    from stopping.traces.reports import plus_minus
 
     narrow = console.width < NARROW  # then changes stand below what has changed
     some_unsupported = any(rule.unsupported_share for rule in record.rules)

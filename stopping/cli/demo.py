@@ -201,9 +201,9 @@ class _Road:
         return fitted
 
     def _family(self, solution: Any) -> None:
+        from sims.rounding import plus_minus
         from stopping.cli.rules import name_of
         from stopping.cli.tables import NARROW, folded, new_table
-        from stopping.traces.reports import plus_minus
 
         table = new_table("best of its family", "utility", "above the best fixed rule")
         for member in sorted(solution.family.values(), key=lambda member: -member.value.mean):
@@ -222,9 +222,9 @@ class _Road:
         self.console.print(f"Chosen: [bold]{escape(name_of(solution.policy))}[/bold]: {solution.status.value}.")
 
     def _promised_and_realised(self, rule: str, base: str, num_problems: int, promised: Any, realised: Any) -> None:
+        from sims.rounding import plus_minus
         from stopping.cli.tables import new_table, note_few
         from stopping.problems import Sampling
-        from stopping.traces.reports import plus_minus
 
         text = (
             f"{rule} on problems of the fitted model (promised) and on the {num_problems:,} test problems (realised)."
@@ -272,7 +272,7 @@ def _advice(rule: str, base: str, adaptive: bool, change: Any, reference: Any) -
     """One sentence: what to do."""
     if rule == base:
         return f"Do not bother: nothing beats what you have, {base}."
-    from stopping.traces.reports import plus_minus
+    from sims.rounding import plus_minus
 
     tokens = plus_minus(change["total_tokens"], -reference.total_tokens.mean / 100)  # saved, in per cent
     points = plus_minus(change["correct"], 0.01, signed=True)

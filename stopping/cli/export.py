@@ -185,7 +185,7 @@ def _record(
 
 
 def _statement(policy: str, rule: str, exact: bool, loss: "Replaced | None") -> str:
-    from stopping.traces.reports import plus_minus
+    from sims.rounding import plus_minus
 
     said = ""
     if loss is not None:
@@ -215,8 +215,8 @@ def print_export(console: "Console", record: "ExportOutput") -> None:
     import json
     import shlex
 
+    from sims.rounding import plus_minus
     from stopping.cli.tables import new_table, note_few
-    from stopping.traces.reports import plus_minus
 
     if record.arguments:
         console.print(f"Command line: {shlex.join(record.arguments)}", markup=False, soft_wrap=True)

@@ -195,8 +195,8 @@ def record_of(name: str, log: "TraceLog", found: "Tuning", out: Path | None) -> 
 
 def print_tuning(console: "Console", record: "TuneOutput") -> None:
     """Print the table of rules, the reference first, and the advice."""
+    from sims.rounding import in_points, plus_minus
     from stopping.cli.tables import NARROW, folded, new_table, note_few
-    from stopping.traces.reports import in_points, plus_minus
     from stopping.tuning.tuning import REACHABLE, WHAT_CAN_BE
 
     wide = console.width >= NARROW + 20  # else accuracy and tokens, of which the changes are shown, are left to --json

@@ -31,7 +31,7 @@ from jaxtyping import Array, Bool, Float, Int, Key
 
 from stopping.models import LengthCorrectness, Traces
 from stopping.policies import NO_ANSWER, SAMPLING, Action, Decision, FixedSamples, Kind, Return, TokenBudget, bind
-from stopping.policies.policy import whole_number
+from stopping.policies.checks import whole_number
 from stopping.problems.accuracy import accuracy_loss, priced_cost
 from stopping.problems.problem import CORRECT, LATENCY_SECONDS, LATENCY_TOKENS, TOTAL_TOKENS, UTILITY, Component
 from stopping.problems.sampling_events import NEVER, Clock, Run, SamplingWorld

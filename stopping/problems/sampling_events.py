@@ -7,8 +7,8 @@ import numpy as np
 from jaxtyping import Array, Bool, Int
 
 from stopping.policies import NO_ANSWER, Action, Kind, Return, SamplingObservation
+from stopping.policies.decisions.vote_tally import Leader, Votes, VoteTally
 from stopping.policies.namespace import namespace
-from stopping.policies.vote_tally import Leader, Votes, VoteTally
 from stopping.traces.answers import NOT_LOGGED
 
 NEVER = np.int32(2**30)

@@ -29,8 +29,8 @@ from jaxtyping import Array, Bool, Float, Int, Key
 
 from stopping.models.answer_chain import AnswerChain, Thought
 from stopping.policies import NO_ANSWER, THINKING, Decision, Kind, ThinkingObservation, TokenBudget, bind
+from stopping.policies.checks import whole_number
 from stopping.policies.decisions import PROBED_SIGNALS
-from stopping.policies.policy import whole_number
 from stopping.problems.accuracy import accuracy_loss, priced_cost
 from stopping.problems.admission import PolicyMismatch
 from stopping.problems.problem import CORRECT, LATENCY_SECONDS, LATENCY_TOKENS, TOTAL_TOKENS, UTILITY, Component

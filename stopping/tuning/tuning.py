@@ -22,13 +22,13 @@ import numpy as np
 
 from sims import Estimate
 from sims.plotted import Plotted
+from sims.rounding import in_points, plus_minus
 from stopping.policies import Policy
 from stopping.problems import Replayable
 from stopping.problems.problem import costs_of
 from stopping.solvers.families import Families, fitted_families
 from stopping.solvers.families import families as families_of
 from stopping.traces import Log, split
-from stopping.traces.reports import in_points, plus_minus
 from stopping.traces.splits import FRACTIONS
 from stopping.tuning.betting import problems_floor
 from stopping.tuning.certification import (
