@@ -3,9 +3,9 @@
 A key is read in one place, `pairs` (or `words`); all else turns words and uniforms into draws. Which to use when:
 
 - scores of a normal law: `normal_pair` of two words; of any other law, `family.quantile(u, 1 - u)`;
-- a law between limits, or seen up to a cap: `Truncated`, `Censored`, around any family;
-- the least of n, the k-th, or the k least: `least_normal`, `kth_masses`, `first_masses`, never all n;
-- how many of n: `binomial`, `beta_binomial`, `MultinomialVotes`, one uniform a count, never each vote;
+- a law between limits: `Truncated`, around any family;
+- the least of n, or the k least: `least_normal`, `first_masses`, never all n;
+- how many of n: `binomial`, `beta_binomial`, one uniform a count, never each vote;
 - First Finish Search of one problem with log-normal lengths: `first_finish_totals` (`stopping.makespan` has its exact value).
 
 All draws are float32, whether or not JAX's 64-bit mode is on: a word has 32 bits.
@@ -20,19 +20,17 @@ from sims.sampling.first_finish import (
     least_of_two_groups,
 )
 from sims.sampling.normals import normal_pair, normal_quantile
-from sims.sampling.order_statistics import first_masses, kth_masses, least_masses, least_normal
+from sims.sampling.order_statistics import first_masses, least_masses, least_normal
 from sims.sampling.threefry import exponential, pairs, uniform, words
-from sims.sampling.truncation import Censored, Truncated
-from sims.sampling.votes import CountLaw, MultinomialVotes, beta_binomial, binomial, binomials
+from sims.sampling.truncation import Truncated
+from sims.sampling.votes import CountLaw, beta_binomial, binomial, binomials
 
 __all__ = [
     "AbstractFamily",
-    "Censored",
     "CountLaw",
     "Gamma",
     "InverseGaussian",
     "LogNormal",
-    "MultinomialVotes",
     "Race",
     "Totals",
     "Truncated",
@@ -43,7 +41,6 @@ __all__ = [
     "exponential",
     "first_finish_totals",
     "first_masses",
-    "kth_masses",
     "least_masses",
     "least_normal",
     "least_of_all_traces",

@@ -1,7 +1,6 @@
 """How many of n: counts from one uniform each, without drawing the n.
 
-A count is the number of its law's cumulative chances that the uniform exceeds. The counts of several kinds of answer are drawn
-one after another, each binomial among the votes that are left (the multinomial law).
+A count is the number of its law's cumulative chances that the uniform exceeds.
 """
 
 import equinox as eqx
@@ -60,30 +59,6 @@ def beta_binomial(num_draws: int, alpha: Float[Array, "..."], beta: Float[Array,
     won, lost = (jnp.pad(each, [(0, 0)] * (each.ndim - 1) + [(1, 0)]) for each in rising)
     k = np.arange(num_draws + 1)
     return CountLaw(_cumulative(won + lost[..., ::-1] + _log_choose(np.asarray(num_draws), k), np.asarray(num_draws)))
-
-
-class MultinomialVotes(eqx.Module):
-    """The counts of several kinds of answer among `num_votes`, with given chances, drawn without drawing each vote.
-
-    Attributes:
-        laws: of each kind but the last, among the votes that are left: a row for each number of them.
-    """
-
-    laws: list[CountLaw]
-
-    def __init__(self, num_votes: int, probs: Float[Array, " kinds"]) -> None:
-        probs = jnp.asarray(probs, float)
-        left = jnp.cumsum(probs[::-1])[::-1]
-        share = jnp.clip(probs / jnp.maximum(left, jnp.finfo(probs.dtype).tiny), 0, 1)
-        self.laws = [binomials(num_votes, share[kind]) for kind in range(probs.shape[0] - 1)]
-
-    def draw(self, *uniforms: Float[Array, "..."]) -> list[Int[Array, "..."]]:
-        """Turn one uniform for each kind but the last into the counts of all kinds, int32."""
-        counts, left = [], jnp.full(uniforms[0].shape, self.laws[0].cumulative.shape[-1], jnp.int32)
-        for law, uniform in zip(self.laws, uniforms, strict=True):
-            counts.append(law.draw(uniform, left))
-            left = left - counts[-1]
-        return [*counts, left]
 
 
 def _binomial(numbers: np.ndarray, most: int, prob: Float[Array, "..."]) -> Float[Array, "... draws"]:

@@ -12,7 +12,7 @@ from scipy.special import expit
 
 from stopping.calibration.answer_distribution import AnswersFit, fit_answers
 from stopping.calibration.diagnostics import diagnose
-from stopping.calibration.fit import Fit, fit_all, require_judged
+from stopping.calibration.fitting import Fit, fit_all, require_judged
 from stopping.calibration.length_likelihood import share_wrong
 from stopping.calibration.lengths import LengthFit, fit_lengths
 from stopping.calibration.success import SuccessFit, fit_success

@@ -81,7 +81,7 @@ class Decision(NamedTuple):
         return self.asked | self.exhausted | self.beyond
 
 
-class Clock:
+class SamplingDynamics:
     """The dynamics of one world.
 
     Args:
@@ -150,7 +150,7 @@ class Clock:
         return Decision(run, asked, exhausted, beyond)
 
     def advance(self, run: Run) -> Run:
-        """Go on to the next decision point: the end of a trace (of equals, the first started), or the clock's."""
+        """Go on to the next decision point: the end of a trace (of equals, the first started), or the end of an interval."""
         ends = jnp.where(run.running, run.started + self.world.length_tokens, NEVER)
         first = jnp.argmin(ends)
         if self.interval is None:
