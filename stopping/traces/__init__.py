@@ -4,7 +4,7 @@ log = load_log("runs.parquet")
 print(check(log))
 fit_part, certify_part, test_part = split(log, (0.3, 0.5, 0.2), seed=0)
 
-What other tools wrote is read by `load_harness` (lm-evaluation-harness) and `load_chat` (chat completions).
+`load_harness` reads the logs of lm-evaluation-harness, `load_chat` logs of chat completions.
 """
 
 from stopping.traces.checkers import Checker, checker

@@ -30,11 +30,11 @@ class Log(Protocol):
 
     @property
     def all_judged(self) -> bool:
-        """Whether every sample is known to be right or wrong: else agreement is all that can be certified."""
+        """Whether every sample is known to be right or wrong; otherwise only agreement can be certified."""
 
     @property
     def informative_censoring(self) -> str | None:
-        """Why the ends of samples depend on what a policy saw, so that no other rule can be replayed; `None` if they do not."""
+        """A clause saying why censoring is informative, so that other rules cannot be replayed; `None` if it is not."""
 
     def take(self, problem_indices: Iterable[int] | np.ndarray) -> Self:
         """Return the log of these problems, `[n]` indices or `[problems]` booleans, in this order."""

@@ -1,7 +1,7 @@
-"""What was logged: problems x samples, padded once, with a mask.
+"""Logs of traces: arrays of problems x samples, padded once, with a mask.
 
-Every array below is [problems, samples]. A problem's samples are packed to the left in order of sample id, so row `p`
-holds `samples_per_problem[p]` traces and padding after them. Arrays are read-only.
+Every array below is [problems, samples]. A problem's samples are packed to the left in order of sample id: row `p` has
+`samples_per_problem[p]` traces, followed by padding. Arrays are read-only.
 """
 
 import dataclasses
@@ -26,12 +26,12 @@ _LOGGED = Reference("logged")
 
 @dataclass(frozen=True, eq=False)
 class LiveColumns:
-    """What a policy did while the log was written; a policy's own stops are informative censoring.
+    """What a live policy did while the log was written. Where it stopped traces itself, censoring is informative.
 
     Fields:
         policy_id: [problems, samples] str, `None` where unknown.
-        would_stop_at: [problems, samples] int32, tokens at which the policy stopped or, in the shadow, would have; -1:
-            never.
+        would_stop_at: [problems, samples] int32, tokens after which the policy stopped or, in shadow mode, would have
+            stopped; -1: never.
         propensity: [problems, samples] float64, probability of the logged choice, in (0, 1]; NaN where unknown.
     """
 
@@ -45,30 +45,31 @@ class TraceLog:
     """Completions of many problems, several samples each.
 
     Fields:
-        problem_ids: [problems] names, each once; parts of a composed key are joined with "/".
+        problem_ids: [problems] names, each once; the parts of a composite key are joined with "/".
         sample_ids: [problems, samples] int64, -1 where there is no trace.
         present: [problems, samples] bool, False in the padding.
         length_tokens: [problems, samples] int32, 0 in the padding.
-        correct: [problems, samples] bool, meaningful where `correct_known`.
+        correct: [problems, samples] bool, valid where `correct_known`.
         correct_known: [problems, samples] bool.
-        answered: [problems, samples] bool, a valid answer was given.
-        answer: [problems, samples] int32, index of the first sample of the problem with an equal answer; -1: no answer,
-            -2: an answer that was not logged.
-        censored: [problems, samples] bool, the cap was hit: the length is a lower bound.
-        censored_known: [problems, samples] bool, False where the log did not say and `censored` is taken to be False.
-        answer_text: [problems, samples] str as logged, `None` without; `None` altogether where no answers were logged.
-        thought_tokens: [problems, samples] int32, tokens before the thought was closed, -1 where it was not closed or this was
-            not logged; `None` altogether where it never was. The rest of the length is the answer.
+        answered: [problems, samples] bool, whether a valid answer was given.
+        answer: [problems, samples] int32, label of the answer: the index of the first sample of the problem with an equal
+            answer; -1: no answer, -2: an answer that was not logged.
+        censored: [problems, samples] bool, whether the trace reached the cap, so that its length is a lower bound.
+        censored_known: [problems, samples] bool, False where the log does not say; `censored` is then False.
+        answer_text: [problems, samples] str as logged, `None` where there is no answer; `None` altogether if no answers
+            were logged.
+        thought_tokens: [problems, samples] int32, tokens before the end of the thought, -1 where it did not end or this was
+            not logged; `None` altogether if it was never logged. The rest of the length is the answer.
         answer_equality: how answers were compared: "exact", "numeric", "custom", or "none" without answers.
         groups: per-problem labels by name (model, dataset, ...), [problems] str or `None` each.
-        cap_tokens: the cap on length all traces had, if there was one.
+        cap_tokens: the cap on length that all traces had; `None` if there was none.
         reference: how the answer that counts was produced.
-        set_aside: rows left out when the log was read, at the caller's demand: reason -> count.
-        live: what a policy did, for logs of live runs.
-        checkpoints: answers forced and signals read on the way, where they were logged.
-        token_signals: where per-token lists lie; read by `token_signal`.
+        set_aside: number of rows that were left out when the log was read, as the caller asked, by reason.
+        live: what a live policy did, for logs of live runs.
+        checkpoints: forced answers and signals before the end of traces, if they were logged.
+        token_signals: where the per-token lists are; `token_signal` reads them.
 
-    Raises `LogError` for arrays that do not have one shape or the types above, or a reference that is none.
+    Raises `LogError` for arrays of different shapes or of other types than the above, and for an invalid reference.
     """
 
     problem_ids: tuple[str, ...]
@@ -117,27 +118,27 @@ class TraceLog:
 
     @property
     def num_problems(self) -> int:
-        """Rows of the arrays."""
+        """Number of rows of the arrays."""
         return self.present.shape[0]
 
     @property
     def num_samples(self) -> int:
-        """Samples of the problem that has most: the width of the arrays."""
+        """Number of samples of the problem that has most: the width of the arrays."""
         return self.present.shape[1]
 
     @property
     def num_traces(self) -> int:
-        """Completions in all, padding not counted."""
+        """Number of completions, padding not counted."""
         return int(self.present.sum())
 
     @property
     def samples_per_problem(self) -> np.ndarray:
-        """[problems] int64."""
+        """Number of samples by problem, [problems] int64."""
         return self.present.sum(axis=1)
 
     @property
     def probed(self) -> np.ndarray:
-        """[problems] bool, whether a problem has checkpoints: `log.take(log.probed)` is what a thinking problem needs."""
+        """Whether a problem has checkpoints, [problems] bool. `log.take(log.probed)` is what a thinking problem needs."""
         there: np.ndarray = np.zeros(self.num_problems, np.bool_)
         if self.checkpoints is not None:
             there[self.checkpoints.problem_index] = True
@@ -145,17 +146,17 @@ class TraceLog:
 
     @property
     def has_answers(self) -> bool:
-        """Whether every answer given was logged, and there is one: what a vote needs."""
+        """Whether there are answers, and each of them was logged, so that votes can be counted."""
         return bool((self.answer >= 0).any() and not (self.answer == NOT_LOGGED).any())
 
     @property
     def all_judged(self) -> bool:
-        """Whether it is known of every trace whether it is right."""
+        """Whether every trace is known to be right or wrong."""
         return bool(self.correct_known[self.present].all())
 
     @property
     def informative_censoring(self) -> str | None:
-        """Says how many traces end where a live policy stopped them; `None` if none does."""
+        """A clause saying how many traces end where a live policy stopped them; `None` if none does."""
         if self.live is None:
             return None
         stop = self.live.would_stop_at
@@ -163,9 +164,9 @@ class TraceLog:
         return f"{cut} that end where a live policy stopped them" if cut else None
 
     def take(self, problem_indices: Iterable[int] | np.ndarray) -> Self:
-        """The log of these problems, [n] indices or [problems] bool, in this order; padding nobody needs is cut.
+        """Return the log of these problems, [n] indices or [problems] bool, in this order; unused padding is cut.
 
-        Raises `LogError` if there are none, one occurs twice or lies outside the log.
+        Raises `LogError` if there are none, or one occurs twice or is outside the log.
         """
         indices = np.asarray(problem_indices if isinstance(problem_indices, np.ndarray) else list(problem_indices))
         if indices.dtype == np.bool_:
@@ -245,10 +246,10 @@ class TraceLog:
         )
 
     def where(self, **labels: Any) -> Self:
-        """The problems whose groups have these labels: `log.where(model="R1", dataset=["aime2024", "gpqa"])`.
+        """Return the log of the problems whose groups have these labels: `log.where(model="R1", dataset=["aime2024", "gpqa"])`.
 
-        Labels are compared as text. Raises `LogError`, listing what there is, for a group or label the log does not
-        have, and if no problem has them all.
+        Labels are compared as text. Raises `LogError` for a group or label that the log does not have, listing those that
+        it has, and if no problem has all labels.
         """
         keep = np.ones(self.num_problems, np.bool_)
         for name, wanted in labels.items():
@@ -265,13 +266,13 @@ class TraceLog:
         return self.take(keep)
 
     def token_signal(self, name: str, problem_index: int, sample_index: int) -> np.ndarray:
-        """The per-token list `name` of one trace, [tokens], read from the file the log came from.
+        """Return the per-token list `name` of one trace, [tokens], read from the file that the log came from.
 
-        Raises `LogError` if the log was not read from Parquet, the file has no such list column or was changed since,
+        Raises `LogError` if the log was not read from Parquet, the file has no such list column or has changed since,
         or nothing was logged for this trace.
         """
         if self.token_signals is None:
-            raise LogError(f"token signal {name!r}: the log comes from no Parquet file with list columns")
+            raise LogError(f"token signal {name!r}: the log does not come from a Parquet file with list columns")
         return self.token_signals.read(name, problem_index, sample_index)
 
     def to_table(self) -> pa.Table:
@@ -322,7 +323,7 @@ class TraceLog:
         return frame
 
     def equals(self, other: "TraceLog") -> bool:
-        """Whether both hold the same values; per-token lists, which stay in their files, are compared by name only."""
+        """Return whether both have the same values; per-token lists, which stay in their files, are compared by name alone."""
         return _same(self, other)
 
     def __repr__(self) -> str:
@@ -363,7 +364,7 @@ _PADDING: dict[str, Any] = dict.fromkeys(_GRID_TYPES, False) | {
 
 
 def as_labels(wanted: Any) -> list[str | None]:
-    """One label or several, as the texts that groups hold."""
+    """Return one label or several as the texts that groups have."""
     several = isinstance(wanted, Iterable) and not isinstance(wanted, (str, bytes))
     return [_label(value) for value in (wanted if several else [wanted])]
 

@@ -1,4 +1,4 @@
-"""Readers of logs, one file a format. What a file is decides here which of them reads it."""
+"""Readers of logs, one module for each format. Which of them reads a file is decided here."""
 
 import dataclasses
 from collections.abc import Collection, Mapping, Sequence
@@ -37,30 +37,30 @@ def load_log(
 ) -> TraceLog:
     """Read a log with one row a completion: Parquet, JSON lines (.jsonl, .jsonl.gz) or CSV (.csv, .csv.gz).
 
-    Our columns: `problem` and `length_tokens` (required); `sample` (default: file order), `correct` (default: unknown),
-    `thought_tokens` (of the length, those before the thought was closed), `answer`, `answered` (default: there is an answer;
-    without an answer column: not censored), `censored` (default: at
-    the cap, if there is one), `cap_tokens`, `answer_label` (equal labels in a problem: equal answers), and of live runs
-    `policy_id`, `would_stop_at`, `propensity`. A file that `save_log` wrote comes back as it was; arguments given here
-    change it.
+    The columns of a log are `problem` and `length_tokens` (required); `sample` (default: file order), `correct` (default:
+    unknown), `thought_tokens` (the part of the length before the end of the thought), `answer`, `answered` (default: whether
+    there is an answer; without an answer column: whether the trace is not censored), `censored` (default: whether the length
+    is the cap, if there is one), `cap_tokens`, `answer_label` (equal labels in a problem mean equal answers), and for live
+    runs `policy_id`, `would_stop_at`, `propensity`. A file written by `save_log` is read back as it was, except for the
+    arguments given here.
 
     Args:
-        path: the file; its ending says what it is.
-        columns: our name -> the file's name; several names for `problem` are joined with "/". With it, only what it
-            names is taken; without it, our own names are looked for.
-        groups: further columns with one label a problem, to select by (`log.where`).
+        path: the file; the ending of its name gives the format.
+        columns: from a log's name of a column to the file's; several names for `problem` are joined with "/". Only these
+            columns are then read; by default the file has the names above.
+        groups: further columns with one label a problem, for selection by `log.where`.
         answers: which answers are equal: "exact" (the stripped text, the default), "numeric" (numbers as numbers), or a
-            function from text to a key (`None`: no valid answer). By default an `answer_label` column decides, if there
+            function from text to a key (`None`: no valid answer). By default the column `answer_label` decides, if there
             is one.
-        no_answer_values: texts that stand for no answer.
-        cap_tokens: the cap on length in tokens, or the name of a column with it; a longer row is an error.
-        reference: how the answer that counts is produced, or its text, see `Reference`; by default what the log shows:
-            "single" for one sample a problem, "majority@n" for up to n with answers, else "logged".
-        where: the file's column -> label or labels to keep; other rows are counted in `set_aside`.
-        set_aside_incomplete: leave out, and count in `set_aside`, rows without a length instead of refusing the file.
+        no_answer_values: texts that mean no answer.
+        cap_tokens: the cap on length in tokens, or the name of the column with it; a longer trace is an error.
+        reference: the rule that produced the answer that counts, or its text, see `Reference`; by default "single" for one
+            sample a problem, "majority@n" for up to n samples with answers, else "logged".
+        where: from the file's name of a column to the label or labels to keep; other rows are counted in `set_aside`.
+        set_aside_incomplete: leave out rows without a length, and count them in `set_aside`, instead of refusing the file.
 
-    Raises `LogError`, naming file, row, column, expected and got, for anything that cannot be taken at its word;
-    `FileNotFoundError` without a file.
+    Raises `LogError`, naming file, row, column, expected and got, for a value that is not valid; `FileNotFoundError` if
+    there is no such file.
     """
     path = Path(path)
     reading = Reading(columns, groups, answers, no_answer_values, cap_tokens, reference, where, set_aside_incomplete)

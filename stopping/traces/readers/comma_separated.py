@@ -11,7 +11,7 @@ import pyarrow.csv
 from stopping.traces.errors import LogError, Source
 from stopping.traces.readers.opening import CANNOT_READ, open_bytes, refuse_repeats
 
-_BLOCK_BYTES = 1 << 24  # one row must fit: long answers do, whole generations need not be read
+_BLOCK_BYTES = 1 << 24  # one row must fit in it, and does even with a long answer
 
 
 def read(path: Path, wanted: Collection[str]) -> tuple[pa.Table, list[str], Source]:
@@ -46,7 +46,7 @@ def read(path: Path, wanted: Collection[str]) -> tuple[pa.Table, list[str], Sour
 
 
 def _csv_error(path: Path, source: Source, cause: Exception) -> LogError:
-    """Name the first row with too many or too few values, which is what usually is wrong."""
+    """Return an error naming the first row with too many or too few values, which is the usual fault."""
     try:
         rows = _csv_rows(path)
         num_columns = len(next(rows)[1])
@@ -59,7 +59,7 @@ def _csv_error(path: Path, source: Source, cause: Exception) -> LogError:
 
 
 def _csv_rows(path: Path) -> Iterator[tuple[int, list[str]]]:
-    """Line number and values of the header and of each row; empty lines are no rows."""
+    """Yield the line number and the values of the header and of each row; empty lines are not rows."""
     with open_bytes(path) as file, io.TextIOWrapper(file, encoding="utf-8-sig", newline="") as text:
         reader, first_line = csv.reader(text), 1
         for values in reader:
@@ -71,5 +71,5 @@ def _csv_rows(path: Path) -> Iterator[tuple[int, list[str]]]:
 def _csv_line(path: Path, row: int) -> int | None:
     try:
         return next((line for index, (line, _) in enumerate(_csv_rows(path)) if index == row + 1), None)
-    except csv.Error:  # a value longer than the csv module reads: the row must do
+    except csv.Error:  # a value is longer than the csv module reads: the error names the row alone
         return None

@@ -19,7 +19,7 @@ def _each_key_once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     record = dict(pairs)
     if len(record) < len(pairs):
         twice = next(key for index, (key, _) in enumerate(pairs) if key in dict(pairs[:index]))
-        raise ValueError(f"the key {twice!r} stands there twice")
+        raise ValueError(f"the key {twice!r} occurs twice")
     return record
 
 
@@ -52,9 +52,9 @@ def read(path: Path, wanted: Collection[str]) -> tuple[pa.Table, list[str], Sour
 
 
 def json_records(path: Path) -> tuple[Source, Iterator[dict[str, Any]]]:
-    """How errors call a file of JSON lines, and its objects, one at a time.
+    """Return the name of a file of JSON lines in errors, and an iterator over its objects.
 
-    The iterator raises `LogError` for a line that is no object (naming the row and line), and where there is none.
+    The iterator raises `LogError` for a line that is not an object, naming the row and line, and for a file without lines.
     """
     source = Source(path.name, lambda row: _json_line_number(path, row))
     return source, _records(path, source)
@@ -82,7 +82,7 @@ def _at_line(source: Source, row: int, line: int, expected: str, got: str) -> Lo
 
 
 def _json_lines(path: Path) -> Iterator[tuple[int, bytes]]:
-    """Number and content of the lines that are not blank."""
+    """Yield the number and the content of each line that is not blank."""
     with open_bytes(path) as file:
         for line, content in enumerate(file, start=1):
             if line == 1:

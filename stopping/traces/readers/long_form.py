@@ -1,4 +1,4 @@
-"""Between one row a trace, as people log, and problems x samples, as the rest computes. Padding happens only here."""
+"""Long form: tables with one row a trace, read into arrays of problems x samples. Padding happens only here."""
 
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
@@ -29,14 +29,14 @@ CANONICAL = (
     *LIVE,
 )
 REQUIRED = ("problem", "length_tokens")
-CHECKPOINT = "checkpoint_"  # begins the names of the columns that `save_log` writes checkpoints to
+CHECKPOINT = "checkpoint_"  # prefix of the columns in which `save_log` writes checkpoints
 NO_ANSWER_VALUES = ("NO_ANSWER", "")
 MAX_SAMPLE_ID = 2**62 - 1
-_MAX_PADDING = 100_000_000  # cells; more, and one long row of samples would take the memory
+_MAX_PADDING = 100_000_000  # cells: one problem with very many samples must not fill the memory
 
 
 class Padding:
-    """Where each row goes in [problems, samples]: problems as they first appear, samples by id, or as they come."""
+    """The cell of each row in [problems, samples]: problems in order of appearance, samples by id or in order of rows."""
 
     def __init__(self, selection: Selection) -> None:
         self.problem_of_row, names = selection.problem_codes()
@@ -57,18 +57,18 @@ class Padding:
         if self.shape[0] * self.shape[1] - num_rows > _MAX_PADDING:
             raise LogError(
                 f"{selection.source.name}: {num_rows} rows would be padded to {num_problems} x {self.shape[1]}, "
-                f"problems x samples; problem {names[int(np.argmax(counts))]!r} alone has that many: load it apart"
+                f"problems x samples; problem {names[int(np.argmax(counts))]!r} alone has that many: load it separately"
             )
         self.sample_ids = (
             self.grid(sample, -1, np.int64) if "sample" in selection else self.ordered_grid(self.position, -1, np.int64)
         )
 
     def grid(self, values: np.ndarray, fill: Any, dtype: Any) -> np.ndarray:
-        """[problems, samples] from [rows]."""
+        """Return [problems, samples] from [rows]."""
         return self.ordered_grid(values[self.order], fill, dtype)
 
     def ordered_grid(self, values: np.ndarray, fill: Any, dtype: Any) -> np.ndarray:
-        """[problems, samples] from [rows] that stand in order of problem and sample."""
+        """Return [problems, samples] from [rows] sorted by problem and sample."""
         out = np.full(self.shape, fill, dtype)
         out[self.problem, self.position] = values
         return out
@@ -80,7 +80,7 @@ class Padding:
             first, second = (
                 self.order[again[0]],
                 self.order[again[0] + 1],
-            )  # lexsort is stable: rows stand in file order
+            )  # lexsort is stable: rows stay in file order
             name = self.problem_ids[int(self.problem_of_row[second])]
             raise selection.column("sample").error(
                 int(second),
@@ -91,7 +91,7 @@ class Padding:
 
 @dataclass(frozen=True)
 class Reading:
-    """How rows are read; the arguments of `load_log`, which explains them."""
+    """How rows are read: the arguments of `load_log`."""
 
     columns: ColumnNames | None
     groups: Sequence[str]
@@ -126,13 +126,13 @@ def from_columns(
     where: Mapping[str, Any] | None = None,
     set_aside_incomplete: bool = False,
 ) -> TraceLog:
-    """The log in a dictionary of columns, a pandas DataFrame or a pyarrow Table; arguments and errors as in `load_log`."""
+    """Return the log in a dictionary of columns, a pandas DataFrame or a pyarrow Table; arguments and errors as in `load_log`."""
     reading = Reading(columns, groups, answers, no_answer_values, cap_tokens, reference, where, set_aside_incomplete)
     return build(as_table, data, reading)[0]
 
 
 def build(read: Reader, data: Any, reading: Reading) -> tuple[TraceLog, np.ndarray]:
-    """The log, and for each trace the row of the source it stands in, [problems, samples] int64 (-1 in the padding)."""
+    """Return the log, and of each trace its row in the source, [problems, samples] int64 (-1 in the padding)."""
     others = {name: name for name in reading.groups}
     if isinstance(reading.cap_tokens, str):
         others["cap_tokens"] = reading.cap_tokens
@@ -196,7 +196,7 @@ def _or_unknown(selection: Selection, name: str, num_rows: int) -> tuple[np.ndar
 def _caps(
     selection: Selection, cap_tokens: int | str | None, length: np.ndarray
 ) -> tuple[np.ndarray | None, int | None]:
-    """The cap of each row, and the one all share, if they do. Raises `LogError` for a length above its cap."""
+    """Return the cap of each row, and the common cap if all are equal. Raises `LogError` for a length above its cap."""
     if "cap_tokens" in selection and (cap_tokens is None or isinstance(cap_tokens, str)):
         column = selection.column("cap_tokens")
         cap, known = column.whole_numbers(1, MAX_TOKENS, " of tokens")
@@ -229,7 +229,7 @@ def _answers(
     censored: np.ndarray,
     reading: Reading,
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray | None, str]:
-    """`answered` [rows], labels [rows] in order of problem and sample, texts [rows], and how answers were compared."""
+    """Return `answered` [rows], labels [rows] sorted by problem and sample, texts [rows], and how answers were compared."""
     answers, no_answer_values = reading.answers, reading.no_answer_values
     has_text, has_label = "answer" in selection, answers is None and "answer_label" in selection
     name = equality_name(answers or "exact")

@@ -1,4 +1,4 @@
-"""Checkpoints from a table with one row a probe, joined to the traces they belong to."""
+"""Tables with one row a probe, joined to their traces as checkpoints."""
 
 import dataclasses
 from collections.abc import Collection, Mapping, Sequence
@@ -33,30 +33,29 @@ def with_checkpoints(
     no_answer_values: Collection[str] = NO_ANSWER_VALUES,
     where: Mapping[str, Any] | None = None,
 ) -> TraceLog:
-    """The log with the checkpoints of a file, or of a table in memory, in place of any it had.
+    """Return the log with the checkpoints of a file or of a table in memory, which replace any that it had.
 
-    Our columns: `problem`, `sample` and `position_tokens` (required; `problem` must give the names in
-    `log.problem_ids`), `answer` (the forced answer), `correct` (of the forced answer), `probe_cost_tokens`. Traces
-    without a checkpoint are allowed.
+    The columns are `problem`, `sample` and `position_tokens` (required; `problem` has names in `log.problem_ids`),
+    `answer` (the forced answer), `correct` (of the forced answer) and `probe_cost_tokens`. Traces may have no checkpoint.
 
     Args:
         log: the traces that were probed.
         data: a path, or a table as for `from_columns`.
-        columns: our name -> the table's name, as for `load_log`.
+        columns: from the name above to the table's, as for `load_log`.
         grid: "token", "cue" or "fraction_of_final", see `Checkpoints`.
         protocol: a few words on how the answer was forced.
         signals: further columns of numbers to keep.
         answers: how answers are compared; by default as the log did. A log that used a function needs the function
             again.
-        no_answer_values: texts that stand for no answer.
-        where: the table's column -> label or labels to keep.
+        no_answer_values: texts that mean no answer.
+        where: from the table's name of a column to the label or labels to keep.
 
-    Raises `LogError` for a row without its trace, two at one position, a position beyond the end of its trace, and
-    whatever `load_log` refuses.
+    Raises `LogError` for a row without a trace, two rows at one position of a trace, a position beyond the end of its
+    trace, and as `load_log`.
     """
     if answers is None:
         if log.answer_equality == "custom":
-            raise LogError("answers: the log compared answers with a function of the user's; pass the same function")
+            raise LogError("answers: the log compared answers by a custom function; pass the same function")
         answers = "exact" if log.answer_equality == "none" else log.answer_equality
     if isinstance(signals, str):
         raise LogError(f"signals: expected a sequence of names, got {signals!r}; write ({signals!r},)")
@@ -110,7 +109,7 @@ def with_checkpoints(
 
 
 def _find_traces(log: TraceLog, selection: Selection) -> tuple[np.ndarray, np.ndarray]:
-    """Problem and sample index of each row, [rows] int64."""
+    """Return the problem and sample index of each row, [rows] int64."""
     index_of = {name: index for index, name in enumerate(log.problem_ids)}
     codes, names = selection.problem_codes()
     problem = np.array([index_of.get(name, -1) for name in names])[codes]
@@ -121,7 +120,7 @@ def _find_traces(log: TraceLog, selection: Selection) -> tuple[np.ndarray, np.nd
     wanted, known = selection.column("sample").whole_numbers(0, MAX_SAMPLE_ID)
     distinct, rank = np.unique(log.sample_ids[log.present], return_inverse=True)
     owner, position = np.nonzero(log.present)
-    trace_key = owner * len(distinct) + rank  # ascending: samples stand in order of id
+    trace_key = owner * len(distinct) + rank  # ascending: samples are sorted by id
     row_rank = np.minimum(np.searchsorted(distinct, wanted), len(distinct) - 1)
     row_key = problem * len(distinct) + row_rank
     found = np.minimum(np.searchsorted(trace_key, row_key), len(trace_key) - 1)
@@ -142,7 +141,7 @@ def _labels(
     answers: Equality,
     no_answer_values: Collection[str],
 ) -> tuple[np.ndarray, np.ndarray | None]:
-    """Labels in order of problem, sample and position, and texts in order of rows."""
+    """Return labels sorted by problem, sample and position, and texts in order of rows."""
     if "answer" not in selection:
         return np.full(len(order), NOT_LOGGED), None
     codes, vocabulary = selection.column("answer").texts()

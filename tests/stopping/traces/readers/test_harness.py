@@ -246,7 +246,7 @@ def test_files_that_do_not_go_together(tmp_path: Path) -> None:
             "count_tokens: expected a function .* or 'characters/4' to approximate it, got 'characters/3'",
         ),
         (lambda text: -1, r"row 1 \(line 1\), column 'resps.0.0': count_tokens: expected .* got -1"),
-        (lambda text: len(text) / 4, "count_tokens: expected the function to give a whole number"),
+        (lambda text: len(text) / 4, "count_tokens: expected the function to return a whole number"),
         (lambda text: {}[text], "count_tokens: the function failed on 'The answer is 18': KeyError"),
     ],
 )
