@@ -1,4 +1,4 @@
-"""A model from a log: likelihoods, the search for their maximum, and diagnostics."""
+"""Models fitted to logs: likelihoods, their maximisation, and diagnostics."""
 
 import stopping.calibration.length_correctness  # noqa: F401  (registers its fit)
 from stopping.calibration.diagnostics import Diagnostics, diagnose
