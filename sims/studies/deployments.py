@@ -27,7 +27,7 @@ from stopping.reasoner.countdown import Difficulty
 from stopping.reasoner.recording import draw_distinct, record
 from stopping.traces import split
 from stopping.traces.splits import FRACTIONS
-from stopping.tuning.measurement import Prediction, predict, realised
+from stopping.tuning.measurement import Prediction, observed, predict
 
 SEEDS = (1, 2)
 TEMPERATURES = (0.7, 1.0, 1.3)
@@ -90,7 +90,7 @@ def deploy(
         )
         for rule in (None, policy)
     )  # fmt: skip
-    came = realised(stopped.correct, stopped.total_tokens, own.correct, own.total_tokens)
+    came = observed(stopped.correct, stopped.total_tokens, own.correct, own.total_tokens)
     return Deployment(name, plan.temperature, name_of(policy), predicted, came)
 
 

@@ -39,7 +39,7 @@ from stopping.reasoner.vocabulary import CLOSE_THINK, PAD, TOKENS, YES
 from stopping.traces import TraceLog, split
 from stopping.traces.splits import FRACTIONS
 from stopping.tuning import Prediction, Tuning
-from stopping.tuning.measurement import misses_by_chance, predicted, realised
+from stopping.tuning.measurement import misses_by_chance, observed, predicted
 
 NUM_PROBLEMS = 1000  # run on each engine, once left alone and once under each rule
 MAX_ACCURACY_DROP = 0.02
@@ -350,7 +350,7 @@ def cells_of(
         for place, rule in enumerate(rules, 1):
             pair = [0, place]
             promised = predicted(played["correct"][pair], played["total_tokens"][pair], len(problems), coupled=False)
-            came = realised(right[place], tokens[place], right[0], tokens[0])
+            came = observed(right[place], tokens[place], right[0], tokens[0])
             found += [Cell(engine, str(rule), name, promised[name], came[name]) for name in COMPONENTS]
     return found
 

@@ -79,7 +79,7 @@ def _live(log: Any, policy: Any, report: Any) -> dict[str, "Estimate"]:
 
     from stopping.reasoner import Plan, load_model, run_live
     from stopping.reasoner.recording import draw_distinct
-    from stopping.tuning.measurement import realised
+    from stopping.tuning.measurement import observed
 
     plan = Plan()
     drawn = draw_distinct(plan)
@@ -90,7 +90,7 @@ def _live(log: Any, policy: Any, report: Any) -> dict[str, "Estimate"]:
         problem_index=chosen, every_tokens=plan.probe_every_tokens, cap_tokens=plan.cap_tokens,
         temperature=plan.temperature, report=report,
     )  # fmt: skip
-    return realised(run.correct, run.total_tokens, log.correct[:, 0], log.length_tokens[:, 0])
+    return observed(run.correct, run.total_tokens, log.correct[:, 0], log.length_tokens[:, 0])
 
 
 def _record(tuned: Any, shuffled: Any, promised: Any, live: Any, num_live: int) -> "PromiseOutput":

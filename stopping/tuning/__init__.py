@@ -1,4 +1,4 @@
-"""A certified rule from a log: certificates, choice, measurement, planning, and what stands in for a rule."""
+"""Certified rules from a log: certificates, choice, measurement, planning, and substitution by a fixed rule."""
 
 from stopping.tuning.betting import mean_interval, problems_floor
 from stopping.tuning.certification import Certificate, Certification, Grade, certify, order_by_risk

@@ -67,7 +67,7 @@ def test_dispersed_wrong_traces_make_the_very_short_ones_suspect() -> None:
     """The posterior peaks at l* = (m1 s0^2 - m0 s1^2) / (s0^2 - s1^2) = 7.5 and falls to 0 below."""
     length = np.arange(-40, 20, 0.01)
     with jax.enable_x64(True):
-        law = parallel._law(jnp.asarray(length), normal_logs(*CARD[1][0]), False)
+        law = parallel._distribution(jnp.asarray(length), normal_logs(*CARD[1][0]), False)
         posterior = np.asarray(law.right / law.ending)
     assert length[posterior.argmax()] == pytest.approx(7.5, abs=0.01)
     assert posterior[0] < 1e-12

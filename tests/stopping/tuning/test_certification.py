@@ -180,7 +180,7 @@ def test_a_family_is_put_in_order_by_the_model(log):
     found = stopping.certify(SOURCE, family, log, max_loss=0.05)
     assert [certificate.policy for certificate in found.certificates][:2] == [PROVEN, Margin(2)]
     assert found.certificates[-1].policy == FixedSamples(1)
-    with pytest.raises(ValueError, match="a family is put in order by the problem's model"):
+    with pytest.raises(ValueError, match="a family is sorted by the problem's model"):
         stopping.certify(PROBLEM, family, log, max_loss=0.05)
 
 

@@ -6,7 +6,7 @@ import pytest
 from stopping.policies import CandidateStop, TokenBudget
 from stopping.problems import Thinking
 from stopping.reasoner import load_shipped_log
-from stopping.tuning.measurement import misses_by_chance, predict, predicted, realised
+from stopping.tuning.measurement import misses_by_chance, observed, predict, predicted
 
 NUM_ORDERS, NUM_RUNS, NUM_REPEATS = 8, 500, 2000
 
@@ -43,7 +43,7 @@ def test_intervals_hold_what_comes_in_19_of_20(coupled):
         correct, tokens = drawn(random, NUM_RUNS)
         own = np.zeros(NUM_RUNS, int)
         stopped = own if coupled else own + 1
-        came = realised(
+        came = observed(
             correct[1, rows, stopped], tokens[1, rows, stopped], correct[0, rows, own], tokens[0, rows, own]
         )
         held += [told[name].holds(came[name].mean) for name in told]
