@@ -1,4 +1,4 @@
-"""Quantiles, masses and densities against SciPy in float64; truncation and censoring against their definitions."""
+"""Quantiles, masses and densities against SciPy in float64; truncation against its definition."""
 
 import equinox as eqx
 import jax
