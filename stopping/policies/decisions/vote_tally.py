@@ -31,7 +31,7 @@ class VoteTally:
     """Counts answers as they come, on any array backend.
 
     Attributes:
-        labels: 0, 1, ..., one for each answer that can be told apart; an integer array of the backend `[labels]`.
+        labels: 0, 1, ..., one for each distinct answer; an integer array of the backend `[labels]`.
     """
 
     labels: Any
