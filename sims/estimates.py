@@ -7,7 +7,7 @@ from typing import Any, Self
 import numpy as np
 from scipy.stats import norm, t
 
-from stopping.traces.reports import plus_minus
+from sims.rounding import plus_minus
 
 FEW = 100  # with fewer independent units, errors are bootstrapped
 NUM_RESAMPLES = 2000

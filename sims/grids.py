@@ -14,7 +14,7 @@ from sims.engine import default_devices, digest_blocks, draw_blocks, gather, mes
 from sims.estimates import Estimate
 from sims.precision import BLOCK
 from stopping.policies import Policy
-from stopping.policies.protocol import whole_number
+from stopping.policies.checks import whole_number
 from stopping.problems import Problem, admit, as_pytree
 from stopping.problems.problem import UTILITY
 

@@ -15,7 +15,7 @@ import numpy as np
 from jax.experimental import multihost_utils
 
 from sims.moments import Moments
-from stopping.policies.protocol import whole_number
+from stopping.policies.checks import whole_number
 
 BLOCK = 4096  # worlds that one compiled program draws or plays
 MAX_REPLICAS = 2**31 - BLOCK  # replica numbers have 32 bits

@@ -27,7 +27,7 @@ from sims.precision import BLOCK, Goal
 from sims.progress import Bar, Stopwatch
 from sims.results import Result
 from stopping.policies import Policy
-from stopping.policies.protocol import whole_number
+from stopping.policies.checks import whole_number
 from stopping.problems import Problem, admit, as_pytree
 from stopping.problems.problem import names_of
 

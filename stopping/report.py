@@ -16,11 +16,11 @@ from matplotlib.figure import Figure
 
 from sims import Estimate
 from sims.estimates import FEW
+from sims.rounding import in_points, plus_minus
 from stopping import __version__, plots
 from stopping.calibration.forced_answers import Group, by_confidence, by_position, overconfidence
 from stopping.policies import parameters
 from stopping.traces import TraceLog
-from stopping.traces.reports import in_points, plus_minus
 from stopping.tuning import Grade, Measured, Tested, Tuning
 from stopping.tuning.tuning import REACHABLE, WHAT_CAN_BE
 

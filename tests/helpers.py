@@ -8,8 +8,8 @@ import pytest
 from hypothesis import strategies as st
 
 from stopping.policies import SamplingObservation, ThinkingObservation, VoteTable
+from stopping.policies.checks import INT32_MAX
 from stopping.policies.decisions import THINKING, decision_of
-from stopping.policies.protocol import INT32_MAX
 from tests.stopping.policies.own_policies import RunningAgreement, WeightedVotes
 
 # A user's own, defined outside the package: a float score with a memory, and a float table.

@@ -4,8 +4,6 @@ The log is 6 models x (60 AIME, 198 GPQA problems) x 8 samples, with an answer a
 accompanying The Art of Scaling Test-Time Compute (arXiv 2512.02008).
 """
 
-import dataclasses
-from collections.abc import Sequence
 from functools import lru_cache
 from pathlib import Path
 
@@ -45,19 +43,3 @@ def art_of_tts() -> dict[tuple[str, str], TraceLog]:
         )
         for key, part in frame.groupby(["model", "kind"])
     }
-
-
-def take_samples(log: TraceLog, samples: Sequence[int]) -> TraceLog:
-    """Return the log of these samples of every problem, for logs without padding."""
-    assert log.present.all()
-    index = list(samples)
-    answer = log.answer[:, index]
-    same = (answer[:, :, None] == answer[:, None, :]) & (answer[:, :, None] >= 0)
-    cut = {
-        name: getattr(log, name)[:, index]
-        for name in (
-            "sample_ids", "present", "length_tokens", "correct", "correct_known", "answered", "censored", "censored_known"
-        )
-    }  # fmt: skip
-    label = np.where(answer >= 0, same.argmax(axis=2), answer).astype(np.int32)
-    return dataclasses.replace(log, **cut, answer=label, answer_text=None)

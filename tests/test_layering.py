@@ -1,6 +1,7 @@
 """Who may import whom: the table of CONTRIBUTING.md, read against the code."""
 
 import ast
+import graphlib
 import re
 from pathlib import Path
 
@@ -11,7 +12,7 @@ ROOT = Path(__file__).parents[1]
 MAY_IMPORT = {
     "policies": set(),
     "traces": set(),
-    "artifacts": {"policies"},
+    "artifacts": {"policies", "traces"},
     "adapters": {"artifacts", "policies", "traces"},
     "models": {"policies"},
     "makespan": {"models"},
@@ -107,3 +108,28 @@ def test_only_the_marker_skips_where_torch_is_missing():
     """`make torch` runs the tests with this marker: a test that skips in another way would never be run."""
     wrong = re.compile(r"(importorskip|find_spec)\(\W*(torch|transformers)")
     assert not [path for path in (ROOT / "tests").rglob("*.py") if wrong.search(path.read_text(encoding="utf-8"))]
+
+
+def imported_modules(room: str) -> dict[str, set[str]]:
+    """The modules of a room, each with those of the same room that it imports anywhere in its text."""
+    paths = {
+        ".".join(path.relative_to(ROOT).with_suffix("").parts).removesuffix(".__init__"): path
+        for path in files_of(room)
+    }
+    imports: dict[str, set[str]] = {}
+    for module, path in paths.items():
+        names = set()
+        for node in ast.walk(ast.parse(path.read_text())):
+            if isinstance(node, ast.Import):
+                names |= {alias.name for alias in node.names}
+            elif isinstance(node, ast.ImportFrom):
+                inner = (f"{node.module}.{alias.name}" for alias in node.names)
+                names |= {name if name in paths else node.module for name in inner}
+        imports[module] = (names & paths.keys()) - {module}
+    return imports
+
+
+@pytest.mark.parametrize("room", ["traces", "calibration", "makespan", "models", "tuning"])
+def test_modules_of_a_room_import_one_another_in_no_circle(room):
+    """Imports for types alone and inside functions count too."""
+    tuple(graphlib.TopologicalSorter(imported_modules(room)).static_order())  # CycleError names the circle

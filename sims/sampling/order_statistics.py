@@ -1,4 +1,4 @@
-"""Order statistics of n draws (the minimum, the k-th, the first k) without drawing all n.
+"""Order statistics of n draws (the minimum, the first k) without drawing all n.
 
 With E_1, E_2, ... standard exponentials, the order statistics of n uniforms are U_(k) = 1 - exp(-Y_k), with
 Y_k = E_1 / n + E_2 / (n - 1) + ... + E_k / (n - k + 1); those of any other distribution are its quantiles of U_(k).
@@ -7,7 +7,6 @@ Both U and 1 - U are returned, each accurate where it is small; a family's `quan
 Reference: Rényi, "On the theory of order statistics" (1953), equation 1.9.
 """
 
-import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Int, Key
 
@@ -45,31 +44,6 @@ def first_masses(key: Key[Array, ""], element: Int[Array, "..."], num_draws: int
     wait = jnp.stack(waits, axis=-1).reshape(*element.shape[:-1], -1)[..., :num_first]
     y = jnp.cumsum(wait / jnp.arange(num_draws, num_draws - num_first, -1, dtype=wait.dtype), axis=-1)
     return -jnp.expm1(-y), jnp.exp(-y)
-
-
-def kth_masses(key: Key[Array, ""], element: Int[Array, "..."], num_draws: int, k: int) -> Masses:
-    """Return the masses below and above the k-th smallest of `num_draws`; the mass below is Beta(k, num_draws + 1 - k).
-
-    Counted from the nearer end, so that at most num_draws / 2 exponentials are summed, two a step of the element from step 0
-    on; none are stored.
-
-    Raises:
-        ValueError: unless 1 <= k <= num_draws.
-    """
-    _check("k", k, num_draws)
-    from_end = num_draws + 1 - k
-    num_waits = min(k, from_end)
-
-    def add(step: Array, y: Array) -> Array:
-        left, right = (exponential(word) for word in pairs(key, element, step))
-        still = (num_draws - 2 * step).astype(y.dtype)
-        # an odd number of waits leaves the last word unused
-        return y + left / still + jnp.where(2 * step + 1 < num_waits, right / jnp.maximum(still - 1, 1), 0)
-
-    start = jnp.zeros(jnp.shape(element), jnp.float32)
-    y = jax.lax.fori_loop(0, (num_waits + 1) // 2, add, start)
-    near, far = -jnp.expm1(-y), jnp.exp(-y)
-    return (near, far) if k <= from_end else (far, near)
 
 
 def _check(name: str, rank: int, num_draws: int) -> None:

@@ -1,8 +1,8 @@
-"""Truncated and censored distributions."""
+"""Truncated distributions."""
 
 import equinox as eqx
 import jax.numpy as jnp
-from jaxtyping import Array, Bool, Float
+from jaxtyping import Array, Float
 
 from sims.sampling.families import AbstractFamily, parameter
 
@@ -40,22 +40,3 @@ class Truncated(AbstractFamily):
     def _limits(self) -> tuple[tuple[Array, Array], tuple[Array, Array], Array]:
         low, high = self.family.masses(self.low), self.family.masses(self.high)
         return low, high, jnp.where(low[1] < low[0], low[1] - high[1], high[0] - low[0])
-
-
-class Censored(eqx.Module):
-    """A family's distribution right-censored at `cap`: of a larger value it is only known that it exceeds the cap."""
-
-    family: AbstractFamily
-    cap: Float[Array, "..."] = eqx.field(converter=parameter)
-
-    def quantile(
-        self, below: Float[Array, "..."], above: Float[Array, "..."] | None = None
-    ) -> tuple[Float[Array, "..."], Bool[Array, "..."]]:
-        """Return the quantile at this mass, at most the cap, and whether it is censored."""
-        x = self.family.quantile(below, above)
-        return jnp.minimum(x, self.cap), x > self.cap
-
-    def log_likelihood(self, x: Float[Array, "..."], censored: Bool[Array, "..."]) -> Float[Array, "..."]:
-        """Return the log-density at x, and where it is censored the log-mass beyond the cap."""
-        seen = self.family.log_density(jnp.where(censored, self.cap, x))
-        return jnp.where(censored, jnp.log(self.family.survival(self.cap)), seen)

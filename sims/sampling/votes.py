@@ -1,7 +1,6 @@
 """How many of n: counts from one uniform each, without drawing the n.
 
-A count is drawn by inversion: it is the number of cumulative probabilities that the uniform exceeds. The counts of several kinds
-of answer are drawn one after another, each binomial among the votes that are left (the multinomial distribution).
+A count is drawn by inversion: it is the number of cumulative probabilities that the uniform exceeds.
 """
 
 import equinox as eqx
@@ -62,30 +61,6 @@ def beta_binomial(num_draws: int, alpha: Float[Array, "..."], beta: Float[Array,
     return CountDistribution(
         _cumulative(won + lost[..., ::-1] + _log_choose(np.asarray(num_draws), k), np.asarray(num_draws))
     )
-
-
-class MultinomialVotes(eqx.Module):
-    """Multinomial counts of several kinds of answer among `num_votes`, drawn without drawing each vote.
-
-    Attributes:
-        distributions: for each kind but the last, its count among the votes that are left, one row for each number of them.
-    """
-
-    distributions: list[CountDistribution]
-
-    def __init__(self, num_votes: int, probs: Float[Array, " kinds"]) -> None:
-        probs = jnp.asarray(probs, float)
-        left = jnp.cumsum(probs[::-1])[::-1]
-        share = jnp.clip(probs / jnp.maximum(left, jnp.finfo(probs.dtype).tiny), 0, 1)
-        self.distributions = [binomials(num_votes, share[kind]) for kind in range(probs.shape[0] - 1)]
-
-    def draw(self, *uniforms: Float[Array, "..."]) -> list[Int[Array, "..."]]:
-        """Turn one uniform for each kind but the last into the counts of all kinds, int32."""
-        counts, left = [], jnp.full(uniforms[0].shape, self.distributions[0].cumulative.shape[-1], jnp.int32)
-        for distribution, uniform in zip(self.distributions, uniforms, strict=True):
-            counts.append(distribution.draw(uniform, left))
-            left = left - counts[-1]
-        return [*counts, left]
 
 
 def _binomial(numbers: np.ndarray, most: int, prob: Float[Array, "..."]) -> Float[Array, "... draws"]:

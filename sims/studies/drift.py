@@ -33,7 +33,7 @@ from stopping.reasoner import Llama, Plan, load_model
 from stopping.reasoner.recording import record
 from stopping.solvers import fitted_value
 from stopping.traces import TraceLog, split
-from stopping.tuning.reference_sample import laws
+from stopping.tuning.traffic_sample import values_by_trace
 
 NUM_RUNS, NUM_UNCHANGED = 250, 750  # with a change, and without one
 REFERENCE, BEFORE, AFTER = 200, 300, 1200  # held-out requests: in the reference sample, before the change and after
@@ -106,7 +106,8 @@ def requests_of(problem: Thinking, rule: ExitValue | ProbedExitValue, log: Trace
     reference = problem.reference_rule(log)
     correct = sims.play_rules(problem, [rule, reference], problem.worlds(log), ("correct",))["correct"].astype(float)
     values = {
-        name: coarse(each)[log.present].astype(np.float32) for name, each in laws(problem, rule, reference, log).items()
+        name: coarse(each)[log.present].astype(np.float32)
+        for name, each in values_by_trace(problem, rule, reference, log).items()
     }
     return Requests(values, (correct[1] - correct[0]).mean(axis=1))
 

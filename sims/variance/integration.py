@@ -31,7 +31,7 @@ from jaxtyping import Array, Key
 from sims.estimates import Estimate
 from sims.variance.points import BLOCK, Independent, Points
 from sims.variance.weights import WeightReport
-from stopping.policies.protocol import whole_number
+from stopping.policies.checks import whole_number
 
 LOG_WEIGHT = "log_weight"
 NUM_PARTS = 8

@@ -37,7 +37,7 @@ from scipy.special import logsumexp
 from sims.estimates import Estimate
 from sims.variance.integration import LOG_WEIGHT, Expectation, components, evaluate, exploding, reduction
 from sims.variance.weights import WeightReport
-from stopping.policies.protocol import whole_number
+from stopping.policies.checks import whole_number
 
 NUM_ROUNDS, ADAPTING_ROUNDS = 10, 5  # a round is a tenth of all evaluations; at most half of them adapt
 NUM_SHARE_STEPS = 100

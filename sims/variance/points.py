@@ -16,7 +16,7 @@ import numpy as np
 from jaxtyping import Array, Float, Key
 from scipy.stats import qmc
 
-from stopping.policies.protocol import whole_number
+from stopping.policies.checks import whole_number
 
 BLOCK = 4096  # points drawn at once, for single points and pairs
 

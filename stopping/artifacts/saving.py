@@ -32,6 +32,7 @@ from stopping.artifacts.loading import load_policy
 from stopping.artifacts.parameters import encode
 from stopping.artifacts.schema import SCHEMA_VERSION, Document, GoldenLine, Record, parse
 from stopping.policies import Decision, decision_of
+from stopping.traces import Reference
 
 
 def save_policy(
@@ -43,7 +44,7 @@ def save_policy(
     problem: Any = None,
     evidence: Iterable[Any] = (),
     decision_points: Mapping[str, Any] | Record | None = None,
-    reference_rule: str | None = None,
+    reference_rule: Reference | str | None = None,
     calibrated_on: Mapping[str, Any] | Record | None = None,
     traffic: Mapping[str, Any] | None = None,
     promised: Mapping[str, Any] | None = None,
@@ -69,7 +70,7 @@ def save_policy(
             or such mappings.
         decision_points: when the policy is asked: `{"on": "trace_end", "interval_tokens": 256}`; as the decision says if not
             given.
-        reference_rule: `single`, `logged`, `majority@n` or `budget=B`: the rule that losses are measured against.
+        reference_rule: the rule that losses are measured against, or its text: `single`, `majority@n`, `budget=B`, `logged`.
         calibrated_on: `{"digest", "num_problems", "num_traces", "description"}`, each optional.
         traffic: by quantity (`length_tokens`, ...), an array of at most 2,000 values of the log, one per problem: the reference
             sample with which a server compares its traffic.
@@ -100,7 +101,7 @@ def save_policy(
             or {"on": decision.asked, "interval_tokens": getattr(problem, "decision_interval_tokens", None)},
             "lag_tokens": int(getattr(problem, "lag_tokens", 0) if lag_tokens is None else lag_tokens),
             "fallback": fallback or {},
-            "reference_rule": reference_rule,
+            "reference_rule": None if reference_rule is None else str(reference_rule),
             "calibrated_on": calibrated_on,
             "traffic": None if traffic is None else {name: _inline(values) for name, values in traffic.items()},
             "promised": promised or {},

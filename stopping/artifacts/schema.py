@@ -22,6 +22,7 @@ from pydantic import (
 )
 
 from stopping.artifacts.error import ArtifactError
+from stopping.traces.reference import PATTERN as REFERENCE_PATTERN
 
 SCHEMA_VERSION = "1.1"
 MAX_INLINE_VALUES = 4096  # a larger array goes to `weights.safetensors`
@@ -187,9 +188,7 @@ class Document(Record):
     actions: Annotated[list[ActionName], Field(min_length=1)]  # what the policy may ask for
     lag_tokens: Count = 0  # tokens assumed to be generated between a decision and its effect
     fallback: Fallback = Fallback()
-    reference_rule: (
-        Annotated[str, Field(pattern=r"^(single|logged|majority@[1-9][0-9]{0,8}|budget=[1-9][0-9]{0,8})$")] | None
-    ) = None
+    reference_rule: Annotated[str, Field(pattern=f"^({REFERENCE_PATTERN})$")] | None = None
     calibrated_on: CalibratedOn | None = None
     traffic: Traffic | None = None  # by quantity, values of the log, one per problem: the reference for drift
     promised: dict[Name, Quantity] = {}  # accuracy_change, net_saving_tokens, net_saving_seconds, ...

@@ -1,4 +1,4 @@
-"""Which wrong answers agree: the Ewens-Pitman law, by maximum likelihood of the group sizes."""
+"""The Ewens-Pitman distribution of wrong answers, fitted by maximum likelihood to the sizes of groups of equal answers."""
 
 from typing import NamedTuple
 
@@ -10,14 +10,14 @@ from stopping.calibration.ascent import Ascent, ascend
 from stopping.calibration.sufficient_statistics import Statistics
 from stopping.models import Answers
 
-MAX_KINDS = 12  # beyond, finitely many kinds cannot be told from infinitely many in a log
-ENDLESS = 0  # stands for infinitely many
+MAX_KINDS = 12  # in a log, more kinds cannot be distinguished from infinitely many
+ENDLESS = 0  # infinitely many kinds
 
 
 class AnswersFit(NamedTuple):
-    """The law; standard errors of its discount and of the log of its concentration (`+ discount`); `[]` each.
+    """The fitted distribution, and standard errors of its discount and of log(concentration + discount); `[]` each.
 
-    `converged` says whether the search for it ended. Standard errors take the number of kinds as known.
+    `converged` says whether the search converged. The standard errors take the number of kinds as known.
     """
 
     answers: Answers
@@ -27,20 +27,20 @@ class AnswersFit(NamedTuple):
 
 
 def fit_answers(data: Statistics) -> AnswersFit:
-    """Fit both branches of the law, infinitely many kinds and 1 to `MAX_KINDS` of them, and keep the likelier one.
+    """Fit the distribution with infinitely many kinds and with 1 to `MAX_KINDS` kinds, and return the most likely one.
 
-    Weak priors, on the branches' own scales: log(concentration + discount) and the log of each kind's weight
-    ~ Normal(0, 2), logit of the discount ~ Normal(-1, 2).
+    The priors are weak: log(concentration + discount), or with finitely many kinds the log of the weight of each,
+    ~ Normal(0, 2), and logit of the discount ~ Normal(-1, 2).
     """
     dtype = data.more_kinds.dtype
 
-    def law(point: Array, num_kinds: Array) -> Answers:
+    def distribution(point: Array, num_kinds: Array) -> Answers:
         weight, discount = jnp.exp(point[0]), jax.nn.sigmoid(point[1])
-        endless = num_kinds == ENDLESS  # else the second coordinate is idle, and stays at its prior's mean
+        endless = num_kinds == ENDLESS  # else the second coordinate is unused, and stays at its prior mean
         return Answers(jnp.where(endless, discount, -weight), jnp.where(endless, weight - discount, num_kinds * weight))
 
     def log_likelihood(point: Array, num_kinds: Array) -> Array:
-        return law(point, num_kinds).log_likelihood(data.more_kinds, data.more_wrong, data.more_copies)
+        return distribution(point, num_kinds).log_likelihood(data.more_kinds, data.more_wrong, data.more_copies)
 
     def climb(num_kinds: Array) -> tuple[Array, Ascent]:
         def log_posterior(point: Array) -> Array:
@@ -53,7 +53,7 @@ def fit_answers(data: Statistics) -> AnswersFit:
     value, found = jax.vmap(climb)(kinds)
     most = jnp.argmax(value)
     best = jax.tree.map(lambda values: values[most], found)
-    answers = law(best.point, kinds[most])
+    answers = distribution(best.point, kinds[most])
     endless = answers.discount * (1 - answers.discount) * best.standard_error[1]
     finite = -answers.discount * best.standard_error[0]
     discount_error = jnp.where(kinds[most] == ENDLESS, endless, finite)

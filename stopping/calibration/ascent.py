@@ -12,12 +12,12 @@ SMALL_STEP = 0.02  # in standard errors
 
 
 class Ascent(NamedTuple):
-    """The maximum.
+    """A maximum.
 
     Attributes:
-        point: where it is; `[parameters]`.
-        standard_error: from the curvature there; `[parameters]`.
-        converged: that Newton would move no parameter by more than a fiftieth of its standard error; `[]`.
+        point: `[parameters]`.
+        standard_error: from the curvature at the point; `[parameters]`.
+        converged: whether a Newton step would move no parameter by more than a fiftieth of its standard error; `[]`.
     """
 
     point: Float[Array, " parameters"]
@@ -26,9 +26,9 @@ class Ascent(NamedTuple):
 
 
 def ascend(objective: Callable[[Array], Array], start: Float[Array, " parameters"]) -> Ascent:
-    """Climb from `start`.
+    """Return the maximum reached from `start`.
 
-    Negative curvature is turned round; steps move no parameter by more than 1 and are halved until they climb.
+    Negative curvature is reversed. A step moves no parameter by more than 1, and is halved until the objective increases.
     """
 
     def step(carry: Ascent, _: None) -> tuple[Ascent, None]:
@@ -38,11 +38,11 @@ def ascend(objective: Callable[[Array], Array], start: Float[Array, " parameters
         error = jnp.sqrt(jnp.sum(vectors**2 / jnp.maximum(values, 1e-6), axis=1))
         move = vectors @ ((vectors.T @ gradient) / jnp.maximum(jnp.abs(values), 1e-3))
         converged = jnp.all(values > 0) & jnp.all(jnp.abs(move) < SMALL_STEP * error)
-        move = move / jnp.maximum(jnp.max(jnp.abs(move)), 1)  # as a whole: parameter by parameter it might go down
+        move = move / jnp.maximum(jnp.max(jnp.abs(move)), 1)  # as a whole: clipping each parameter could go downhill
         candidates = point + move * jnp.append(0.5 ** jnp.arange(6), 0)[:, None]
         heights = jax.vmap(objective)(candidates)
         rounding = 8 * jnp.finfo(heights.dtype).eps * jnp.max(jnp.abs(heights))
-        longest = jnp.argmax(heights >= jnp.max(heights) - rounding)  # of those that rounding cannot tell apart
+        longest = jnp.argmax(heights >= jnp.max(heights) - rounding)  # of those equal up to rounding
         return Ascent(candidates[longest], error, converged), None
 
     return jax.lax.scan(step, Ascent(start, jnp.zeros_like(start), jnp.array(False)), None, length=NUM_STEPS)[0]

@@ -1,4 +1,4 @@
-"""Does the model describe the lengths? Each complete trace's rank in the law that the others of its problem predict."""
+"""Goodness of fit of lengths: each complete trace's rank in the distribution predicted by the others of its problem."""
 
 from typing import NamedTuple
 
@@ -14,13 +14,13 @@ NUM_EFFECT_NODES = 16
 
 
 class Diagnostics(NamedTuple):
-    """Probability integral transforms, uniform on [0, 1] if the model is right, and Kolmogorov-Smirnov tests of that.
+    """Probability integral transforms, which are uniform on [0, 1] if the model is right, and tests of uniformity.
 
     Attributes:
-        pit_right, pit_wrong: one value a complete trace.
-        ks_right, ks_wrong: the statistic; its p-value assumes independent traces and known parameters, so it is a
-            guide, not a test at its level.
-        p_value_right, p_value_wrong: NaN where the class is empty.
+        pit_right, pit_wrong: one value for each complete trace.
+        ks_right, ks_wrong: the Kolmogorov-Smirnov statistic.
+        p_value_right, p_value_wrong: its p-value, NaN if the class is empty. It assumes independent traces and known
+            parameters, so that it is a guide and not an exact test.
     """
 
     pit_right: np.ndarray
@@ -32,17 +32,17 @@ class Diagnostics(NamedTuple):
 
 
 def diagnose(model: LengthCorrectness, log: TraceLog) -> Diagnostics:
-    """Rank each complete trace of the log under the model of its own problem without it.
+    """Return the rank of each complete trace of the log in the distribution that the other traces of its problem predict.
 
-    The effect's law given the other traces follows by taking the trace's own pull and precision out, one Newton step;
-    without a cap this is exact. Wrong traces are ranked below the cap, where alone they can be complete; right ones in
-    their law truncated there.
+    The distribution of the effect given the other traces is found by one Newton step that removes the trace's gradient and
+    precision; without a cap this is exact. Wrong traces are ranked given that they end below the cap, because only those
+    are complete; right traces in their distribution truncated at the cap.
     """
     judged = log.present & log.correct_known
     right = judged & log.correct
     wrong = judged & ~right & ~log.censored
     log_cap = np.log(float(model.cap_tokens))
-    below = upper_tail((model.effect - log_cap) / model.scale_right)  # by problem: logs of one size share its programs
+    below = upper_tail((model.effect - log_cap) / model.scale_right)  # by problem: logs of one size share one program
     effect, effect_scale, hazard, bend = (
         np.broadcast_to(np.asarray(values, float)[:, None], log.present.shape)
         for values in (model.effect, model.effect_scale, below.hazard, below.bend)

@@ -1,6 +1,7 @@
-"""Answers forced on the way: how often they are right, by where they were forced and by the confidence shown in them.
+"""Accuracy of forced answers, by their position and by the confidence of the model in them.
 
-They are those of a log's checkpoints past the first token whose correctness is known. Errors are by problem.
+Forced answers are those of a log's checkpoints after the first token whose correctness is known. Standard errors are by
+problem.
 """
 
 from typing import NamedTuple
@@ -11,19 +12,19 @@ from sims import Estimate
 from stopping.traces import TraceLog
 
 CONFIDENCE = "answer_mean_log_prob"  # its exponential: the geometric mean of the probabilities of the answer's tokens
-MOST_POSITIONS = 20  # told apart; where there are more, ranges with equally many forced answers
+MOST_POSITIONS = 20  # where there are more, positions are grouped in ranges with equally many forced answers
 NUM_CONFIDENCE_BINS = 10  # of equal width
-FEWEST_PROBLEMS = 20  # behind a share; one of fewer is left out
+FEWEST_PROBLEMS = 20  # a group with fewer is left out
 
 
 class Group(NamedTuple):
-    """Forced answers that are alike.
+    """Forced answers at similar positions or with similar confidence.
 
     Attributes:
-        centre: mean of what they are alike in, tokens or a probability.
+        centre: their mean position in tokens, or their mean confidence.
         right: share of them that are right.
-        final: share of the same traces, left alone, that end with a right answer.
-        share: of all forced answers, how many are in this group.
+        final: share of the same traces whose final answer is right.
+        share: of all forced answers, the share in this group.
     """
 
     centre: float
@@ -33,7 +34,7 @@ class Group(NamedTuple):
 
 
 def by_position(log: TraceLog) -> tuple[Group, ...]:
-    """Group a log's forced answers by the tokens thought before them; empty for a log without any."""
+    """Return a log's forced answers grouped by position; empty for a log without any."""
     chosen = _judged(log)
     if log.checkpoints is None or not chosen.any():
         return ()
@@ -46,14 +47,14 @@ def by_position(log: TraceLog) -> tuple[Group, ...]:
 
 
 def by_confidence(log: TraceLog) -> tuple[Group, ...]:
-    """Group a log's forced answers by the probability that the model gave them; empty where the log has none."""
+    """Return a log's forced answers grouped by the probability that the model gave them; empty if that was not logged."""
     chosen, confidence = _confidence(log)
     group = np.minimum(confidence * NUM_CONFIDENCE_BINS, NUM_CONFIDENCE_BINS - 1).astype(int)
     return _grouped(log, chosen, confidence, group)
 
 
 def overconfidence(log: TraceLog) -> Estimate:
-    """By how much the mean probability exceeds the share of forced answers that are right; nan where the log has none."""
+    """Return the mean probability of forced answers minus the share of them that are right; NaN if that was not logged."""
     chosen, confidence = _confidence(log)
     if log.checkpoints is None or not chosen.any():
         return Estimate(np.nan, np.nan, 0)
@@ -61,14 +62,14 @@ def overconfidence(log: TraceLog) -> Estimate:
 
 
 def _judged(log: TraceLog) -> np.ndarray:
-    """`[checkpoints]` bool."""
+    """Return which checkpoints are after the first token and judged, `[checkpoints]` bool."""
     probes = log.checkpoints
     there: np.ndarray = np.zeros(0, bool) if probes is None else probes.correct_known & (probes.position_tokens > 0)
     return there
 
 
 def _confidence(log: TraceLog) -> tuple[np.ndarray, np.ndarray]:
-    """Which checkpoints have one, `[checkpoints]` bool, and theirs."""
+    """Return which checkpoints have a confidence, `[checkpoints]` bool, and its values."""
     chosen = _judged(log)
     if log.checkpoints is None or CONFIDENCE not in log.checkpoints.signals:
         return np.zeros_like(chosen), np.zeros(0)
@@ -94,5 +95,5 @@ def _grouped(log: TraceLog, chosen: np.ndarray, values: np.ndarray, group: np.nd
 
 
 def _share(owner: np.ndarray, values: np.ndarray) -> Estimate:
-    """Mean of values, each of them a problem's."""
+    """Return the mean of values, with the error by problem; `owner` is the problem of each."""
     return Estimate.ratio(np.bincount(owner, values), np.bincount(owner))

@@ -1,4 +1,4 @@
-"""Fitting `LengthCorrectness`: chances, lengths and answers have separate likelihoods, and are fitted side by side."""
+"""The fit of `LengthCorrectness`: chances, lengths and answers have separate likelihoods, and are fitted separately."""
 
 from collections.abc import Sequence
 from contextlib import nullcontext
@@ -12,7 +12,7 @@ from scipy.special import expit
 
 from stopping.calibration.answer_distribution import AnswersFit, fit_answers
 from stopping.calibration.diagnostics import diagnose
-from stopping.calibration.fit import Fit, fit_all, require_judged
+from stopping.calibration.fitting import Fit, fit_all, require_judged
 from stopping.calibration.length_likelihood import share_wrong
 from stopping.calibration.lengths import LengthFit, fit_lengths
 from stopping.calibration.success import SuccessFit, fit_success
@@ -31,7 +31,7 @@ class Estimates(NamedTuple):
 
 @jax.jit
 def estimate(data: Statistics) -> Estimates:
-    """Fit every data set of `data`, all statistics with a leading axis over data sets."""
+    """Return the fits of several data sets, which are on a leading axis of all statistics."""
     return jax.vmap(lambda one: Estimates(fit_success(one), fit_lengths(one), fit_answers(one)))(data)
 
 
@@ -54,7 +54,7 @@ def _assemble(estimates: Estimates, part: Statistics, log: TraceLog) -> Fit:
     num_not_right = part.num_wrong + part.num_censored.sum(axis=1)
     num_wrong = max(float(part.num_wrong.sum()), 1.0)
     silent = float(part.num_silent) / num_wrong
-    towards_half = (silent * num_wrong + 0.5) / (num_wrong + 1)  # or none in a few would be without error
+    towards_half = (silent * num_wrong + 0.5) / (num_wrong + 1)  # without this, none in a few would have error 0
     shared = lengths.shared
 
     def build(alpha: Array, beta: Array, effect: Array, effect_scale: Array) -> LengthCorrectness:
@@ -63,7 +63,7 @@ def _assemble(estimates: Estimates, part: Statistics, log: TraceLog) -> Fit:
             shift=shared.shift,
             scale_right=float(np.exp(shared.log_scale_right)),
             scale_wrong=float(np.exp(shared.log_scale_wrong)),
-            loop_prob=float(expit(shared.logit_loop)) if np.isfinite(cap_of(log)) else 0.0,  # nothing was cut: nothing loops
+            loop_prob=float(expit(shared.logit_loop)) if np.isfinite(cap_of(log)) else 0.0,  # without censored traces, none loops
             no_answer_prob=silent,
             cap_tokens=cap_of(log),
             answers=answers.answers,

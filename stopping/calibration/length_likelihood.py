@@ -1,22 +1,22 @@
 """The likelihood of lengths by problem and class, with its first and second derivatives.
 
-For each problem q the log-lengths y are a + scale_right z when right and a + shift + scale_wrong z when wrong. A wrong
-trace loops with probability `loop`, and then reaches any cap (a mixture cure model: Boag, Maximum Likelihood Estimates
-of the Proportion of Patients Cured, 1949); at the cap it is censored. Right traces end below the cap: their law is the
-normal one truncated there (Cohen, Estimating the Mean and Variance of Normal Populations from Singly Truncated and Doubly
+For each problem q the log-lengths y are a + scale_right z for right traces and a + shift + scale_wrong z for wrong ones. A
+wrong trace loops with probability `loop`, and then reaches any cap (a mixture cure model: Boag, Maximum Likelihood Estimates
+of the Proportion of Patients Cured, 1949); at the cap it is censored. Right traces end below the cap: their distribution is
+normal, truncated there (Cohen, Estimating the Mean and Variance of Normal Populations from Singly Truncated and Doubly
 Truncated Samples, 1950). The effects are a ~ Normal(centre + slope x_q, spread) with x_q the problem's share of wrong
-traces: without the slope, that hard problems are long would pass for a shift (Mundlak, On the Pooling of Time Series and
-Cross Section Data, 1978). The objective is the likelihood with every a integrated out by Laplace's approximation (exact
+traces: without the slope, the greater length of hard problems would bias the shift (Mundlak, On the Pooling of Time Series
+and Cross Section Data, 1978). The objective is the likelihood with every a integrated out by Laplace's approximation (exact
 without a cap),
 
     F(a, theta) = sum_q  log p(y_q | a_q, theta) + log p(a_q | theta) - log(P_q) / 2
 
-with P_q the curvature in a_q. In P_q the share of censored traces that would have ended is taken as known, as in EM:
-that keeps it positive. The derivatives of F are complete: they include those of P_q, and of that share.
+with P_q the curvature in a_q. In P_q the share of censored traces that would have ended is taken as known, as in EM, which
+keeps P_q positive. The derivatives of F are complete: they include those of P_q and of that share.
 
-Where most traces reach the cap, to loop and to be long can hardly be told apart, and the prior decides.
+If most traces reach the cap, looping and long traces can hardly be distinguished, and the prior decides.
 
-Weak priors keep a data set with an empty class finite; they are listed in `PRIOR_MEAN` and `PRIOR_SCALE`.
+The weak priors in `PRIOR_MEAN` and `PRIOR_SCALE` keep estimates finite if a class is empty.
 """
 
 from typing import NamedTuple
@@ -31,7 +31,7 @@ from stopping.models.normal_tails import UpperTail, upper_tail
 
 
 class Shared(NamedTuple):
-    """The parameters all problems share; `[]` each."""
+    """Parameters that all problems share; `[]` each."""
 
     shift: Float[Array, ""]
     log_scale_right: Float[Array, ""]
@@ -42,11 +42,11 @@ class Shared(NamedTuple):
     logit_loop: Float[Array, ""]
 
 
-# mean and standard deviation of a normal law for each
+# mean and standard deviation of the normal prior of each
 PRIOR_MEAN = Shared(0.0, np.log(0.5), np.log(0.5), 8.0, 0.0, np.log(0.5), -3.0)  # type: ignore[arg-type]
 PRIOR_SCALE = Shared(1.0, 1.0, 1.0, 10.0, 1.0, 1.0, 2.0)  # type: ignore[arg-type]
-SHIFT, RIGHT, WRONG, CENTRE, SLOPE, SPREAD, LOOP = range(7)  # places of the shared parameters in the arrow
-EFFECT = 7  # and of the problem's effect in its own block of it
+SHIFT, RIGHT, WRONG, CENTRE, SLOPE, SPREAD, LOOP = range(7)  # indices of the shared parameters in the arrow
+EFFECT = 7  # index of the effect in the block of a problem
 
 
 class Derivatives(NamedTuple):
@@ -69,13 +69,13 @@ class Derivatives(NamedTuple):
 
 
 def share_wrong(data: Statistics) -> Float[Array, " problems"]:
-    """The share of wrong traces, 0 for a problem without traces."""
+    """Return the share of wrong traces, 0 for a problem without traces."""
     wrong = data.num_wrong + jnp.sum(data.num_censored, axis=1)
     return wrong / jnp.maximum(data.num_right + wrong, 1)
 
 
 def objective(effect: Float[Array, " problems"], shared: Shared, data: Statistics) -> Float[Array, ""]:
-    """F of the module's head, constants dropped."""
+    """Return F as defined above, up to a constant."""
     at = _terms(effect, shared, data)
     log_loop, log_end = jax.nn.log_sigmoid(shared.logit_loop), jax.nn.log_sigmoid(-shared.logit_loop)
     per_problem = (
@@ -90,26 +90,26 @@ def objective(effect: Float[Array, " problems"], shared: Shared, data: Statistic
 
 
 def curvature(effect: Float[Array, " problems"], shared: Shared, data: Statistics) -> Float[Array, " problems"]:
-    """P of the module's head, the precision of each effect given the data."""
+    """Return P as defined above, the precision of each effect given the data."""
     return _terms(effect, shared, data).curvature
 
 
 class _Terms(NamedTuple):
-    """What F and its derivatives are made of: `[problems]`, of the censored traces `[problems, points]`."""
+    """Terms of F and its derivatives: `[problems]`, those of censored traces `[problems, points]`."""
 
     residual_right: Array
     residual_wrong: Array
-    deviation: Array  # of the effect from what its problem's share of wrong traces predicts
+    deviation: Array  # of the effect from its prior mean, given the share of wrong traces
     square_right: Array  # sums of squares in units of the scale
     square_wrong: Array
-    right: Array  # parts of the curvature by source
+    right: Array  # terms of the curvature by source
     wrong: Array
     prior: Array
     root_right: Array  # 1 / scale
     root: Array
-    below: UpperTail  # of right traces, at how far the effect is above the cap: the mass below the cap
+    below: UpperTail  # of right traces, at the distance of the effect above the cap: the mass below the cap
     above: UpperTail  # of wrong traces, at the points of censoring
-    share: Array  # of the censored traces that would have ended, had there been no cap
+    share: Array  # of the censored traces, those that would have ended without a cap
 
     @property
     def curvature(self) -> Array:
@@ -144,7 +144,7 @@ def _terms(effect: Array, shared: Shared, data: Statistics) -> _Terms:
 
 
 def derivatives(effect: Float[Array, " problems"], shared: Shared, data: Statistics) -> Derivatives:
-    """Gradient and Hessian of the objective, in closed form: automatic ones take many times as long to compile."""
+    """Return gradient and Hessian of the objective in closed form; automatic derivatives take many times as long to compile."""
     at, x = _terms(effect, shared, data), share_wrong(data)
     below, above = at.below, at.above
     zero = jnp.zeros_like(effect)
@@ -152,7 +152,7 @@ def derivatives(effect: Float[Array, " problems"], shared: Shared, data: Statist
     prior_mean, prior_scale = (jnp.asarray(values, effect.dtype) for values in (PRIOR_MEAN, PRIOR_SCALE))
 
     doubt = at.share * (1 - at.share)
-    pulls = at.share * above.hazard  # minus the log-likelihood's derivative by z, and the derivative of that
+    pulls = at.share * above.hazard  # minus the derivative of the log-likelihood by z, and its derivative
     gives = at.share * above.bend - doubt * above.hazard**2
     precision_right = data.num_right * at.root_right**2
     pull_right, pull_wrong = precision_right * at.residual_right, data.num_wrong * at.root**2 * at.residual_wrong
@@ -172,7 +172,7 @@ def derivatives(effect: Float[Array, " problems"], shared: Shared, data: Statist
 
     by_shift = data.num_wrong * at.root**2 + at.root**2 * tail(gives)
     by_shift_and_scale = 2 * pull_wrong + at.root * tail(pulls + above.z * gives)
-    by_right = below.z * below.bend + below.hazard  # the derivative of z hazard
+    by_right = below.z * below.bend + below.hazard  # the derivative of z * hazard
     by_shift_and_loop = at.root * tail(doubt * above.hazard)
     bends_of = {
         (SHIFT, SHIFT): by_shift, (SHIFT, WRONG): by_shift_and_scale, (SHIFT, LOOP): by_shift_and_loop,
@@ -191,7 +191,7 @@ def derivatives(effect: Float[Array, " problems"], shared: Shared, data: Statist
     }  # fmt: skip
     first, second = _curvature_derivatives(at, data, doubt)
     gradient = [of - 0.5 * first.get(i, zero) for i, of in enumerate(slope_of)]
-    # entry by entry, and only where it is not zero: whole 8 x 8 matrices of every problem cost twice as much
+    # only entries that are not zero: full 8 x 8 matrices for every problem cost twice as much
     places = bends_of.keys() | second.keys() | {(i, j) for i in first for j in first if i <= j}
     arrow = {
         (i, j): bends_of.get((i, j), zero) + 0.5 * (second.get((i, j), zero) - first.get(i, zero) * first.get(j, zero))
@@ -218,7 +218,7 @@ def derivatives(effect: Float[Array, " problems"], shared: Shared, data: Statist
 def _curvature_derivatives(
     at: _Terms, data: Statistics, doubt: Array
 ) -> tuple[dict[int, Array], dict[tuple[int, int], Array]]:
-    """P's first and second derivatives over P, by place, where they are not zero; `[problems]` each.
+    """Return the non-zero first and second derivatives of P, divided by P, by index; `[problems]` each.
 
     A censored trace adds k(z, logit_loop) / scale_wrong^2 with k = share * bend; a right one (1 - bend) / scale_right^2.
     """

@@ -1,8 +1,8 @@
-"""Lengths by problem and class: a mixed model with censoring, fitted by an arrow-shaped Newton method.
+"""The fit of lengths by problem and class, a mixed model with censoring, by Newton's method.
 
-The objective of `length_likelihood` is maximised over the problems' effects and the shared parameters together. Its
-Hessian is an arrow: diagonal in the effects, bordered by seven shared parameters. One step eliminates the diagonal and
-solves a 7 x 7 system.
+The objective of `length_likelihood` is maximised jointly over the effects of problems and the shared parameters. Its Hessian
+is an arrow: diagonal in the effects, bordered by seven shared parameters. A step eliminates the diagonal and solves a 7 x 7
+system.
 """
 
 from typing import NamedTuple
@@ -16,22 +16,25 @@ from stopping.calibration.sufficient_statistics import Statistics
 
 MAX_STEPS = 60
 EFFECT_STEP, SHARED_STEP = 1.0, 1.0  # largest moves in one step, in log tokens and in logs of scales
-SHORTER, LONGER = 0.25, 2.0  # what a step that does not climb, and one that does, make of the next
+SHORTER, LONGER = (
+    0.25,
+    2.0,
+)  # factors on the next step after one that does not increase the objective, and one that does
 SMALL_STEP = {
     "float32": 1e-2,
     "float64": 1e-6,
-}  # in standard errors; what single precision can settle of a flat maximum
+}  # in standard errors: as far as the precision resolves a flat maximum
 
 
 class LengthFit(NamedTuple):
-    """The maximum.
+    """The fitted lengths.
 
     Attributes:
         effect, effect_scale: mean and standard deviation of each problem's effect given the data; `[problems]`.
-        shared: the estimates, and `shared_error` their standard errors (of logs where they are logs).
+        shared: the estimates; `shared_error` has their standard errors, those of logs where the parameter is a log.
         objective: F at the maximum; `[]`.
         num_steps: Newton steps tried.
-        converged: that the last would move nothing by more than `SMALL_STEP` of its standard error.
+        converged: whether the last step would move no parameter by more than `SMALL_STEP` of its standard error.
     """
 
     effect: Float[Array, " problems"]
@@ -44,7 +47,7 @@ class LengthFit(NamedTuple):
 
 
 def fit_lengths(data: Statistics) -> LengthFit:
-    """Maximise the objective for one data set; map over several with `jax.vmap`."""
+    """Return the fit of one data set; use `jax.vmap` for several."""
     effect, shared = _start(data)
     dtype = effect.dtype
     tolerance = SMALL_STEP[dtype.name]
@@ -55,7 +58,7 @@ def fit_lengths(data: Statistics) -> LengthFit:
         newton = _newton(derivatives(carry.effect, carry.shared, data), carry.fraction)
         effect, shared = carry.effect + newton.effect, Shared(*(jnp.stack(carry.shared) + newton.shared))
         height = objective(effect, shared, data)
-        climbs = height >= carry.height - rounding  # not so where it is not a number: a step too far is none to take
+        climbs = height >= carry.height - rounding  # False for NaN, so that a step too far is rejected
         fraction = jnp.where(climbs, jnp.minimum(LONGER * carry.fraction, 1), SHORTER * carry.fraction)
         there = _Search(effect, shared, height, newton.error, newton.largest, fraction, carry.num_steps + 1)
         here = there._replace(effect=carry.effect, shared=carry.shared, height=carry.height)
@@ -81,7 +84,7 @@ def fit_lengths(data: Statistics) -> LengthFit:
 
 
 class _Search(NamedTuple):
-    """Where the search stands; `largest` and `fraction` as in `_Newton` and `_newton`."""
+    """State of the search; `largest` and `fraction` as in `_Newton` and `_newton`."""
 
     effect: Array
     shared: Shared
@@ -97,7 +100,7 @@ class _Newton(NamedTuple):
 
     Attributes:
         error: standard errors of the shared parameters.
-        largest: move that the whole step would make, in standard errors.
+        largest: the largest move of the full step, in standard errors.
     """
 
     effect: Array
@@ -107,9 +110,9 @@ class _Newton(NamedTuple):
 
 
 def _newton(at: Derivatives, fraction: Array) -> _Newton:
-    """Take a fraction of Newton's step, or of its direction where it is long: a small enough fraction climbs.
+    """Return a fraction of Newton's step, shortened if it is long; a small enough fraction increases the objective.
 
-    Far from the maximum the Hessian may be indefinite: negative curvature is turned round, and kept off zero.
+    Far from the maximum the Hessian may be indefinite: negative curvature is reversed, and bounded away from zero.
     """
     diagonal = jnp.maximum(at.diagonal, 0.25 * at.curvature)
     schur = at.corner - at.border.T @ (at.border / diagonal[:, None])
@@ -119,13 +122,15 @@ def _newton(at: Derivatives, fraction: Array) -> _Newton:
     error = jnp.sqrt(jnp.sum(vectors**2 / values, axis=1))
     effect = (at.effect - at.border @ whole) / diagonal
     largest = jnp.maximum(jnp.max(jnp.abs(whole) / error), jnp.max(jnp.abs(effect) * jnp.sqrt(diagonal)))
-    shared = whole * (SHARED_STEP / jnp.maximum(jnp.max(jnp.abs(whole)), SHARED_STEP))  # one by one it might go down
+    shared = whole * (
+        SHARED_STEP / jnp.maximum(jnp.max(jnp.abs(whole)), SHARED_STEP)
+    )  # as a whole: clipping each could go downhill
     effect = (at.effect - at.border @ shared) / diagonal
     return _Newton(jnp.clip(fraction * effect, -EFFECT_STEP, EFFECT_STEP), fraction * shared, error, largest)
 
 
 def _start(data: Statistics) -> tuple[Array, Shared]:
-    """Start from the moments: each problem's mean, the classes' scatter about it, and the means' own spread."""
+    """Return starting values from moments: the mean of each problem, the scatter of each class, and the spread of the means."""
     count = data.num_right + data.num_wrong
     sums = data.num_right * data.mean_right + data.num_wrong * data.mean_wrong
     censored = jnp.sum(data.num_censored, axis=1)

@@ -1,4 +1,4 @@
-"""The chance of a right answer over problems: a Beta law, by maximum likelihood of the counts."""
+"""The Beta distribution of the chance of a right answer over problems, fitted by maximum likelihood to counts."""
 
 from typing import NamedTuple
 
@@ -12,9 +12,9 @@ from stopping.calibration.sufficient_statistics import Statistics
 
 
 class SuccessFit(NamedTuple):
-    """The Beta law over problems, as its mean's logit and the log of alpha + beta; `[]` each, with standard errors.
+    """The Beta distribution over problems: logit of its mean and log of alpha + beta, with standard errors; `[]` each.
 
-    `converged` says whether the search for it ended.
+    `converged` says whether the search converged.
     """
 
     logit_mean: Float[Array, ""]
@@ -25,12 +25,12 @@ class SuccessFit(NamedTuple):
 
     @property
     def alpha(self) -> Float[Array, ""]:
-        """First parameter of the Beta law."""
+        """First parameter of the Beta distribution."""
         return _shapes(self.logit_mean, self.log_concentration)[0]
 
     @property
     def beta(self) -> Float[Array, ""]:
-        """Second parameter of the Beta law."""
+        """Second parameter of the Beta distribution."""
         return _shapes(self.logit_mean, self.log_concentration)[1]
 
 
@@ -40,11 +40,11 @@ def _shapes(logit_mean: Array, log_concentration: Array) -> tuple[Array, Array]:
 
 
 def fit_success(data: Statistics) -> SuccessFit:
-    """Fit the Beta-binomial law of right answers per problem.
+    """Fit the Beta-binomial distribution of the number of right answers of a problem.
 
     log-likelihood = sum_i R_i log(alpha + i) + W_i log(beta + i) - N_i log(alpha + beta + i), with R_i, W_i, N_i the
-    problems with more than i right, not right, and all traces. Weak priors: logit of the mean ~ Normal(0, 2), log of
-    alpha + beta ~ Normal(log 2, 1.5); without the second, problems that agree would send it to infinity.
+    numbers of problems with more than i right, not right, and all traces. The priors are weak: logit of the mean ~ Normal(0,
+    2), log of alpha + beta ~ Normal(log 2, 1.5); without the second, alpha + beta is infinite if all problems agree.
     """
 
     def log_posterior(point: Array) -> Array:

@@ -1,8 +1,8 @@
-"""What a log says about lengths, correctness and answers, problem by problem: sufficient for the fit, and no more.
+"""Sufficient statistics of a log, by problem, for the likelihoods of lengths, correctness and answers.
 
-Complete lengths enter the likelihood through their number, mean and scatter in each class, censored ones through how
-many there are at each censoring point, votes through the sizes of their groups. A fit then costs by problems, not by
-traces.
+Complete lengths enter the likelihood by their number, mean and scatter in each class, censored lengths by their number at
+each censoring point, votes by the sizes of their groups. The cost of a fit then grows with the number of problems and not
+of traces.
 """
 
 from collections.abc import Sequence
@@ -13,23 +13,23 @@ from jaxtyping import Array, Float
 
 from stopping.traces import TraceLog
 
-NO_CAP = 100.0  # log tokens, and as good as infinity, which would make derivatives NaN
+NO_CAP = 100.0  # log tokens; stands in for infinity, which would make derivatives NaN
 
 
 class Statistics(NamedTuple):
-    """Sufficient statistics of one data set; a problem without traces adds nothing. Lengths are in log tokens.
+    """Sufficient statistics of one data set, in log tokens. A problem without traces adds nothing.
 
-    NumPy arrays in float64 as they come from a log; on the device for the fit.
+    From a log they are NumPy arrays in float64; for the fit they are on the device.
 
     Attributes:
-        num_right, num_wrong: complete traces; `[problems]`.
-        mean_right, mean_wrong: of their lengths, 0 for none.
+        num_right, num_wrong: number of complete traces; `[problems]`.
+        mean_right, mean_wrong: means of their lengths, 0 if there are none.
         scatter_right, scatter_wrong: sums of squared deviations from these means.
-        truncation_point: right traces end below it, the cap; `NO_CAP` without one; `[problems]`.
-        num_censored: `[problems, points]`, at `censoring_point` `[problems, points]`.
-        more_right, more_not_right, more_traces: problems with more than i of these, i = 0, 1, ...; `[steps]`.
-        num_silent: complete wrong traces without an answer; `[]`.
-        more_kinds, more_wrong, more_copies: what `Answers.log_likelihood` takes; `[steps]`.
+        truncation_point: the cap, below which right traces end; `NO_CAP` without one; `[problems]`.
+        num_censored: number of traces censored at each `censoring_point`; `[problems, points]` both.
+        more_right, more_not_right, more_traces: number of problems with more than i of these, i = 0, 1, ...; `[steps]`.
+        num_silent: number of complete wrong traces without an answer; `[]`.
+        more_kinds, more_wrong, more_copies: arguments of `Answers.log_likelihood`; `[steps]`.
     """
 
     num_right: Float[Array, " problems"]
@@ -51,11 +51,11 @@ class Statistics(NamedTuple):
 
 
 def statistics(log: TraceLog, *, pooled: bool = False) -> Statistics:
-    """Reduce a log to its statistics; traces of unknown correctness are left out.
+    """Return the statistics of a log; traces of unknown correctness are left out.
 
     Args:
         log: lengths, correctness and, for the votes, answers.
-        pooled: take all traces for one problem's (answers are compared within problems all the same).
+        pooled: treat all traces as those of one problem; answers are still compared within problems.
     """
     known = log.present & log.correct_known
     right = known & log.correct
@@ -87,16 +87,16 @@ def statistics(log: TraceLog, *, pooled: bool = False) -> Statistics:
 
 
 def cap_of(log: TraceLog) -> float:
-    """Return the log's cap; where it states none, the longest trace if any is censored, and infinity if none is."""
+    """Return the log's cap; if it states none, the longest length if any trace is censored, else infinity."""
     if log.cap_tokens is not None:
         return float(log.cap_tokens)
     return float(np.max(log.length_tokens, where=log.present, initial=1)) if log.censored.any() else np.inf
 
 
 def stack(parts: Sequence[Statistics]) -> Statistics:
-    """Put data sets side by side on a new first axis, padded with zeros, which add nothing.
+    """Stack data sets on a new first axis, padded with zeros, which add nothing.
 
-    Sizes are rounded up to three binary digits, so that logs of like size share one compiled program.
+    Sizes are rounded up to three binary digits, so that logs of similar size share one compiled program.
     """
 
     def pad(arrays: Sequence[Any]) -> Any:
@@ -126,7 +126,7 @@ def _moments(values: np.ndarray, mask: np.ndarray) -> tuple[Any, Any, Any]:
 
 
 def _censoring(length: np.ndarray, mask: np.ndarray) -> tuple[Any, Any]:
-    """Count the censored traces at each distinct point of each problem; one column where all share the cap."""
+    """Return the number of censored traces at each distinct point of each problem; one column if all have the same cap."""
     counted = [np.unique(row[at], return_counts=True) for row, at in zip(length, mask, strict=True)]
     num_points = max(1, *(points.size for points, _ in counted))
     count, point = np.zeros((2, len(counted), num_points))
@@ -136,13 +136,13 @@ def _censoring(length: np.ndarray, mask: np.ndarray) -> tuple[Any, Any]:
 
 
 def _group_sizes(label: np.ndarray) -> np.ndarray:
-    """How often each label occurs in its row, 0 for labels that do not; `[problems, samples]`, -1 is no label."""
+    """Return how often each label occurs in its row, `[problems, samples]`; -1 is not a label."""
     sizes = np.zeros(label.shape, int)
     np.add.at(sizes, (np.nonzero(label >= 0)[0], label[label >= 0]), 1)
     return sizes
 
 
 def _more_than(least: int, most: int, counts: np.ndarray) -> Any:
-    """How many of the counts exceed `least`, ..., `most`."""
+    """Return how many of the counts exceed `least`, ..., `most`."""
     at_least = np.cumsum(np.bincount(counts, minlength=most + 2)[::-1])[::-1]
     return at_least[least + 1 : most + 2].astype(float)

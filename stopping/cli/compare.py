@@ -111,8 +111,8 @@ def _given(policy: Any, named: list[tuple[Any, str]]) -> str | None:
 
 def print_comparison(console: "Console", record: "CompareOutput", components: "Sequence[Component]") -> None:
     """Print the table of rules, the reference first, by the components of an outcome that are its worth and its costs."""
+    from sims.rounding import plus_minus
     from stopping.cli.tables import NARROW, folded, new_table, note_few, worth_and_costs
-    from stopping.traces.reports import plus_minus
 
     worth, *costs = worth_and_costs(components)
     narrow = console.width < NARROW  # then changes are below what has changed

@@ -83,6 +83,7 @@ class _Road:
         import stopping
         from sims.engine import BLOCK
         from stopping.cli.output import DemoOutput, LogSummary, ProblemSummary, figures_of
+        from stopping.cli.rules import reference_of
         from stopping.solvers.families import distinct
 
         key_solve, key_promise = (jr.fold_in(jax.random.key(self.seed), index) for index in (1, 2))
@@ -125,7 +126,7 @@ class _Road:
             target,
             evidence=[simulated[0], row.result],
             problem=problem,
-            reference_rule=_as_reference(reference),
+            reference_rule=reference_of(reference),
             calibrated_on={
                 "num_problems": fit_part.num_problems,
                 "num_traces": fit_part.num_traces,
@@ -201,8 +202,8 @@ class _Road:
         return fitted
 
     def _family(self, solution: Any) -> None:
+        from sims.rounding import plus_minus
         from stopping.cli.tables import NARROW, folded, new_table
-        from stopping.traces.reports import plus_minus
 
         table = new_table("best of its family", "utility", "above the best fixed rule")
         for member in sorted(solution.family.values(), key=lambda member: -member.value.mean):
@@ -221,9 +222,9 @@ class _Road:
         self.console.print(f"Chosen: [bold]{escape(str(solution.policy))}[/bold]: {solution.status.value}.")
 
     def _promised_and_observed(self, rule: str, base: str, num_problems: int, promised: Any, observed: Any) -> None:
+        from sims.rounding import plus_minus
         from stopping.cli.tables import new_table, note_few
         from stopping.problems import Sampling
-        from stopping.traces.reports import plus_minus
 
         text = (
             f"{rule} on problems of the fitted model (promised) and on the {num_problems:,} test problems (observed)."
@@ -267,20 +268,11 @@ class _Road:
         return all(step["agrees"] for step in steps)
 
 
-def _as_reference(rule: Any) -> str:
-    """Return a reference rule by the name that logs and saved policies use for it."""
-    from stopping.policies import TokenBudget
-
-    if isinstance(rule, TokenBudget):
-        return f"budget={rule.max_tokens}"
-    return "single" if rule.num_samples == 1 else f"majority@{rule.num_samples}"
-
-
 def _advice(rule: str, base: str, adaptive: bool, change: Any, reference: Any) -> str:
     """Return the advice, in one sentence."""
     if rule == base:
         return f"Do not bother: no rule is better than the one in use, {base}."
-    from stopping.traces.reports import plus_minus
+    from sims.rounding import plus_minus
 
     tokens = plus_minus(change["total_tokens"], -reference.total_tokens.mean / 100)  # saved, in per cent
     points = plus_minus(change["correct"], 0.01, signed=True)

@@ -135,18 +135,19 @@ def _simplified(
 ) -> "tuple[Any, TraceLog, Substitution]":
     """Return the problem, the part of the log it is played on, and the fixed rule in the place of the policy."""
     from stopping.policies import TokenBudget
+    from stopping.traces import Reference
     from stopping.tuning.substitution import substitute
 
     document = artifact.document
     options = ProblemOptions(lag_tokens=document.lag_tokens or None)
     problem, log = options.problem_of(problem_text or "Thinking", log, console)
-    name, _, number = (document.reference_rule or "").partition("=")
+    reference = Reference.parse(document.reference_rule or "logged")
     held = document.certificate if rule is None else None  # an exact rule keeps the policy's own
     limit = held.max_accuracy_drop if held and held.grade != "none" else None
     with busy(console, "replaying"):
         found = substitute(
             problem, getattr(problem, "native", problem), artifact.policy, log, rule=rule, seed=seed,
-            reference=TokenBudget(int(number)) if name == "budget" else None,
+            reference=TokenBudget(reference.amount) if reference.kind == "budget" else None,
             max_loss=limit, confidence=held.confidence if held else None,
         )  # fmt: skip
     return problem, log, found
@@ -202,8 +203,8 @@ def _record(
 
 
 def _statement(policy: str, rule: str, exact: bool, loss: "Replaced | None", components: "Sequence[Component]") -> str:
+    from sims.rounding import plus_minus
     from stopping.cli.tables import worth_and_costs
-    from stopping.traces.reports import plus_minus
 
     said = ""
     if loss is not None:
@@ -234,8 +235,8 @@ def print_export(console: "Console", record: "ExportOutput", components: "Sequen
     import json
     import shlex
 
+    from sims.rounding import plus_minus
     from stopping.cli.tables import new_table, note_few
-    from stopping.traces.reports import plus_minus
 
     if record.arguments:
         console.print(f"Command line: {shlex.join(record.arguments)}", markup=False, soft_wrap=True)

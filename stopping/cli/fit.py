@@ -192,8 +192,8 @@ def _verdict(agreement: "Agreement") -> str:
 
 
 def _pm(value: float, error: float | None, unit: float = 1.0) -> str:
+    from sims.rounding import plus_minus
     from stopping.cli.output import Figure
-    from stopping.traces.reports import plus_minus
 
     return plus_minus(Figure(mean=value, standard_error=error, num_independent=0), 1 / unit)
 

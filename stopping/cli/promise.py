@@ -108,8 +108,8 @@ def _record(tuned: Any, shuffled: Any, promised: Any, live: Any, num_live: int) 
 
 
 def _print(console: "Console", record: "PromiseOutput") -> None:
+    from sims.rounding import plus_minus
     from stopping.cli.tables import new_table
-    from stopping.traces.reports import plus_minus
 
     console.print()
     if record.kept:

@@ -71,8 +71,8 @@ def record_of(command: Literal["simulate", "replay"], source: str, rule: str, pr
 
 def print_run(console: "Console", problem: Any, record: "RunOutput", where: str) -> None:
     """Print what one rule did in a problem."""
+    from sims.rounding import plus_minus
     from stopping.cli.tables import new_table, note_few
-    from stopping.traces.reports import plus_minus
 
     console.print(f"[bold]{escape(record.rule)}[/bold] {escape(where)}")
     table = new_table("", "mean ± error")

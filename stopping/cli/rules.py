@@ -30,6 +30,6 @@ def parse(text: str) -> Any:
     policy = named.make()
     if isinstance(policy, type) or not isinstance(policy, Policy):
         raise ValueError(
-            f"{named.place}: expected a policy, got {type(policy).__name__}; decorate its class with policies.protocol"
+            f"{named.place}: expected a policy, got {type(policy).__name__}; decorate its class with policies.policy"
         )
     return policy

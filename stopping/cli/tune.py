@@ -126,6 +126,7 @@ def save_tuned(found: "Tuning", directory: Path, source: str, log: "TraceLog", s
         ArtifactError: as `stopping.save_policy`.
     """
     import stopping
+    from stopping.cli.rules import reference_of
     from stopping.traces.splits import FRACTIONS
     from stopping.tuning import Certification, traffic
 
@@ -137,7 +138,7 @@ def save_tuned(found: "Tuning", directory: Path, source: str, log: "TraceLog", s
         directory,
         problem=found.problem,
         decision_points={"on": decision.asked, "interval_tokens": found.problem.interval_tokens(log)},
-        reference_rule=_reference_name(found),
+        reference_rule=reference_of(found.reference),
         calibrated_on={"num_problems": sum(found.num_problems), "description": source},
         traffic=traffic(found.problem, chosen.policy, found.reference, stopping.split(log, FRACTIONS, seed=seed)[2]),
         promised={
@@ -153,15 +154,6 @@ def save_tuned(found: "Tuning", directory: Path, source: str, log: "TraceLog", s
         certificate=chosen.certificate.summary(),
         evidence=[Certification((chosen.certificate,))],
     )
-
-
-def _reference_name(found: "Tuning") -> str:
-    from stopping.policies import FixedSamples, TokenBudget
-
-    rule = found.reference
-    if isinstance(rule, FixedSamples):
-        return "single" if rule.num_samples == 1 else f"majority@{rule.num_samples}"
-    return f"budget={rule.max_tokens}" if isinstance(rule, TokenBudget) else "logged"
 
 
 def record_of(name: str, log: "TraceLog", found: "Tuning", out: Path | None) -> "TuneOutput":
@@ -202,8 +194,8 @@ def record_of(name: str, log: "TraceLog", found: "Tuning", out: Path | None) -> 
 
 def print_tuning(console: "Console", record: "TuneOutput") -> None:
     """Print the table of rules, the reference first, and the advice."""
+    from sims.rounding import in_points, plus_minus
     from stopping.cli.tables import NARROW, folded, new_table, note_few
-    from stopping.traces.reports import in_points, plus_minus
     from stopping.tuning.tuning import REACHABLE, WHAT_CAN_BE
 
     wide = console.width >= NARROW + 20  # else accuracy and tokens, of which the changes are shown, are left to --json

@@ -1,4 +1,4 @@
-"""Closed forms: how long it takes and what it is worth, without simulation."""
+"""Closed forms and quadratures: accuracy, latency and cost of rules without simulation."""
 
 from stopping.makespan.parallel import Curve, first_finish_curve, majority_curve
 

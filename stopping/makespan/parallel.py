@@ -1,7 +1,7 @@
-"""Traces in parallel: what the first finisher and the vote of all are worth, without simulation.
+"""Parallel traces: accuracy and cost of the first finisher and of a majority vote, by numerical integration.
 
-For one problem with chance p, let a trace still run after t tokens with probability G(t), and not have answered with
-probability S(t) = G(t) + U(t), U the chance to have ended without an answer. With n traces launched at once, g, s, u the
+For one problem with chance p of a right answer, let G(t) be the probability that a trace still runs after t tokens, U(t) that
+it has ended without an answer, and S(t) = G(t) + U(t) that it has not answered. With n traces launched at once, g, s, u the
 densities -G', -S', U', f the density of right traces and c the cap:
 
     accuracy of the first finisher    integral of n p f S^(n-1)
@@ -9,9 +9,9 @@ densities -G', -S', U', f the density of right traces and c the cap:
     tokens of all traces until then   n integral of t (g S^(n-1) + (n-1) G s S^(n-2)), and n c G(c) S(c)^(n-1)
     latency of waiting for all        integral of t n g (1-G)^(n-1), and c (1 - (1-G(c))^n)
 
-each over log t, where every integrand dies off at both ends unless the cap cuts it: then equal weights do not converge fast,
-and Gauss-Legendre weights are used. The accuracy is a polynomial of degree n in p, so its mean over a Beta law of p is a
-finite sum, exactly.
+each over log t, where every integrand vanishes at both ends unless the cap cuts it. Equal weights then converge slowly, and
+Gauss-Legendre weights are used. The accuracy is a polynomial of degree n in p, so its mean over a Beta distribution of p is
+a finite sum.
 """
 
 from collections.abc import Callable, Sequence
@@ -30,9 +30,9 @@ NUM_NODES = 48  # equal weights: error 1e-6 of accuracies, 3e-6 of lengths, for 
 NUM_NODES_CAPPED = 64
 NUM_EFFECT_NODES = 5  # without a cap: accuracies exact, lengths to 3e-5 for an effect_scale up to 1
 EFFECT_NODES_CAPPED = (
-    12  # for each scale of lengths that the effect's spans: error 2e-5 up to a ratio of 2.5, 1e-4 at 5
+    12  # times the ratio of the scale of effects to that of lengths: error 2e-5 up to a ratio of 2.5, 1e-4 at 5
 )
-BATCH = 4096  # problems at once: beyond, the intermediates leave the cache
+BATCH = 4096  # problems at once: with more, the intermediates do not fit in the cache
 
 
 class Curve(NamedTuple):
@@ -44,7 +44,7 @@ class Curve(NamedTuple):
 
 
 class Points(NamedTuple):
-    """Single problems, all numbers known; `[points]` each, lengths as means and scales of log tokens."""
+    """Single problems with known parameters, `[points]` each; lengths as means and scales of log tokens."""
 
     chance: Float[Array, " points"]
     mean_right: Float[Array, " points"]
@@ -57,25 +57,25 @@ class Points(NamedTuple):
 
 
 def first_finish_curve(model: LengthCorrectness, num_traces: Sequence[int]) -> Curve:
-    """What returning the first of n answers gives on each of the model's problems, for each n in `num_traces`.
+    """Return accuracy and cost of the first of n answers on each of the model's problems, for each n in `num_traces`.
 
-    Source: the integrals of the module's head; for normal lengths, Agarwal et al. (arXiv 2505.18149).
+    Source: the integrals above; for normal lengths, Agarwal et al. (arXiv 2505.18149).
     """
     return _over_problems(model, num_traces, first_finish)
 
 
 def majority_curve(model: LengthCorrectness, num_traces: Sequence[int]) -> Curve:
-    """What waiting for n traces and returning the answer with most votes gives, for each n in `num_traces`.
+    """Return accuracy and cost of waiting for n traces and taking the most frequent answer, for each n in `num_traces`.
 
-    The votes are multinomial (right, wrong, none); `Answers.leads` gives the chance that the right answer leads. Ties
-    count as broken at random.
+    The votes are multinomial (right, wrong, none); `Answers.leads` is the probability that the right answer leads. Ties are
+    broken at random.
     """
     leads = model.answers.leads(max(num_traces))
     return _over_problems(model, num_traces, majority, leads)
 
 
 def _over_problems(model: LengthCorrectness, num_traces: Sequence[int], integrate: Callable, *tables: Array) -> Curve:
-    """Average single problems over each problem's laws of chance and effect."""
+    """Return the averages of single problems over each problem's distributions of chance and effect."""
     counts = tuple(int(n) for n in num_traces)
     if not counts or min(counts) < 1:
         raise ValueError(f"num_traces: expected whole numbers >= 1, got {list(num_traces)}")
@@ -101,14 +101,14 @@ def _over_problems(model: LengthCorrectness, num_traces: Sequence[int], integrat
 
 
 def _num_effect_nodes(model: LengthCorrectness) -> int:
-    """A power of two, so that like models share one compiled program; from 8 to 64."""
+    """Return a power of two from 8 to 64, so that similar models share one compiled program."""
     ratio = float(jnp.max(model.effect_scale) / jnp.minimum(model.scale_right, model.scale_wrong))
     return 2 ** int(np.clip(np.ceil(np.log2(max(EFFECT_NODES_CAPPED * ratio, 1))), 3, 6))
 
 
 @partial(jax.jit, static_argnames=("integrate", "counts", "capped"))
 def evaluate(integrate: Callable, points: Points, counts: tuple[int, ...], capped: bool, *tables: Array) -> Curve:
-    """Integrate many single problems, a cache-sized batch at a time; `[points, counts]`."""
+    """Return the integrals of many single problems, in batches that fit in the cache; `[points, counts]`."""
     num_points = points.chance.shape[0]
     if num_points <= BATCH:
         return integrate(points, counts, capped, *tables)
@@ -119,8 +119,8 @@ def evaluate(integrate: Callable, points: Points, counts: tuple[int, ...], cappe
     return Curve(*(values.reshape(-1, len(counts))[:num_points] for values in curve))
 
 
-class _Law(NamedTuple):
-    """G, U, the densities and the right traces' share at one node; `[points]` each."""
+class _At(NamedTuple):
+    """G, U and the densities at one node; `[points]` each."""
 
     tokens: Array
     running: Array
@@ -138,11 +138,11 @@ class _AtCap(NamedTuple):
     silent: Array
 
 
-def _integral(integrand: Callable[[_Law], Sequence[Array]], point: Points, capped: bool) -> list[Array]:
-    """Integrate functions of the law over log tokens.
+def _integral(integrand: Callable[[_At], Sequence[Array]], point: Points, capped: bool) -> list[Array]:
+    """Return the integrals of functions of the distribution over log tokens.
 
-    A loop over the nodes that carries the sums: the one form in which XLA neither stores the law at all nodes nor
-    computes it anew for every integrand.
+    By a loop over the nodes that carries the sums: only in this form does XLA neither store the distribution at all nodes nor
+    compute it again for every integrand.
     """
     low = jnp.minimum(point.mean_right - 5.5 * point.scale_right, point.mean_wrong - 5.5 * point.scale_wrong)
     high = jnp.maximum(point.mean_right + 5.5 * point.scale_right, point.mean_wrong + 5.5 * point.scale_wrong)
@@ -156,25 +156,25 @@ def _integral(integrand: Callable[[_Law], Sequence[Array]], point: Points, cappe
 
     def add(sums: list[Array], at: tuple[Array, Array]) -> tuple[list[Array], None]:
         y = low + width * at[0]
-        values = integrand(_law(y, point, capped))
+        values = integrand(_distribution(y, point, capped))
         return [total + at[1] * width * value for total, value in zip(sums, values, strict=True)], None
 
-    shapes = jax.eval_shape(lambda: integrand(_law(low, point, capped)))
+    shapes = jax.eval_shape(lambda: integrand(_distribution(low, point, capped)))
     start = [jnp.zeros(shape.shape, shape.dtype) for shape in shapes]
     return jax.lax.scan(add, start, (jnp.asarray(node, low.dtype), jnp.asarray(weight, low.dtype)))[0]
 
 
-def _law(y: Array, point: Points, capped: bool) -> _Law:
+def _distribution(y: Array, point: Points, capped: bool) -> _At:
     p, q, silent = point.chance, 1 - point.chance, point.no_answer_prob
     right_density, _, right_above = _normal(y, point.mean_right, point.scale_right)
     wrong_density, wrong_above = _wrong(y, point)
     right, wrong = p * right_density, q * wrong_density
-    if capped:  # right traces end below the cap: theirs is the law below it
+    if capped:  # right traces end below the cap: their distribution is truncated there
         log_by_cap = _log_below(point.log_cap, point)
         right_above = -jnp.expm1(jnp.minimum(_log_below(y, point) - log_by_cap, 0))
         z = (y - point.mean_right) / point.scale_right
         right = p * jnp.exp(-0.5 * z * z - log_by_cap) / (point.scale_right * np.sqrt(2 * np.pi))
-    return _Law(
+    return _At(
         tokens=jnp.exp(y),
         running=p * right_above + q * wrong_above,
         silent=q * silent * (1 - wrong_above),
@@ -193,17 +193,17 @@ def _at_cap(point: Points, capped: bool) -> _AtCap:
 
 
 def first_finish(point: Points, counts: tuple[int, ...], capped: bool) -> Curve:
-    """Single problems: what the first of n answers gives; `[points, counts]`."""
+    """Return accuracy and cost of the first of n answers on single problems; `[points, counts]`."""
 
-    def integrand(law: _Law) -> list[Array]:
-        unanswered, values = law.running + law.silent, []
+    def integrand(at: _At) -> list[Array]:
+        unanswered, values = at.running + at.silent, []
         for n in counts:
             rest = unanswered ** (n - 1)
-            ends = law.answering * rest + (law.ending - law.answering) * law.silent ** (n - 1)
-            falls = law.ending * rest
+            ends = at.answering * rest + (at.ending - at.answering) * at.silent ** (n - 1)
+            falls = at.ending * rest
             if n > 1:
-                falls += (n - 1) * law.running * law.answering * unanswered ** (n - 2)
-            values += [n * law.right * rest, law.tokens * n * ends, law.tokens * n * falls]
+                falls += (n - 1) * at.running * at.answering * unanswered ** (n - 2)
+            values += [n * at.right * rest, at.tokens * n * ends, at.tokens * n * falls]
         return values
 
     sums, cap = _integral(integrand, point, capped), _at_cap(point, capped)
@@ -217,11 +217,11 @@ def first_finish(point: Points, counts: tuple[int, ...], capped: bool) -> Curve:
 
 
 def majority(point: Points, counts: tuple[int, ...], capped: bool, leads: Array) -> Curve:
-    """Single problems: what the vote of n traces gives; `[points, counts]`. `leads` is `Answers.leads`."""
+    """Return accuracy and cost of the vote of n traces on single problems; `[points, counts]`. `leads` is `Answers.leads`."""
 
-    def integrand(law: _Law) -> list[Array]:
-        ended = 1 - law.running
-        return [law.tokens * n * law.ending * ended ** (n - 1) for n in (1, *counts)]
+    def integrand(at: _At) -> list[Array]:
+        ended = 1 - at.running
+        return [at.tokens * n * at.ending * ended ** (n - 1) for n in (1, *counts)]
 
     sums, cap = _integral(integrand, point, capped), _at_cap(point, capped)
     wrong = 1 - point.chance - cap.running - cap.silent
@@ -234,7 +234,7 @@ def majority(point: Points, counts: tuple[int, ...], capped: bool, leads: Array)
 
 
 def _log_below(y: Array, point: Points) -> Array:
-    """Log-mass of the right traces' normal law below y: exact where the mass itself is no number any more."""
+    """Return the log of the normal mass of right traces below y, exact also where the mass underflows."""
     z = (y - point.mean_right) / point.scale_right
     if z.dtype == jnp.float64:
         return jax.scipy.special.log_ndtr(z)
@@ -249,7 +249,7 @@ def _wrong(y: Array, point: Points) -> tuple[Array, Array]:
 
 
 def _votes(n: int, right: Array, wrong: Array) -> Float[Array, "right wrong points"]:
-    """P(so many right, so many wrong among n), the rest without an answer."""
+    """Return P(so many right, so many wrong among n), the rest without an answer."""
     k = np.arange(n + 1)
     none = np.maximum(n - k[:, None] - k, 0)
     log_factorial = np.concatenate([[0.0], np.cumsum(np.log(np.arange(1, n + 1)))])
@@ -261,9 +261,9 @@ def _votes(n: int, right: Array, wrong: Array) -> Float[Array, "right wrong poin
 
 
 def _normal(y: Array, mean: Array, scale: Array) -> tuple[Array, Array, Array]:
-    """Density at y of Normal(mean, scale), and the mass below and above.
+    """Return the density of Normal(mean, scale) at y, and the mass below and above.
 
-    In float32 the smaller mass is the density times Mills' ratio: half the cost of `erfc`, for it shares the exponential.
+    In float32 the smaller mass is the density times Mills' ratio, at half the cost of `erfc` because both share an exponential.
     """
     z = (y - mean) / scale
     kernel = jnp.exp(-0.5 * z * z) / np.sqrt(2 * np.pi)
@@ -274,7 +274,7 @@ def _normal(y: Array, mean: Array, scale: Array) -> tuple[Array, Array, Array]:
 
 
 def _mills(z: Array) -> Array:
-    """Mills' ratio at |z|, a polynomial in t = 1 / (1 + .3 |z|) fitted to `scipy.special.erfcx`: relative error 4e-9."""
+    """Return Mills' ratio at |z| as a polynomial in t = 1 / (1 + .3 |z|) fitted to `scipy.special.erfcx`: relative error 4e-9."""
     t = 1 / (1 + 0.3 * jnp.abs(z))
     return t * jnp.polyval(jnp.array(_MILLS, z.dtype), t, unroll=len(_MILLS))
 

@@ -1,4 +1,4 @@
-"""Models: what is random in a trace."""
+"""Models: the distributions of lengths, correctness and answers."""
 
 from stopping.models.answer_chain import AnswerChain
 from stopping.models.answers import Answers

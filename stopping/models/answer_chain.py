@@ -1,16 +1,17 @@
-"""The chain of answers along a thought: right or wrong at each decision point, and repaired or broken between two.
+"""A Markov chain of answers along a thought: at each decision point the answer is right or wrong.
 
-For a trace that still thinks at its k-th decision point, k = 1, 2, ...,
+For a trace that is still thinking at its k-th decision point, k = 1, 2, ...,
 
     P(right at 1) = first_right_prob
     P(right at k + 1 | wrong at k) = repair_prob = u,    P(wrong at k + 1 | right at k) = break_prob = d
     p_k = P(right at k) = p + (p_1 - p) (1 - u - d)^(k - 1),    p = u / (u + d)
 
-and after each decision point but the last it closes its thought with chance `close_prob`, answering as it would have been made to
-there; after the last it always does. What a probe shows of its answer's log-probability is normal, with a mean for right answers
-and one for wrong ones, kept at or below 0.
+and after each decision point but the last the thought ends with probability `close_prob`, with the answer that a probe there
+would have given; after the last it always ends. The log-probability of a probe's answer is normal, with one mean for right
+answers and one for wrong ones, and clipped at 0.
 
-Reference: the transition types of First Try Matters (arXiv 2510.08308), as a two-state chain; the closed form is any such one's.
+Reference: the transition types of First Try Matters (arXiv 2510.08308), as a two-state chain. The closed form holds for any
+two-state chain.
 """
 
 from typing import NamedTuple
@@ -29,7 +30,7 @@ NEVER = 2**30
 
 
 class Thought(NamedTuple):
-    """A drawn trace; fields as of the same names in `problems.ThinkingWorld`."""
+    """A drawn trace, with fields as in `problems.ThinkingWorld`."""
 
     length_tokens: Int[Array, ""]
     right: Bool[Array, ""]
@@ -42,17 +43,17 @@ class Thought(NamedTuple):
 
 
 class AnswerChain(eqx.Module):
-    """Answers that come and go along a thought.
+    """The chain of answers along a thought.
 
     Attributes:
-        first_right_prob, repair_prob, break_prob, close_prob: as in the module's head; each in [0, 1].
-        right_log_prob, wrong_log_prob, log_prob_scale: means and standard deviation of a probe's log-probability.
-        gap_tokens: between decision points, the first of which stands there too.
-        answer_tokens: closing tag and answer.
-        num_points: decision points of the longest trace.
+        first_right_prob, repair_prob, break_prob, close_prob: as above; each in [0, 1].
+        right_log_prob, wrong_log_prob, log_prob_scale: means and standard deviation of the log-probability of a probe's answer.
+        gap_tokens: tokens between decision points, and before the first.
+        answer_tokens: tokens of closing tag and answer.
+        num_points: number of decision points of the longest trace.
 
     Raises:
-        ValueError: for a parameter outside its range; not inside a compiled function, which knows no values.
+        ValueError: for a parameter outside its range, except inside a compiled function, where values are not known.
     """
 
     first_right_prob: Float[Array, ""]
@@ -94,26 +95,26 @@ class AnswerChain(eqx.Module):
         self.gap_tokens, self.answer_tokens, self.num_points = gap_tokens, answer_tokens, num_points
 
     def right_prob(self) -> Float[Array, " points"]:
-        """p_k of a trace that still thinks, k = 1, ..., num_points."""
+        """Return p_k of a trace that is still thinking, k = 1, ..., num_points."""
         both = self.repair_prob + self.break_prob
         settled = jnp.where(both > 0, self.repair_prob / jnp.where(both > 0, both, 1), self.first_right_prob)
         return settled + (self.first_right_prob - settled) * (1 - both) ** jnp.arange(self.num_points)
 
     def draw(self, key: Key[Array, ""]) -> Thought:
-        """Draw a trace. Right answers have the label 0, a wrong one that of the point at which it came, plus 1."""
+        """Draw a trace. Right answers have label 0, a wrong answer the index of the decision point where it appeared, plus 1."""
         key_right, key_close, key_signal = jr.split(key, 3)
         shape = (self.num_points,)
         return self._thought(jr.uniform(key_right, shape), jr.uniform(key_close, shape), jr.normal(key_signal, shape))
 
     @property
     def num_uniforms(self) -> int:
-        """How many numbers `from_uniforms` takes."""
+        """Number of uniform numbers that `from_uniforms` takes."""
         return 3 * self.num_points
 
     def from_uniforms(self, uniforms: Float[Array, " uniforms"]) -> Thought:
-        """Return a trace as a function of independent uniform numbers in (0, 1), with the law of `draw`.
+        """Return a trace as a function of independent uniform numbers in (0, 1), distributed as in `draw`.
 
-        A number a decision point each: correctness, closing, signal.
+        There is one number for each decision point for each of correctness, closing and signal.
         """
         chance, closing, signal = uniforms.reshape(3, self.num_points)
         return self._thought(chance, closing, ndtri(signal))
@@ -121,7 +122,7 @@ class AnswerChain(eqx.Module):
     def _thought(
         self, chance: Float[Array, " points"], closing: Float[Array, " points"], score: Float[Array, " points"]
     ) -> Thought:
-        """A trace from uniform numbers and, for its signals, standard normal ones."""
+        """Return a trace from uniform numbers and, for its signals, standard normal ones."""
         index = jnp.arange(self.num_points, dtype=jnp.int32)
 
         def change(before: tuple[Array, Array], point: tuple[Array, Array]) -> tuple[tuple[Array, Array], tuple]:

@@ -1,4 +1,4 @@
-"""Which wrong answers agree: the two-parameter Ewens-Pitman law of random partitions.
+"""Which wrong answers agree: the two-parameter Ewens-Pitman distribution of random partitions.
 
 Wrong answers arrive one by one. After m of them, in K different kinds with n_1 .. n_K copies, the next one
 
@@ -6,10 +6,10 @@ Wrong answers arrive one by one. After m of them, in K different kinds with n_1 
     is a new kind    with probability (concentration + discount K) / (m + concentration)
 
 for 0 <= discount < 1 and concentration > -discount, or for discount < 0 and concentration = -discount * M: then there are
-M kinds of wrong answer in all (three in a question with four choices).
+M kinds of wrong answer in all (three for a question with four choices).
 
-Reference: Pitman, Exchangeable and Partially Exchangeable Random Partitions (1995), equation 16 (the law of the block
-sizes) and proposition 9 (the sequential construction).
+Reference: Pitman, Exchangeable and Partially Exchangeable Random Partitions (1995), equation 16 (the distribution
+of block sizes) and proposition 9 (the sequential construction).
 """
 
 from functools import partial
@@ -27,18 +27,18 @@ from stopping.policies import NO_ANSWER
 MAX_VOTES = 64
 
 
-LAWS = "discount in [0, 1) and concentration > -discount, or discount < 0 and concentration a multiple of -discount"
+VALID = "discount in [0, 1) and concentration > -discount, or discount < 0 and concentration a multiple of -discount"
 
 
 class Answers(eqx.Module):
-    """The law of wrong answers.
+    """The distribution of wrong answers.
 
     Attributes:
         discount: below 1.
         concentration: above -discount.
 
     Raises:
-        ValueError: for parameters outside the law's range; not inside a compiled function, which knows no values.
+        ValueError: for parameters outside their range, except inside a compiled function, where values are not known.
     """
 
     discount: Float[Array, "..."]
@@ -46,7 +46,7 @@ class Answers(eqx.Module):
 
     def __init__(self, discount: float | Array = 0.0, concentration: float | Array = 1.0) -> None:
         self.discount, self.concentration = jnp.asarray(discount, float), jnp.asarray(concentration, float)
-        require(_is_law, LAWS, discount=self.discount, concentration=self.concentration)
+        require(_is_valid, VALID, discount=self.discount, concentration=self.concentration)
 
     def draw(
         self, key: Key[Array, ""], right: Bool[Array, " traces"], answered: Bool[Array, " traces"]
@@ -57,13 +57,13 @@ class Answers(eqx.Module):
     def from_uniforms(
         self, uniforms: Float[Array, " traces"], right: Bool[Array, " traces"], answered: Bool[Array, " traces"]
     ) -> Int[Array, " traces"]:
-        """What `draw` makes of uniform numbers, one a trace."""
+        """Return labels as a function of independent uniform numbers in (0, 1), one a trace, distributed as in `draw`."""
         indices = jnp.arange(right.shape[0])
         first_right = jnp.argmax(right)
         wrong = answered & ~right
 
         def seat(taken: tuple[Array, Array], trace: tuple) -> tuple[tuple[Array, Array], Array]:
-            weight, num_kinds = taken  # weight: of the kinds first seen at this trace or before, summed
+            weight, num_kinds = taken  # weight: sum over the kinds first seen at this trace or before
             index, is_wrong, uniform = trace
             new_kind = jnp.maximum(self.concentration + self.discount * num_kinds, 0.0)
             at = uniform * (weight[-1] + new_kind)
@@ -79,24 +79,25 @@ class Answers(eqx.Module):
 
     @partial(jax.jit, static_argnames="max_traces")
     def leads(self, max_traces: int) -> Float[Array, "right wrong"]:
-        """P(the right answer has most votes), by its votes and the number of wrong answers, 0 to `max_traces` each.
+        """Return P(the right answer has most votes) by its votes and the number of wrong answers, 0 to `max_traces` each.
 
-        Ties are broken at random, as by arrival when arrival says nothing of correctness. With no votes at all: 0.
+        Ties are broken at random; breaking them by arrival is the same if arrival is independent of correctness. Without
+        any votes it is 0.
 
-        Kinds join by size. Let P_s(n, k, t) be the chance that n wrong answers are of k kinds, t of them with s copies and
+        Kinds are added by size. Let P_s(n, k, t) be the chance that n wrong answers are of k kinds, t of them with s copies and
         none with more; its sum over t is P_{s+1}(n, k, 0), and
 
             P_s(n, k, t) = P_s(n - s, k - 1, t - 1) n! V(n, k) / ((n - s)! V(n - s, k - 1)) w(s) / (s! t)
 
-        A right answer of s votes leads with the sum of P_s(n, k, t) / (t + 1) over k and t. Nothing is subtracted: in single
-        precision the error is below 5e-6.
+        A right answer of s votes leads with the sum of P_s(n, k, t) / (t + 1) over k and t. All terms are positive: the
+        error in single precision is below 5e-6.
 
-        Source: the Gibbs form V(n, k) w(n_1) .. w(n_k) of the law, Gnedin and Pitman, Exchangeable Gibbs Partitions and
+        Source: the Gibbs form V(n, k) w(n_1) .. w(n_k) of the distribution, Gnedin and Pitman, Exchangeable Gibbs Partitions and
         Stirling Triangles (2005); here V(n, k) is the product of concentration + i discount, 0 < i < k, over that of
         concentration + i, 0 < i < n, and w(s) the product of i - discount, 0 < i < s.
 
         Raises:
-            ValueError: beyond 64 traces, where the multinomials of `majority_curve` leave single precision.
+            ValueError: beyond 64 traces, where the multinomial coefficients of `majority_curve` overflow single precision.
         """
         if max_traces > MAX_VOTES:
             raise ValueError(f"max_traces: expected at most {MAX_VOTES}, got {max_traces}; simulate instead")
@@ -116,9 +117,9 @@ class Answers(eqx.Module):
         return jnp.zeros_like(nobody).at[size].add(shares)
 
     def _joining(self, most: int) -> tuple[Float[Array, " kinds"], Float[Array, "size wrong"]]:
-        """The factors by which a kind of 1 .. `most` copies joins: of the kinds, and of its size and the answers, with it.
+        """Return the factors for adding a kind of 1 .. `most` copies: by number of kinds, and by its size and the answers.
 
-        Their product is n! V(n, k) / ((n - s)! V(n - s, k - 1)) w(s) / s! of `leads`; 0 where there are too few answers.
+        Their product is n! V(n, k) / ((n - s)! V(n - s, k - 1)) w(s) / s! in `leads`; 0 where there are too few answers.
         """
         i = jnp.arange(1, most, dtype=float)
         new_kind = jnp.concatenate([jnp.arange(2.0), jnp.maximum(self.concentration + i * self.discount, 0)])
@@ -128,9 +129,11 @@ class Answers(eqx.Module):
         return new_kind[: most + 1], jnp.cumprod(copy[:, None] * answer[np.maximum(wrong - size + 1, 0)], axis=0)
 
     def _log_factors(self, num_wrong: int) -> tuple[Array, Array, Array]:
-        """Logs of concentration + i discount, concentration + i and i - discount, i = 1 .. num_wrong - 1."""
+        """Return logs of concentration + i discount, concentration + i and i - discount, i = 1 .. num_wrong - 1."""
         i = jnp.arange(1, num_wrong, dtype=float)
-        floor = 1e-15  # finitely many kinds: zero or below, impossible, and still with finite second derivatives
+        floor = (
+            1e-15  # with finitely many kinds these may be zero or below: impossible, but second derivatives stay finite
+        )
         return (
             jnp.log(jnp.maximum(self.concentration + i * self.discount, floor)),
             jnp.log(jnp.maximum(self.concentration + i, floor)),
@@ -140,13 +143,13 @@ class Answers(eqx.Module):
     def log_block_weights(
         self, num_kinds: Int[Array, "..."], num_wrong: Int[Array, "..."], most: int
     ) -> Float[Array, "..."]:
-        """The part of a partition's log-probability that hangs on how many kinds and answers there are, up to `most`."""
+        """Return the part of a partition's log-probability that depends on the numbers of kinds and answers, up to `most`."""
         new_kinds, totals, _ = self._log_factors(most + 1)
         table = lambda values: jnp.concatenate([jnp.zeros(2, values.dtype), jnp.cumsum(values)])  # noqa: E731
         return table(new_kinds)[num_kinds] - table(totals)[num_wrong]
 
     def log_copies(self, size: Int[Array, "..."], most: int) -> Float[Array, "..."]:
-        """The part that hangs on one kind's number of copies, up to `most`; 0 for none."""
+        """Return the part that depends on the number of copies of one kind, up to `most`; 0 for none."""
         copies = self._log_factors(most + 1)[2]
         return jnp.concatenate([jnp.zeros(2, copies.dtype), jnp.cumsum(copies)])[size]
 
@@ -156,18 +159,18 @@ class Answers(eqx.Module):
         more_wrong: Float[Array, " steps"],
         more_copies: Float[Array, " steps"],
     ) -> Float[Array, ""]:
-        """Log-likelihood of many problems from three counts, sufficient for the law.
+        """Return the log-likelihood of many problems, for which these three counts are sufficient.
 
         Args:
-            more_kinds: problems with more than i kinds of wrong answer, i = 1, 2, ...
-            more_wrong: problems with more than i wrong answers.
-            more_copies: kinds, over all problems, with more than i copies.
+            more_kinds: number of problems with more than i kinds of wrong answer, i = 1, 2, ...
+            more_wrong: number of problems with more than i wrong answers.
+            more_copies: number of kinds, over all problems, with more than i copies.
         """
         new_kinds, totals, copies = self._log_factors(more_kinds.shape[-1] + 1)
         return jnp.sum(more_kinds * new_kinds - more_wrong * totals + more_copies * copies)
 
 
-def _is_law(discount: np.ndarray, concentration: np.ndarray) -> np.ndarray:
+def _is_valid(discount: np.ndarray, concentration: np.ndarray) -> np.ndarray:
     endless = (discount >= 0) & (discount < 1) & (concentration > -discount)
     num_kinds = -concentration / np.where(discount < 0, discount, np.inf)
     return endless | (num_kinds > 0.5) & (np.abs(num_kinds - np.round(num_kinds)) < 1e-3 * num_kinds)

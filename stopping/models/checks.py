@@ -1,4 +1,4 @@
-"""Parameters of models, checked when they are given."""
+"""Checks of the parameters of models."""
 
 from collections.abc import Callable
 from typing import Any
@@ -13,7 +13,7 @@ def require(holds: Callable[..., Any], expected: str, **parameters: Any) -> None
     Inside a compiled function values are not known, and nothing is checked.
 
     Raises:
-        ValueError: naming the parameters, what was expected and the first values that are not so.
+        ValueError: naming the parameters, what was expected and the first values for which it does not hold.
     """
     if any(isinstance(parameter, jax.core.Tracer) for parameter in parameters.values()):
         return

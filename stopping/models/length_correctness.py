@@ -1,20 +1,20 @@
-"""How long traces are, and how length goes with correctness, problem by problem.
+"""The joint distribution of length, correctness and answer of traces, by problem.
 
 For trace i of problem q, with C = 1 if it is right:
 
     p_q ~ Beta(alpha_q, beta_q)                              chance of a right answer (within the cap)
-    a_q ~ Normal(effect_q, effect_scale_q)                   how long the problem is
+    a_q ~ Normal(effect_q, effect_scale_q)                   effect of the problem on log-length
     C   ~ Bernoulli(p_q)
     log L = a_q + shift (1 - C) + scale_C Normal(0, 1)       L in tokens
 
-A right trace ends below the cap. A wrong trace loops with probability `loop_prob` and then never ends by itself. One that
-reaches the cap is cut there and gives no answer; one that ends gives none with probability `no_answer_prob`. Which wrong
-answers agree is the law `Answers`.
+A right trace ends below the cap. A wrong trace loops with probability `loop_prob` and then never ends by itself. A trace
+that reaches the cap is cut there and gives no answer; a wrong trace that ends gives none with probability `no_answer_prob`.
+`Answers` is the distribution of which wrong answers agree.
 
-The effect of the problem is kept apart from that of correctness: hard problems are longer and more often wrong, so a fit
-that pools problems takes differences between problems for a use of length within one.
+The effect of the problem is separate from that of correctness. Hard problems are longer and more often wrong, so a fit that
+pools problems mistakes differences in difficulty for a within-problem length signal.
 
-Reference: the normal-length model behind First Finish Search (Agarwal et al., arXiv 2505.18149), made per problem.
+Reference: the normal-length model behind First Finish Search (Agarwal et al., arXiv 2505.18149), here for each problem.
 """
 
 from collections.abc import Callable
@@ -29,7 +29,7 @@ from jax.scipy.special import betaln, logsumexp, ndtri, xlog1py
 from jaxtyping import Array, Bool, Float, Int, Key
 
 from stopping.models.answers import Answers
-from stopping.models.beta_law import beta_quantile
+from stopping.models.beta import beta_quantile
 from stopping.models.checks import require
 from stopping.models.normal_tails import UpperTail, quantile_below, upper_tail
 
@@ -41,7 +41,7 @@ class Traces(NamedTuple):
         length_tokens: int32 `[traces]`, at least 1.
         right: bool `[traces]`.
         answer: int32 `[traces]`, the index of the first trace with the same answer; -1 for none.
-        censored: bool `[traces]`, cut at the cap.
+        censored: bool `[traces]`, whether it was cut at the cap.
     """
 
     length_tokens: Int[Array, " traces"]
@@ -53,20 +53,20 @@ class Traces(NamedTuple):
 class LengthCorrectness(eqx.Module):
     """Lengths and correctness of traces over a set of problems.
 
-    The default is one problem about which little is known.
+    The default is one problem with weak priors.
 
     Attributes:
-        alpha, beta: of each problem's Beta law of the chance of a right answer.
+        alpha, beta: parameters of the Beta distribution of each problem's chance of a right answer.
         effect, effect_scale: mean and standard deviation of each problem's effect, in log tokens.
-        shift: log-length of wrong traces less that of right ones.
+        shift: mean log-length of wrong traces minus that of right ones.
         scale_right, scale_wrong: standard deviation of log-length within a problem.
-        loop_prob: that a wrong trace never ends by itself.
-        no_answer_prob: that a wrong trace which ended by itself gave no answer.
-        cap_tokens: traces are cut here; infinity for no cap.
-        answers: the law of wrong answers.
+        loop_prob: probability that a wrong trace never ends by itself.
+        no_answer_prob: probability that a wrong trace that ended by itself gave no answer.
+        cap_tokens: length at which traces are cut; infinity for no cap.
+        answers: the distribution of wrong answers.
 
     Raises:
-        ValueError: for a parameter outside its range; not inside a compiled function, which knows no values.
+        ValueError: for a parameter outside its range, except inside a compiled function, where values are not known.
     """
 
     alpha: Float[Array, " problems"]
@@ -118,7 +118,7 @@ class LengthCorrectness(eqx.Module):
 
     @property
     def num_problems(self) -> int:
-        """How many problems the model stands for; each is equally likely in `draw`."""
+        """Number of problems of the model; each is equally likely in `draw`."""
         return self.alpha.shape[-1]
 
     def problem(self, index: int) -> Self:
@@ -141,14 +141,15 @@ class LengthCorrectness(eqx.Module):
         return problem, self._traces(chance, effect, *uniforms)
 
     def num_uniforms(self, num_traces: int) -> int:
-        """How many numbers `from_uniforms` takes for so many traces."""
+        """Return how many uniform numbers `from_uniforms` takes for so many traces."""
         return 3 + 5 * num_traces
 
     def from_uniforms(self, uniforms: Float[Array, " uniforms"], num_traces: int) -> tuple[Int[Array, ""], Traces]:
-        """Return a problem and traces of it as functions of independent uniform numbers in (0, 1), with the law of `draw`.
+        """Return a problem and traces of it as functions of independent uniform numbers in (0, 1), distributed as in `draw`.
 
-        By inverse distribution functions: the problem, its chance and its effect; then, a number a trace each, correctness,
-        length, looping, silence and answer. What matters most comes first, as points that are evenest there like it.
+        Inverse distribution functions give the problem, its chance and its effect; then, from one number a trace each,
+        correctness, length, looping, silence and answer. The most important come first, where quasi-random points are most
+        even.
         """
         of_problem, of_traces = uniforms[:3], uniforms[3:].reshape(5, num_traces)
         problem = jnp.minimum((of_problem[0] * self.num_problems).astype(jnp.int32), self.num_problems - 1)
@@ -166,7 +167,7 @@ class LengthCorrectness(eqx.Module):
         by_none: Array,
         by_answer: Array,
     ) -> Traces:
-        """Traces of a problem from uniform numbers, `[traces]` each."""
+        """Return traces of a problem from uniform numbers, `[traces]` each."""
         right = by_right < chance
         mean = effect + jnp.where(right, 0.0, self.shift)
         scale = jnp.where(right, self.scale_right, self.scale_wrong)
@@ -182,11 +183,11 @@ class LengthCorrectness(eqx.Module):
     def right_probs(
         self, problem: Int[Array, ""], length_tokens: Int[Array, " traces"], answer: Int[Array, " traces"]
     ) -> Float[Array, " traces"]:
-        """P(each trace's answer is right | all lengths and answers of a problem's traces, finished or not).
+        """Return P(each trace's answer is right | all lengths and answers of a problem's traces, finished or not).
 
-        Bayes' rule over which group of equal answers is the right one, if any. A candidate's likelihood is that of so many
-        right traces (Beta-binomial), of the partition of the others (`Answers`), and of the lengths, the problem's effect
-        integrated out. 0 for a trace without an answer.
+        By Bayes' rule over which group of equal answers is the right one, if any. The likelihood of a candidate is that of
+        the number of right traces (Beta-binomial), of the partition of the others (`Answers`), and of the lengths with the
+        effect of the problem integrated out. It is 0 for a trace without an answer.
         """
         num_traces = length_tokens.shape[0]
         index = jnp.arange(num_traces)
@@ -218,11 +219,12 @@ class LengthCorrectness(eqx.Module):
         right: Bool[Array, "candidates traces"],
         cut: Bool[Array, " traces"],
     ) -> Float[Array, " candidates"]:
-        """Log-density of the lengths for each way to be right, the problem's effect integrated out.
+        """Return the log-density of the lengths for each candidate, with the effect of the problem integrated out.
 
-        With many traces the effect's law given them is far narrower than its prior, and differs by candidate: each has
-        nodes of its own, equally spaced about the mode (Laplace's approximation places them; Newton finds it). Without a
-        cap the integrand is normal, and the sum exact to rounding; with one the error is below 1e-6.
+        Given many traces, the distribution of the effect is far narrower than its prior, and differs by candidate. Each
+        candidate therefore has separate nodes, equally spaced about the mode, which Newton's method finds, with the spacing
+        of Laplace's approximation. Without a cap the integrand is normal, and the sum exact to rounding; with a cap the
+        error is below 1e-6.
         """
         y = jnp.log(length_tokens.astype(self.effect.dtype)) - self.effect[problem]
         log_cap = jnp.log(self.cap_tokens) - self.effect[problem]
@@ -233,7 +235,9 @@ class LengthCorrectness(eqx.Module):
         num_wrong, mean_wrong, scatter_wrong = _moments(y - self.shift, ~right & ~cut)
         num_cut = jnp.sum(cut)
 
-        def tails(effect: Array) -> tuple[UpperTail, UpperTail]:  # below the cap for right traces, above for those cut
+        def tails(
+            effect: Array,
+        ) -> tuple[UpperTail, UpperTail]:  # below the cap for right traces, above it for those cut
             at_cap = (log_cap - self.shift - effect) / scale_wrong
             return upper_tail((effect - log_cap) / scale_right), upper_tail(at_cap)
 
@@ -271,9 +275,9 @@ class LengthCorrectness(eqx.Module):
     def chance_nodes(
         self, degree: int
     ) -> tuple[Float[np.ndarray, "problems nodes"], Float[np.ndarray, "problems nodes"]]:
-        """Return chances and weights that integrate polynomials of this degree over each problem's Beta law exactly.
+        """Return chances and weights that integrate polynomials of this degree over each problem's Beta distribution exactly.
 
-        Gauss-Jacobi nodes, from the eigenvectors of the recurrence's matrix; on the host, in float64.
+        These are Gauss-Jacobi nodes, from the eigenvectors of the matrix of the recurrence, on the host in float64.
 
         Source: Golub and Welsch, Calculation of Gauss Quadrature Rules (1969).
         """
@@ -290,7 +294,7 @@ class LengthCorrectness(eqx.Module):
         )
         diagonal = np.concatenate([alpha / total, centre], axis=1)
         matrix = diagonal[:, :, None] * np.eye(k.size + 1)
-        matrix[:, k, k - 1] = np.sqrt(spread[:, : k.size])  # the lower triangle, all that is read
+        matrix[:, k, k - 1] = np.sqrt(spread[:, : k.size])  # only the lower triangle is read
         nodes, vectors = np.linalg.eigh(matrix)
         return nodes[inverse], vectors[inverse, 0] ** 2
 

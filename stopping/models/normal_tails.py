@@ -1,4 +1,4 @@
-"""The tails of the normal law: what fits, integrals and draws of cut lengths need of them."""
+"""Tails of the normal distribution, for fits, integrals and draws of censored lengths."""
 
 from typing import NamedTuple
 
@@ -7,18 +7,18 @@ import numpy as np
 from jax.scipy.special import log_ndtr, ndtr, ndtri
 from jaxtyping import Array, Float
 
-FAR = 40.0  # standard deviations: beyond, the tail is 1 below and counts as this far above
-HIGH = 7.0  # where the series of the hazard takes over, in float32
-DEEP = -8.0  # below, masses leave single precision
+FAR = 40.0  # standard deviations, at which z is clipped
+HIGH = 7.0  # beyond, the series of the hazard is used in float32
+DEEP = -8.0  # below, masses underflow in single precision
 
 
 class UpperTail(NamedTuple):
-    """Of one or many standard scores z, elementwise.
+    """The upper tail at one or many standard scores z, elementwise.
 
     Attributes:
-        z: clipped to 40 standard deviations, so that no cap (infinity) stays finite.
+        z: clipped to 40 standard deviations, so that it is finite without a cap.
         log_mass: log P(Z > z).
-        hazard: density over mass, minus the derivative of `log_mass`.
+        hazard: density over mass, which is minus the derivative of `log_mass`.
         bend, twist, warp: first to third derivative of the hazard.
     """
 
@@ -31,10 +31,10 @@ class UpperTail(NamedTuple):
 
 
 def upper_tail(z: Float[Array, "..."]) -> UpperTail:
-    """Return the tail above z; what is not used costs nothing under `jax.jit`.
+    """Return the tail above z; fields that are not used cost nothing under `jax.jit`.
 
-    In float32 hazard - z loses its digits far out, and with it 1 - bend, a curvature that must not be negative: beyond
-    `HIGH` all come from the asymptotic series of the hazard, z + 1 / z - 2 / z^3 + 10 / z^5 - ..., and its derivatives.
+    In float32, hazard - z loses its digits far out, and with it 1 - bend, a curvature that must not be negative. Beyond
+    `HIGH`, all are therefore computed from the asymptotic series z + 1 / z - 2 / z^3 + 10 / z^5 - ... of the hazard.
     """
     z = jnp.clip(z, -FAR, FAR)
     log_mass = log_ndtr(-z)
@@ -54,7 +54,7 @@ def upper_tail(z: Float[Array, "..."]) -> UpperTail:
 
 
 def _derivatives() -> list[np.ndarray]:
-    """Series of hazard - z and of the hazard's derivatives, as polynomials in 1 / z, highest power first."""
+    """Return the series of hazard - z and of the derivatives of the hazard, as polynomials in 1 / z, highest power first."""
     found = [np.array(_SERIES, float)]  # by power, lowest first
     for _ in range(3):
         found.append(np.append(0, -np.arange(len(found[-1])) * found[-1]))  # d/dz z^-n = -n z^-(n + 1)
@@ -68,10 +68,10 @@ _SERIES = (0, 1, 0, -2, 0, 10, 0, -74, 0, 706, 0, -8162)  # of hazard - z, by po
 def quantile_below(
     limit: Float[Array, "..."], share: Float[Array, "..."], rest: Float[Array, "..."]
 ) -> Float[Array, "..."]:
-    """Return the score below which lies this share of the mass below `limit`; `rest` is 1 - share.
+    """Return the quantile at this share of the normal distribution truncated above at `limit`; `rest` is 1 - share.
 
-    Each tail is taken from the side on which it is exact. Far below zero the logarithm of the mass is -z^2 / 2 - log |z| -
-    1 / z^2 but for a constant, and is solved for z in two rounds: error 5e-5 at shares of 1e-12, 4e-6 at the median.
+    Each tail is computed from the side on which it is exact. Far below zero the logarithm of the mass is -z^2 / 2 - log |z| -
+    1 / z^2 up to a constant, and is solved for z in two iterations: error 5e-5 at shares of 1e-12, 4e-6 at the median.
     """
     below = ndtr(limit)
     lower, upper = share * below, rest * below + ndtr(-limit)

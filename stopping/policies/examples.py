@@ -4,6 +4,7 @@ import numpy as np
 
 from stopping.policies.answer_agreement import AnswerAgreement
 from stopping.policies.candidate_stop import CandidateStop
+from stopping.policies.checks import INT32_MAX
 from stopping.policies.close_token_threshold import CloseTokenThreshold
 from stopping.policies.confidence_exit import ConfidenceExit
 from stopping.policies.entropy_slope import EntropySlope
@@ -12,7 +13,6 @@ from stopping.policies.first_finish import FirstFinish
 from stopping.policies.fixed_samples import FixedSamples
 from stopping.policies.margin import Margin
 from stopping.policies.posterior_vote import PosteriorVote
-from stopping.policies.protocol import INT32_MAX
 from stopping.policies.token_budget import TokenBudget
 from stopping.policies.unanimous_window import UnanimousWindow
 from stopping.policies.vote_table import VoteTable

@@ -20,8 +20,9 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from stopping.policies.actions import Action, Kind
+from stopping.policies.checks import INT32_MAX, whole_number
 from stopping.policies.normal_tail import MOST, normal_tail
-from stopping.policies.protocol import INT32_MAX, policy, table, whole_number
+from stopping.policies.protocol import policy, table
 
 SMALLEST = 1e-35  # of a probability whose logarithm is taken
 

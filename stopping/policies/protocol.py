@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Protocol, TypeVar, dataclass_tr
 import numpy as np
 
 from stopping.policies.actions import Action, Kind
+from stopping.policies.checks import whole_number
 
 
 @runtime_checkable
@@ -37,7 +38,6 @@ Class = TypeVar("Class", bound=type)
 _registry: dict[str, type] = {}
 OURS = "stopping.policies."
 MOST_CHARACTERS, MOST_NUMBERS = 200, 2  # beyond, a name is shortened to so many numbers
-INT32_MAX = 2**31 - 1  # observations are int32, and array backends refuse to mix them with larger numbers
 
 
 @dataclass_transform(frozen_default=True)
@@ -157,17 +157,6 @@ def finite(policy: Any, name: str) -> None:
     if isinstance(value, bool) or not isinstance(value, int | float | np.number) or not math.isfinite(value):
         raise ValueError(f"{type(policy).__name__}.{name}: expected a finite number, got {value!r}")
     object.__setattr__(policy, name, float(value))
-
-
-def whole_number(name: str, value: Any, least: int, most: int = INT32_MAX) -> int:
-    """Return the number, Python's or NumPy's, as an int.
-
-    Raises:
-        ValueError: naming it, if it is not whole, below `least` or above `most`.
-    """
-    if isinstance(value, bool) or not isinstance(value, int | np.integer) or not least <= value <= most:
-        raise ValueError(f"{name}: expected a whole number >= {least} and <= {most:,}, got {value!r}")
-    return int(value)
 
 
 def _equal(self: Any, other: Any) -> bool:

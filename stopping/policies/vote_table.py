@@ -6,7 +6,8 @@ from typing import Any, Self
 import numpy as np
 
 from stopping.policies.actions import Action, Kind
-from stopping.policies.protocol import policy, short_name, table, whole_number
+from stopping.policies.checks import whole_number
+from stopping.policies.protocol import policy, short_name, table
 
 CONFIDENCES = (0.6, 0.7, 0.8, 0.9, 0.95, 0.98, 0.99)  # of Adaptive-Consistency's tables that are searched and named
 MOST_NAMED = 64  # traces; finding the name of a longer table takes seconds

@@ -20,7 +20,7 @@ from dataclasses import dataclass
 from typing import Any, ClassVar, Literal, NamedTuple, Protocol, runtime_checkable
 
 from stopping.policies import Decision, Policy
-from stopping.traces import TraceLog
+from stopping.traces import Log
 
 
 @dataclass(frozen=True)
@@ -90,7 +90,7 @@ class Problem(Protocol):
 
 @runtime_checkable
 class Replayable(Problem, Protocol):
-    """A problem whose worlds a log can hold.
+    """A problem whose worlds a log can hold. Each problem says which type of `Log` it reads.
 
     Attributes:
         has_orders: whether outcomes depend on the order of a problem's samples, so that averaging over orders makes sense.
@@ -98,11 +98,11 @@ class Replayable(Problem, Protocol):
 
     has_orders: ClassVar[bool]
 
-    def worlds(self, log: TraceLog, *, num_orders: int = 1, seed: int = 0, judged: bool = True) -> Any:
+    def worlds(self, log: Any, *, num_orders: int = 1, seed: int = 0, judged: bool = True) -> Any:
         """Return the worlds a log holds, with leading axes `[problems, orders]`.
 
         Args:
-            log: what was logged.
+            log: what was logged, of the type that this problem reads.
             num_orders: 1 for the order logged, more for so many random ones, where the problem `has_orders`.
             seed: of the orders.
             judged: False where it is not known which answers are right.
@@ -111,10 +111,10 @@ class Replayable(Problem, Protocol):
             ValueError: naming what the log lacks.
         """
 
-    def log(self, worlds: Any) -> TraceLog:
+    def log(self, worlds: Any) -> Log:
         """Return worlds `[problems]` as a log, from which `worlds` gives them back bit for bit."""
 
-    def reference_rule(self, log: TraceLog) -> Policy:
+    def reference_rule(self, log: Any) -> Policy:
         """Return the rule by which the log's answers were produced."""
 
     def fixed_rules(self, worlds: Any) -> Sequence[Policy]:
@@ -123,7 +123,7 @@ class Replayable(Problem, Protocol):
     def priced(self, price_per_token: float) -> "Replayable":
         """Return the same problem at another price of a token."""
 
-    def interval_tokens(self, log: TraceLog) -> int | None:
+    def interval_tokens(self, log: Any) -> int | None:
         """Return the tokens between two decision points of a log's worlds; None where there is no such grid."""
 
 

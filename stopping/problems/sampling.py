@@ -31,13 +31,13 @@ from jaxtyping import Array, Bool, Float, Int, Key
 
 from stopping.models import LengthCorrectness, Traces
 from stopping.policies import NO_ANSWER, SAMPLING, Action, Decision, FixedSamples, Kind, Return, TokenBudget, bind
-from stopping.policies.protocol import whole_number
+from stopping.policies.checks import whole_number
 from stopping.problems.accuracy import accuracy_loss, priced_cost
 from stopping.problems.problem import CORRECT, LATENCY_SECONDS, LATENCY_TOKENS, TOTAL_TOKENS, UTILITY, Component
-from stopping.problems.sampling_events import Clock, Run
+from stopping.problems.sampling_events import Run, SamplingDynamics
 from stopping.problems.sampling_worlds import NEVER, SamplingWorld, log_of, logged_worlds
 from stopping.problems.settled_votes import never_changes_the_vote
-from stopping.traces import TraceLog
+from stopping.traces import Reference, TraceLog
 
 
 class SamplingOutcome(NamedTuple):
@@ -167,29 +167,29 @@ class Sampling(eqx.Module):
 
         The events do not depend on a policy that launches nothing: they are then computed once, before the policy is asked.
         """
-        clock = Clock(world, self.wave_size, self.decision_interval_tokens, policy.kinds)
+        dynamics = SamplingDynamics(world, self.wave_size, self.decision_interval_tokens, policy.kinds)
         if self.decision_interval_tokens is None and Kind.LAUNCH not in policy.kinds:
-            return self._watch(clock, policy)
-        return self._direct(clock, policy)
+            return self._watch(dynamics, policy)
+        return self._direct(dynamics, policy)
 
-    def _direct(self, clock: Clock, policy: Any) -> SamplingOutcome:
+    def _direct(self, dynamics: SamplingDynamics, policy: Any) -> SamplingOutcome:
         """Ask the policy at each decision point, and let what it asks for happen, until the run ends."""
         bound = bind(policy, "jax")
 
         def step(at: tuple) -> tuple:
             policy_state, run, *_ = at
-            policy_state, action = bound.step(policy_state, clock.observe(run))
-            decision = clock.decide(run, action)
-            pairs = (decision.run, clock.advance(decision.run))
+            policy_state, action = bound.step(policy_state, dynamics.observe(run))
+            decision = dynamics.decide(run, action)
+            pairs = (decision.run, dynamics.advance(decision.run))
             run = jax.tree.map(lambda now, later: jnp.where(decision.done, now, later), *pairs)
             return policy_state, run, jnp.where(decision.asked, action.amount, 0), decision.done, decision.beyond
 
         no = jnp.zeros((), bool)
-        start = (bound.init(()), clock.start(), jnp.zeros((), jnp.int32), no, no)
+        start = (bound.init(()), dynamics.start(), jnp.zeros((), jnp.int32), no, no)
         _, run, amount, _, beyond = jax.lax.while_loop(lambda at: ~at[3], step, start)
-        return self._priced(**self._facts(clock, run, amount, beyond))
+        return self._priced(**self._facts(dynamics, run, amount, beyond))
 
-    def _watch(self, clock: Clock, policy: Any) -> SamplingOutcome:
+    def _watch(self, dynamics: SamplingDynamics, policy: Any) -> SamplingOutcome:
         """Run a policy that launches nothing: the events do not depend on it, only when it stops.
 
         The events, and the outcome of a stop at each, are computed first: mapped over policies, once for all of them.
@@ -199,20 +199,20 @@ class Sampling(eqx.Module):
         endings = ((Kind.STOP, Return.LEADER), (Kind.STOP, Return.LATEST), (Kind.CONTINUE, Return.LEADER))
 
         def event(run: Run, _: None) -> tuple[Run, tuple]:
-            if_kind = {kind: clock.decide(run, Action(kind.value, 0)) for kind in (Kind.STOP, Kind.CONTINUE)}
-            rows = [self._facts(clock, run, amount.value, if_kind[kind].beyond) for kind, amount in endings]
+            if_kind = {kind: dynamics.decide(run, Action(kind.value, 0)) for kind in (Kind.STOP, Kind.CONTINUE)}
+            rows = [self._facts(dynamics, run, amount.value, if_kind[kind].beyond) for kind, amount in endings]
             table = jax.tree.map(lambda *values: jnp.stack(values), *rows)
             stopped, waited = if_kind.values()
-            return clock.advance(waited.run), (clock.observe(run), stopped.asked, waited.done, table)
+            return dynamics.advance(waited.run), (dynamics.observe(run), stopped.asked, waited.done, table)
 
-        num_events = clock.index.shape[0] + 1
-        _, (observations, may_stop, must_stop, tables) = jax.lax.scan(event, clock.start(), None, length=num_events)
+        num_events = dynamics.index.shape[0] + 1
+        _, (observations, may_stop, must_stop, tables) = jax.lax.scan(event, dynamics.start(), None, length=num_events)
 
         def step(at: tuple, event: tuple) -> tuple[tuple, None]:
             policy_state, done, row = at
             number, observation, may_stop, must_stop = event
             policy_state, action = bound.step(policy_state, observation)
-            asked = may_stop & clock.is_asked(Kind.STOP, action)
+            asked = may_stop & dynamics.is_asked(Kind.STOP, action)
             ending = jnp.where(asked, jnp.where(action.amount == Return.LATEST.value, 1, 0), 2)
             row = jnp.where(done, row, number * len(endings) + ending)
             return (policy_state, done | asked | must_stop, row), None
@@ -223,12 +223,12 @@ class Sampling(eqx.Module):
         facts = {name: table.reshape(-1).at[row].get(mode="promise_in_bounds") for name, table in tables.items()}
         return self._priced(**facts)
 
-    def _facts(self, clock: Clock, run: Run, amount: Any, unsupported: Any) -> dict[str, Array]:
+    def _facts(self, dynamics: SamplingDynamics, run: Run, amount: Any, unsupported: Any) -> dict[str, Array]:
         """Return the outcome of a run that ends here, before prices."""
-        answer = jnp.where(unsupported, NO_ANSWER, clock.answer(run, amount))
+        answer = jnp.where(unsupported, NO_ANSWER, dynamics.answer(run, amount))
         return {
-            "correct": (answer != NO_ANSWER) & clock.world.right[answer],
-            "total_tokens": clock.spent(run, run.elapsed + self.lag_tokens),
+            "correct": (answer != NO_ANSWER) & dynamics.world.right[answer],
+            "total_tokens": dynamics.spent(run, run.elapsed + self.lag_tokens),
             "latency_tokens": run.elapsed,
             "num_launched": run.num_launched,
             "answer": answer,
@@ -313,14 +313,16 @@ class Sampling(eqx.Module):
         """
         if not log.has_answers:
             return FixedSamples(1)
-        name, _, number = log.reference.replace("=", "@").partition("@")
-        if name == "budget":
-            return TokenBudget(int(number))
-        count = {"single": 1, "majority": int(number or 1)}.get(name, self.num_traces)
-        if name == "majority" and count > log.num_samples:
-            raise ValueError(
-                f"reference {log.reference}: expected at most the log's {log.num_samples} samples, got {count}"
-            )
+        count = self.num_traces
+        match log.reference:
+            case Reference("budget", max_tokens):
+                return TokenBudget(max_tokens)
+            case Reference("single"):
+                count = 1
+            case Reference("majority", count) if count > log.num_samples:
+                raise ValueError(
+                    f"reference {log.reference}: expected at most the log's {log.num_samples} samples, got {count}"
+                )
         return FixedSamples(min(count, self.num_traces))
 
     def fixed_rules(self, worlds: SamplingWorld) -> list[FixedSamples]:

@@ -6,9 +6,8 @@ import jax.numpy as jnp
 from jaxtyping import Array, Bool, Int
 
 from stopping.policies import NO_ANSWER, Action, Kind, Return, SamplingObservation
+from stopping.policies.decisions.vote_tally import Leader, Votes, VoteTally
 from stopping.policies.namespace import namespace
-from stopping.policies.vote_tally import Leader, Votes, VoteTally
-from stopping.problems.sampling_worlds import NEVER, SamplingWorld
 from stopping.traces.answers import NOT_LOGGED
 
 
@@ -61,7 +60,7 @@ class Decision(NamedTuple):
         return self.asked | self.exhausted | self.beyond
 
 
-class Clock:
+class SamplingDynamics:
     """The dynamics of one world.
 
     Args:
@@ -130,7 +129,7 @@ class Clock:
         return Decision(run, asked, exhausted, beyond)
 
     def advance(self, run: Run) -> Run:
-        """Go on to the next decision point: the end of a trace (of equals, the first started), or the clock's."""
+        """Go on to the next decision point: the end of a trace (of equals, the first started), or the end of an interval."""
         ends = jnp.where(run.running, run.started + self.world.length_tokens, NEVER)
         first = jnp.argmin(ends)
         if self.interval is None:

@@ -7,7 +7,7 @@ import numpy as np
 from jaxtyping import Array, Bool, Int
 
 from stopping.policies import NO_ANSWER
-from stopping.policies.protocol import whole_number
+from stopping.policies.checks import whole_number
 from stopping.traces import TraceLog, from_columns
 
 NEVER = np.int32(2**30)

@@ -28,8 +28,8 @@ from jaxtyping import Array, Bool, Float, Int, Key
 
 from stopping.models.answer_chain import AnswerChain, Thought
 from stopping.policies import NO_ANSWER, THINKING, Decision, Kind, ThinkingObservation, TokenBudget, bind
+from stopping.policies.checks import whole_number
 from stopping.policies.decisions import PROBED_SIGNALS
-from stopping.policies.protocol import whole_number
 from stopping.problems.accuracy import accuracy_loss, priced_cost
 from stopping.problems.admission import PolicyMismatch
 from stopping.problems.problem import CORRECT, LATENCY_SECONDS, LATENCY_TOKENS, TOTAL_TOKENS, UTILITY, Component
@@ -349,9 +349,8 @@ class Thinking(eqx.Module):
 
     def reference_rule(self, log: TraceLog) -> TokenBudget:
         """Return the rule that produced the log's answers: its budget, or thinking to the end, the largest budget."""
-        name, _, number = log.reference.partition("=")
-        if name == "budget":
-            return TokenBudget(int(number))
+        if log.reference.kind == "budget":
+            return TokenBudget(log.reference.amount)
         return TokenBudget(int(log.cap_tokens or log.length_tokens.max()))
 
 

@@ -22,7 +22,7 @@ from stopping.reasoner.llama import Llama
 from stopping.reasoner.names import SHIPPED
 from stopping.reasoner.sampling import Samples, sample
 from stopping.reasoner.vocabulary import CLOSE_THINK, EOS, YES, decode, encode
-from stopping.traces import TraceLog, from_columns, load_log, save_log, split, with_checkpoints
+from stopping.traces import Reference, TraceLog, from_columns, load_log, save_log, split, with_checkpoints
 
 LOG = SHIPPED / "log" / "traces.parquet"
 BATCH_TRACES = 512  # drawn side by side
@@ -113,7 +113,7 @@ def record(model: Llama, plan: Plan, path: Path, report: Callable[[int], None] =
             first,
             groups=("split", "numbers", "detail"),
             cap_tokens=plan.cap_tokens,
-            reference=f"majority@{plan.num_samples}",
+            reference=Reference("majority", plan.num_samples),
         )
         if probes:
             log = with_checkpoints(

@@ -21,7 +21,7 @@ import jax
 import numpy as np
 from scipy.special import betaln, xlog1py, xlogy
 
-from stopping.policies.protocol import whole_number
+from stopping.policies.checks import whole_number
 
 
 class Tally(NamedTuple):

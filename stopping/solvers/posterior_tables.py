@@ -16,8 +16,8 @@ from scipy.special import log_ndtr, logsumexp
 from scipy.stats import norm
 
 from stopping.policies import PosteriorVote
+from stopping.policies.checks import INT32_MAX
 from stopping.policies.normal_tail import MOST
-from stopping.policies.protocol import INT32_MAX
 from stopping.problems import Sampling
 
 REACH = 4.5  # standard deviations of the effect, to each side

@@ -4,17 +4,20 @@ log = load_log("runs.parquet")
 print(check(log))
 fit_part, certify_part, test_part = split(log, (0.3, 0.5, 0.2), seed=0)
 
-What other tools wrote is read by `load_harness` (lm-evaluation-harness) and `load_chat` (chat completions).
+`load_harness` reads the logs of lm-evaluation-harness, `load_chat` logs of chat completions.
 """
 
-from stopping.traces.chat_logs import load_chat
 from stopping.traces.checkers import Checker, checker
 from stopping.traces.checkpoints import Checkpoints
 from stopping.traces.errors import LogError
 from stopping.traces.extraction import extractor
-from stopping.traces.harness_logs import load_harness
-from stopping.traces.logs import from_columns, load_log
-from stopping.traces.probes import with_checkpoints
+from stopping.traces.log import Log
+from stopping.traces.readers import load_log
+from stopping.traces.readers.chat import load_chat
+from stopping.traces.readers.harness import load_harness
+from stopping.traces.readers.long_form import from_columns
+from stopping.traces.readers.probes import with_checkpoints
+from stopping.traces.reference import Reference
 from stopping.traces.reports import Report, Use, check
 from stopping.traces.splits import split
 from stopping.traces.storage import save_log
@@ -24,7 +27,9 @@ __all__ = [
     "Checker",
     "Checkpoints",
     "LiveColumns",
+    "Log",
     "LogError",
+    "Reference",
     "Report",
     "TraceLog",
     "Use",

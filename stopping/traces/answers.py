@@ -1,11 +1,11 @@
-"""Which answers are the same answer.
+"""Labels of answers: within a problem, equal answers have equal labels.
 
-Within one problem, every answer gets a label: the index of the first sample that gave an equal one. So equal labels
-mean equal answers, a vote is a count of labels, and the text is no longer needed.
+An answer's label is the index of the first sample of the problem with an equal answer. A vote then counts labels and does
+not need the text.
 """
 
 import re
-from collections.abc import Callable, Collection, Hashable, Sequence
+from collections.abc import Callable, Collection, Hashable, Mapping, Sequence
 from fractions import Fraction
 
 import numpy as np
@@ -13,23 +13,23 @@ import numpy as np
 from stopping.traces.errors import LogError, shown
 
 NONE = -1  # no answer
-NOT_LOGGED = -2  # there was an answer, but not what it said
+NOT_LOGGED = -2  # an answer was given, but its text was not logged
 
 Equality = str | Callable[[str], Hashable]
 
 _THOUSANDS = re.compile(r"[+-]?[0-9]{1,3}(,[0-9]{3})+(\.[0-9]*)?")
 _DECIMAL = re.compile(
     r"[+-]?([0-9]+\.?[0-9]*|\.[0-9]+)([eE][+-]?[0-9]{1,3})?"
-)  # three digits: 1e999999999 is not worked out
+)  # at most three digits: the value of 1e999999999 would fill the memory
 _RATIO = re.compile(r"([+-]?[0-9]+) ?/ ?([0-9]+)")
 _MAX_NUMBER_CHARACTERS = 200
 
 
 def numeric_key(text: str) -> Hashable:
-    """The exact value of a number, or the stripped text where it is none.
+    """Return the exact value of a number, or the stripped text of anything else.
 
     Numbers are decimals ("2", "2.0", ".5", "1e3"), thousands with commas ("1,000") and ratios of whole numbers ("1/2"),
-    inside dollar signs or not. Percent signs, units and other LaTeX are left as text.
+    with or without dollar signs around them. Percent signs, units and other LaTeX stay text.
     """
     text = text.strip()
     plain = text[1:-1].strip() if len(text) > 2 and text[0] == text[-1] == "$" else text
@@ -45,7 +45,7 @@ def numeric_key(text: str) -> Hashable:
 
 
 def equality_name(answers: Equality) -> str:
-    """Name a way to compare answers: "exact", "numeric" or "custom". Raises `LogError` if it is none."""
+    """Return the name of a way to compare answers: "exact", "numeric" or "custom". Raises `LogError` for anything else."""
     if callable(answers):
         return "custom"
     if answers not in ("exact", "numeric"):
@@ -54,9 +54,9 @@ def equality_name(answers: Equality) -> str:
 
 
 def answer_keys(texts: Sequence[str], answers: Equality, no_answer_values: Collection[str]) -> list[Hashable | None]:
-    """The key of each text: equal keys mean equal answers, `None` means no answer.
+    """Return the key of each text: equal keys mean equal answers, `None` means no answer.
 
-    Raises `LogError` if the user's function fails, or returns something that cannot be hashed.
+    Raises `LogError` if the user's function fails or returns a value that cannot be hashed.
     """
     equality_name(answers)
     key_of: Callable[[str], Hashable] = (
@@ -77,7 +77,7 @@ def answer_keys(texts: Sequence[str], answers: Equality, no_answer_values: Colle
 
 
 def key_numbers(keys: Sequence[Hashable | None]) -> np.ndarray:
-    """Distinct keys numbered from 0 as they first appear, [keys + 1] int64; -1 for `None` and the extra last entry."""
+    """Return keys as numbers from 0 in order of first appearance, [keys + 1] int64; -1 for `None` and for the last entry."""
     numbers: dict[Hashable, int] = {}
     return np.array(
         [-1 if key is None else numbers.setdefault(key, len(numbers)) for key in keys] + [-1], dtype=np.int64
@@ -85,9 +85,9 @@ def key_numbers(keys: Sequence[Hashable | None]) -> np.ndarray:
 
 
 def first_equal(problem: np.ndarray, position: np.ndarray, key: np.ndarray) -> np.ndarray:
-    """For each row, the position of the first row of its problem with the same key (any whole number >= 0).
+    """Return for each row the position of the first row of its problem with the same key, a whole number >= 0.
 
-    Args: [rows] int64 each; rows stand in order of problem, then position.
+    Args: [rows] int64 each; rows are sorted by problem, then position.
     """
     if not len(problem):
         return np.zeros(0, np.int64)
@@ -95,3 +95,26 @@ def first_equal(problem: np.ndarray, position: np.ndarray, key: np.ndarray) -> n
     pair = problem.astype(np.int64) * (int(dense.max()) + 1) + dense
     _, first, inverse = np.unique(pair, return_index=True, return_inverse=True)
     return position[first][inverse]
+
+
+def checkpoint_labels(
+    problem: np.ndarray, key: np.ndarray, final: Mapping[tuple[int, int], int], samples_per_problem: np.ndarray
+) -> np.ndarray:
+    """Return the labels of forced answers, [checkpoints]; negative keys stay as they are.
+
+    An answer equal to a final one of its problem has that one's label; others are numbered from the problem's number of
+    samples on, in order of first appearance.
+
+    Args:
+        problem: [checkpoints] int.
+        key: [checkpoints] int, equal within a problem where answers are equal.
+        final: the labels of final answers, by problem and key.
+        samples_per_problem: [problems] int.
+    """
+    labels, following, out = dict(final), samples_per_problem.tolist(), []
+    for pair in zip(problem.tolist(), key.tolist(), strict=True):
+        if pair[1] >= 0 and pair not in labels:
+            labels[pair] = following[pair[0]]
+            following[pair[0]] += 1
+        out.append(labels[pair] if pair[1] >= 0 else pair[1])
+    return np.array(out, np.int32)

@@ -1,4 +1,4 @@
-"""Which answers are right: an answer beside its target."""
+"""Checkers: functions that compare an answer with its target and say whether it is right."""
 
 import re
 from collections.abc import Callable
@@ -10,7 +10,7 @@ import numpy as np
 from stopping.traces.answers import Equality, numeric_key
 from stopping.traces.errors import LogError, shown
 
-# The name of one of our checkers, "none", or a function of answer and target that says whether the answer is right.
+# The name of a built-in checker, "none", or a function from answer and target to whether the answer is right.
 Check = str | Callable[[str, str], bool]
 
 _LETTER = re.compile(r"[(\[*]*([A-Ja-j])[)\].:*]*|[(\[*]*([A-J])[)\].:*]+\s.*", re.DOTALL)
@@ -18,11 +18,11 @@ _LETTER = re.compile(r"[(\[*]*([A-Ja-j])[)\].:*]*|[(\[*]*([A-J])[)\].:*]+\s.*", 
 
 @dataclass(frozen=True)
 class Checker:
-    """Compares answers with a target, and, in the same way, with one another.
+    """Compares answers with a target and, by the same rule, with one another.
 
     Fields:
         name: "exact", "numeric", "choice" or "custom".
-        judge: from an answer and its target to whether the answer is right.
+        judge: returns whether an answer is right, given its target.
         answers: which answers are equal, as `load_log` takes it.
     """
 
@@ -31,9 +31,9 @@ class Checker:
     answers: Equality
 
     def correct(self, answer: str | None, target: str) -> bool:
-        """Whether the answer is right; no answer is not.
+        """Return whether the answer is right; a missing answer is wrong.
 
-        Raises `LogError` for a target that cannot be one, or where the user's function fails.
+        Raises `LogError` for an invalid target, or if the user's function fails.
         """
         if answer is None:
             return False
@@ -44,16 +44,16 @@ class Checker:
         except Exception as error:  # the user's own code: anything
             raise LogError(f"check: the function failed on {shown(answer)}, {shown(target)}: {error!r}") from error
         if not isinstance(right, bool | np.bool_):
-            raise LogError(f"check: expected the function to give true or false, got {shown(right)}")
+            raise LogError(f"check: expected the function to return true or false, got {shown(right)}")
         return bool(right)
 
 
 def checker(check: Check) -> Checker | None:
-    """The checker that a name or a function stands for; `None` for "none".
+    """Return the checker with this name, or a checker for this function; `None` for "none".
 
     "exact": the stripped texts are the same. "numeric": both are the same number ("1,000" and "1000", "1/2" and "0.50";
-    see `answers.numeric_key`); a target that is no number is refused, as nothing would equal it. "choice": both name the
-    same of the letters A to J, as `choice_key` reads them; a target without is refused.
+    see `answers.numeric_key`); a target that is not a number is refused, because no answer would equal it. "choice": both
+    name the same letter A to J, as read by `choice_key`; a target without a letter is refused.
 
     Raises `LogError` for another name.
     """
@@ -68,10 +68,10 @@ def checker(check: Check) -> Checker | None:
 
 
 def choice_key(text: str) -> str | None:
-    """The letter A to J that a text names, or `None`.
+    """Return the letter A to J that a text names, or `None`.
 
-    It stands alone, in brackets, bold or before a full stop ("b", "(B)", "**B**", "B."), or marked so before the text of
-    the choice ("B) Paris"). "A dog" names none, and a sentence is left to `extraction`.
+    The letter is alone, in brackets, bold or followed by a full stop ("b", "(B)", "**B**", "B."), or marked like this before
+    the text of the choice ("B) Paris"). "A dog" names no letter. Use `extraction` to find the letter in a sentence.
     """
     match = _LETTER.fullmatch(text.strip())
     return None if match is None else (match[1] or match[2]).upper()

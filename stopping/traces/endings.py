@@ -1,9 +1,9 @@
-"""What a server's word for the end of an answer means; servers do not agree on the words.
+"""Finish reasons: what a server's word for the end of an answer means. Servers do not agree on the words.
 
-There are four kinds. *Cut*: a limit on tokens came first. *Broken*: something else came first, so that what there is, is no
-whole answer: a filter, an error, an abort, a guard against loops. *Called*: the model ended its turn with a call of a tool,
-which is no answer. *Natural*: every other word, known or not. Servers keep making up new ones ("stop", "eos", "end_turn"), and
-an answer that is there must not be lost to a name.
+There are four kinds. *Cut*: the answer reached a limit on tokens. *Broken*: a filter, an error, an abort or a guard against
+loops ended it early, so that it is not whole. *Called*: the model ended its turn with a tool call, which is not an answer.
+*Natural*: every other word, known or not. Servers keep inventing new words ("stop", "eos", "end_turn"), and an answer must not
+be lost because of its name.
 """
 
 CUT = {
@@ -31,22 +31,22 @@ CALLED = {"tool_calls", "tool_call", "tool_use", "function_call", "pause_turn"}
 
 
 def is_known(reason: str) -> bool:
-    """Whether a word is one that servers are known to use."""
+    """Return whether servers are known to use this word."""
     return _plain(reason) in NATURAL | CUT | BROKEN | CALLED
 
 
 def is_cut(reason: str) -> bool:
-    """Whether a limit on tokens came before the end."""
+    """Return whether the answer reached a limit on tokens."""
     return _plain(reason) in CUT
 
 
 def is_natural(reason: str) -> bool:
-    """Whether the model ended its answer by itself."""
+    """Return whether the model ended its answer by itself."""
     return is_whole(reason) and _plain(reason) not in CALLED
 
 
 def is_whole(reason: str) -> bool:
-    """Whether the model ended by itself, with an answer or the call of a tool: its length is its own."""
+    """Return whether the model ended by itself, with an answer or a tool call, so that its length is not censored."""
     return bool(word := _plain(reason)) and word not in CUT and word not in BROKEN
 
 

@@ -1,4 +1,4 @@
-"""What is wrong with a log, and where."""
+"""Errors in logs: what is wrong, and where."""
 
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
@@ -7,10 +7,10 @@ _MAX_SHOWN_CHARACTERS = 80  # a longer value is cut: the row number finds the re
 
 
 class LogError(ValueError):
-    """A log that cannot be taken at its word.
+    """Raised for a log that is not valid.
 
-    The message names the file, the row (counted from 1, without the header), the line of a text file, the column, what
-    was expected and what was there. The same facts are attributes, `None` where they do not apply.
+    The message names the file, the row (counted from 1, without the header), the line of a text file, the column, the
+    expected value and the value found. The same facts are attributes, `None` where they do not apply.
     """
 
     def __init__(
@@ -30,13 +30,13 @@ class LogError(ValueError):
 
 
 def shown(value: object) -> str:
-    """The value as an error quotes it: strings in quotes, a missing value as null, long ones cut."""
+    """Return the value as errors quote it: strings in quotes, a missing value as null, long values cut."""
     text = "null" if value is None else repr(value)
     return text if len(text) <= _MAX_SHOWN_CHARACTERS else text[: _MAX_SHOWN_CHARACTERS - 3] + "..."
 
 
 def listed(names: Iterable[object], most: int = 20) -> str:
-    """The names in quotes with commas between, the first `most` of them."""
+    """Return the first `most` names in quotes, separated by commas."""
     quoted = [shown(name) for name in names]
     return ", ".join(quoted[:most]) + (f", ... ({len(quoted)} in all)" if len(quoted) > most else "") or "none"
 
@@ -47,7 +47,7 @@ class Source:
 
     Fields:
         name: the file's name, or "columns" for a table in memory.
-        line_of: line number (from 1) of a data row (from 0) in a text file; `None` where lines mean nothing.
+        line_of: returns the line number (from 1) of a data row (from 0) in a text file; `None` for other sources.
     """
 
     name: str
@@ -56,7 +56,7 @@ class Source:
     def error(
         self, expected: str, got: str | None = None, *, row: int | None = None, column: str | None = None
     ) -> LogError:
-        """The error to raise; `row` counts from 0 here and from 1 in the message."""
+        """Return the error to raise; `row` counts from 0 here and from 1 in the message."""
         place = [self.name]
         line = self.line_of(row) if self.line_of and row is not None else None
         if row is not None:

@@ -1,4 +1,4 @@
-"""The part of a text that is wanted: the answer in a response, the number in a target, the problem in a request's name."""
+"""Extraction of a part of a text: the answer in a response, the number in a target, the problem in the name of a request."""
 
 import re
 from collections import deque
@@ -6,22 +6,22 @@ from collections.abc import Callable
 
 from stopping.traces.errors import LogError, shown
 
-# A regular expression, or a function from the text to the part (`None`: it is not there).
+# A regular expression, or a function from the text to the part (`None` if the text has no such part).
 Extraction = str | Callable[[str], str | None]
 
 
 def extractor(extraction: Extraction, name: str) -> Callable[[str], str | None]:
-    r"""The function from a text to its wanted part, stripped; `None` where there is none.
+    r"""Return a function from a text to the part of it that is wanted, stripped, or `None` if the text has no such part.
 
-    Of a regular expression, it is the first group that took part in the last match, or the whole match where there is
-    no group: `r"\\boxed\{([^{}]*)\}"` finds the answer a response ends on, not the guess it began with, and
-    `r"(?s)</think>.*\\boxed\{([^{}]*)\}"` none that was only thought of.
+    A regular expression gives the first group that took part in the last match, or the whole match if it has no group:
+    `r"\\boxed\{([^{}]*)\}"` finds the answer at the end of a response and not an earlier guess, and
+    `r"(?s)</think>.*\\boxed\{([^{}]*)\}"` ignores answers inside the thought.
 
     Args:
         extraction: the expression or function.
-        name: the argument it came as, for errors.
+        name: the name of the argument, for errors.
 
-    Raises `LogError` for what is neither; the function returned raises it where the user's fails.
+    Raises `LogError` for anything else. The function returned raises it if the user's function fails.
     """
     if isinstance(extraction, str):
         try:
@@ -38,7 +38,9 @@ def extractor(extraction: Extraction, name: str) -> Callable[[str], str | None]:
         except Exception as error:  # the user's own code: anything
             raise LogError(f"{name}: the function failed on {shown(text)}: {error!r}") from error
         if not isinstance(part, str | None):
-            raise LogError(f"{name}: expected the function to give a text or None for {shown(text)}, got {shown(part)}")
+            raise LogError(
+                f"{name}: expected the function to return a text or None for {shown(text)}, got {shown(part)}"
+            )
         return part if part is None else part.strip()
 
     return extract

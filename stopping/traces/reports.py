@@ -1,6 +1,5 @@
-"""What a log can be used for, said before any work starts; and how figures are written for people."""
+"""Reports on logs: what a log can be used for, before any work starts."""
 
-import math
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -11,13 +10,14 @@ from stopping.traces.splits import FRACTIONS, sizes_of
 from stopping.traces.trace_log import TraceLog
 
 CONFIDENCE = 0.95
-ROUNDING = 1e-12  # of a mean, in double precision
-_CHANCE_DUPLICATES = 0.05  # short answers of similar length coincide; a source listed twice gives about half
+_CHANCE_DUPLICATES = (
+    0.05  # short answers of similar length coincide by chance; a source that is listed twice gives about half
+)
 
 
 @dataclass(frozen=True)
 class Use:
-    """Whether a log serves one purpose, and a sentence saying why, or what is missing."""
+    """Whether a log can be used for one purpose, and a sentence saying why, or what is missing."""
 
     possible: bool
     sentence: str
@@ -25,12 +25,12 @@ class Use:
 
 @dataclass(frozen=True)
 class Report:
-    """What is in a log.
+    """Counts of what is in a log, and what it can be used for.
 
     Fields:
-        counts: by name, whole numbers and shares of traces (0 to 1), `None` where there is nothing to take a share of.
+        counts: whole numbers and shares of traces (0 to 1) by name, `None` for a share of nothing.
         uses: by purpose.
-        notes: what else a reader should know, one sentence each.
+        notes: further remarks, one sentence each.
     """
 
     counts: dict[str, int | float | None]
@@ -38,7 +38,7 @@ class Report:
     notes: tuple[str, ...]
 
     def as_dict(self) -> dict[str, Any]:
-        """The same in dictionaries, lists, texts and numbers, fit for JSON."""
+        """Return the report as dictionaries, lists, texts and numbers, for JSON."""
         return asdict(self) | {"notes": list(self.notes)}
 
     def __str__(self) -> str:
@@ -57,37 +57,8 @@ class Report:
         return "\n".join(lines)
 
 
-def plus_minus(figure: Any, unit: float = 1.0, *, signed: bool = False) -> str:
-    """Write `mean ± standard error` in this unit, to one digit of the error, or two where it begins with 1 to 3.5.
-
-    (The Particle Data Group's rule for rounding.)
-
-    Args:
-        figure: has `mean` and `standard_error`: 0 of an exact value, None or infinite where it is not known.
-        unit: what both are divided by; below 0 it turns the sign.
-        signed: write a plus sign too.
-    """
-    mean, error = figure.mean / unit, figure.standard_error
-    plus = "+" if signed else ""
-    if error is None or not math.isfinite(error):
-        return f"{mean:{plus},.3g} ± ?"
-    error /= abs(unit)
-    if error <= ROUNDING * abs(mean):  # an exact value, but for the rounding of its computation
-        return f"{mean:{plus},.6g}" if mean else "0"
-    exponent = math.floor(math.log10(error))
-    leading = error / 10**exponent
-    digits = max(0, -exponent + (leading < 3.55 or leading >= 9.5))
-    return f"{mean:{plus},.{digits}f} ± {error:,.{digits}f}"
-
-
-def in_points(mean: float, interval: tuple[float, float]) -> str:
-    """Write a difference of shares in points, with its interval: `-0.9 (-2.9 to +1.1)`."""
-    low, high = (f"{100 * end:+.1f}" for end in interval)
-    return f"{100 * mean:+.1f} ({low} to {high})"
-
-
 def check(log: TraceLog) -> Report:
-    """Say what the log holds, what that is enough for, and which column is missing for the rest."""
+    """Return a report on what the log contains, what that is enough for, and which columns are missing for the rest."""
     there = log.present
     known = log.correct_known & there
     counts: dict[str, int | float | None] = {
@@ -157,7 +128,7 @@ def _labels(log: TraceLog, counts: dict[str, Any]) -> Use:
 
 
 def _enough_for(num_problems: int) -> str:
-    """Say which losses `stopping.tune` can rule out with so many problems, if none of them changes its outcome."""
+    """Return which losses `stopping.tune` can rule out with so many problems, if none of them changes its outcome."""
     certify_on = sizes_of(num_problems, FRACTIONS)[1]
     if not certify_on:
         return "too few to certify anything by data"
@@ -174,7 +145,7 @@ def _thinking_exit(log: TraceLog) -> Use:
         return Use(False, "no checkpoints are logged; add them with with_checkpoints(log, ...)")
     if probes.grid == "fraction_of_final":
         return Use(
-            False, "checkpoints stand at fractions of the final length, which a live run does not know: for plots only"
+            False, "checkpoints are at fractions of the final length, which a live run does not know: for plots only"
         )
     if probes.answer_text is None and not probes.signals:
         return Use(False, "checkpoints have neither an 'answer' nor signals")
@@ -209,12 +180,12 @@ def _notes(log: TraceLog, counts: dict[str, Any]) -> list[str]:
     if log.live is not None:
         missing = int((np.isnan(log.live.propensity) & log.present).sum())
         unknown = f"; propensity is missing for {missing} traces" if missing else ""
-        notes.append(f"a policy ran: its stops censor by what it saw{unknown}")
+        notes.append(f"a live policy ran: where it stopped traces, censoring is informative{unknown}")
     return notes
 
 
 def _possible_duplicates(log: TraceLog) -> int:
-    """Answered traces only: many without an answer have one length, the cap."""
+    """Count answered traces that repeat another; traces without an answer often have the same length, the cap."""
     problem = np.nonzero(log.answered)[0]
     columns = [log.length_tokens, log.answer, log.correct, log.correct_known]
     rows = np.stack([problem, *(column[log.answered].astype(np.int64) for column in columns)])

@@ -1,35 +1,38 @@
-"""Parts of a log for different uses: by problem, never by sample, so that no part has seen another's problems."""
+"""Splits of a log by problem, never by sample, so that no part has problems of another."""
 
 import hashlib
 import math
 from collections.abc import Hashable, Sequence
 from fractions import Fraction
+from typing import TypeVar
 
 import numpy as np
 
 from stopping.traces.errors import LogError, shown
-from stopping.traces.trace_log import TraceLog
+from stopping.traces.log import Log
 
-FRACTIONS = (0.3, 0.5, 0.2)  # of the problems that `stopping.tune` chooses on, certifies on and measures on
+SomeLog = TypeVar("SomeLog", bound=Log)
+
+FRACTIONS = (0.3, 0.5, 0.2)  # of problems, on which `stopping.tune` chooses, certifies and measures
 
 
 def split(
-    log: TraceLog, fractions: Sequence[float], seed: int = 0, *, together: Sequence[Hashable] | None = None
-) -> tuple[TraceLog, ...]:
-    """Split by problem into parts of these fractions.
+    log: SomeLog, fractions: Sequence[float], seed: int = 0, *, together: Sequence[Hashable] | None = None
+) -> tuple[SomeLog, ...]:
+    """Split a log by problem into parts of these fractions.
 
-    The same seed gives the same parts on any machine and for any order of rows. The order of problems is that
-    of SHA-256 of the seed and the name; sizes are those of the largest remainder.
+    The same seed gives the same parts on any machine and for any order of rows: problems are sorted by SHA-256 of the seed
+    and the name, and sizes are rounded by the method of the largest remainder.
 
     Args:
         log: what to split.
-        fractions: positive, adding up to 1.
+        fractions: positive numbers with sum 1.
         seed: a whole number.
-        together: [problems] one key a problem; problems with the same key stay in one part, and parts are sized in
-            keys. For the same question asked of several models, give the question: `together=log.groups["question"]`.
-            Default: each problem by itself.
+        together: [problems] one key a problem; problems with the same key stay in one part, and fractions are of keys. If
+            several models were asked the same questions, give the question: `together=log.groups["question"]`.
+            By default each problem is separate.
 
-    Raises `LogError` for fractions that do not add up, a seed that is no whole number, or a part without problems.
+    Raises `LogError` for fractions that do not add up, a seed that is not a whole number, or a part without problems.
     """
     if isinstance(seed, bool) or not isinstance(seed, (int, np.integer)):
         raise LogError(f"seed: expected a whole number, got {shown(seed)}")
@@ -54,7 +57,7 @@ def split(
 
 
 def sizes_of(total: int, fractions: Sequence[float]) -> list[int]:
-    """Return whole sizes adding up to `total`: shares rounded down, then one more where most was cut (first on a tie)."""
+    """Return whole sizes with sum `total`: shares rounded down, then one more where the remainder is largest (first on a tie)."""
     shares = [Fraction(str(float(fraction))) * total for fraction in fractions]
     sizes = [math.floor(share) for share in shares]
     by_remainder = sorted(range(len(shares)), key=lambda index: sizes[index] - shares[index])

@@ -1,4 +1,4 @@
-"""A log on disk: one Parquet file, one row a trace, its checkpoints as lists, what is not per trace in the metadata."""
+"""Saved logs: one Parquet file with one row a trace, its checkpoints as lists, and the rest in the metadata."""
 
 import dataclasses
 import json
@@ -13,7 +13,8 @@ import pyarrow.parquet
 
 from stopping.traces.checkpoints import Checkpoints
 from stopping.traces.errors import LogError
-from stopping.traces.long_form import CHECKPOINT, Reading, to_table
+from stopping.traces.readers.long_form import CHECKPOINT, Reading
+from stopping.traces.reference import Reference
 from stopping.traces.token_signals import TokenSignals
 from stopping.traces.trace_log import TraceLog
 
@@ -34,7 +35,7 @@ _CHECKPOINT_TYPES = {
 
 @dataclass(frozen=True)
 class Description:
-    """What a saved file says of the whole log. `checkpoints`: grid, protocol and signals, or nothing."""
+    """Metadata of a saved log. `checkpoints` has their grid, protocol and signals; `None` without checkpoints."""
 
     version: int
     reference: str
@@ -46,10 +47,10 @@ class Description:
 
 
 def save_log(log: TraceLog, path: str | Path) -> None:
-    """Write the log to a Parquet file that `load_log` reads back equal.
+    """Write the log to a Parquet file, from which `load_log` reads an equal log.
 
-    Per-token lists are copied from the file they lie in. The file appears whole or not at all. Raises `LogError` if the
-    name does not end in .parquet, or the file of the lists was changed; `FileNotFoundError` if that file is gone.
+    Per-token lists are copied from the file that they are in. The file is written atomically. Raises `LogError` if the
+    name does not end in .parquet or the file of the lists has changed; `FileNotFoundError` if that file is gone.
     """
     path = Path(path)
     if path.suffix.lower() != ".parquet":
@@ -57,7 +58,7 @@ def save_log(log: TraceLog, path: str | Path) -> None:
     probes, signals = log.checkpoints, log.token_signals
     described = Description(
         version=_VERSION,
-        reference=log.reference,
+        reference=str(log.reference),
         cap_tokens=log.cap_tokens,
         answer_equality=log.answer_equality,
         groups=list(log.groups),
@@ -66,7 +67,7 @@ def save_log(log: TraceLog, path: str | Path) -> None:
         if probes is None
         else {"grid": probes.grid, "protocol": probes.protocol, "signals": list(probes.signals)},
     )
-    table = to_table(log)
+    table = log.to_table()
     if probes is not None:
         for name, values in _checkpoint_lists(log, probes).items():
             table = table.append_column(name, values)
@@ -92,11 +93,11 @@ def save_log(log: TraceLog, path: str | Path) -> None:
 
 
 def description(path: Path) -> Description | None:
-    """What the file says of itself; `None` if `save_log` did not write it. Raises `LogError` for another version."""
+    """Return the metadata of a saved log; `None` for a file not written by `save_log`. Raises `LogError` for another version."""
     try:
         metadata = pa.parquet.read_schema(path).metadata or {}
     except (OSError, pa.ArrowException, UnicodeDecodeError):
-        return None  # reading the table will say what is wrong
+        return None  # the error comes when the table is read
     if _KEY not in metadata:
         return None
     try:
@@ -111,12 +112,12 @@ def description(path: Path) -> Description | None:
         known += [probes["grid"], probes["protocol"], *probes["signals"]]
         numbers = [described.cap_tokens or 1, *described.set_aside.values()]
         if not all(isinstance(text, str) for text in known) or not all(isinstance(number, int) for number in numbers):
-            raise TypeError("a name that is no text, or a count that is no whole number")
+            raise TypeError("a name that is not a text, or a count that is not a whole number")
     except LogError:
         raise
     except (KeyError, TypeError, AttributeError, ValueError, RecursionError) as error:
         raise LogError(
-            f"{path.name}: expected the description that save writes, got {error!r}", source=path.name
+            f"{path.name}: expected the metadata that save_log writes, got {error!r}", source=path.name
         ) from error
     return described
 
@@ -128,10 +129,10 @@ def complete(
     source_row: np.ndarray,
     reading: Reading,
 ) -> TraceLog:
-    """Add what `save_log` wrote beside the traces, where the caller did not say otherwise."""
+    """Return the log with the metadata and checkpoints of the saved file, except for what the caller gave."""
     return dataclasses.replace(
         log,
-        reference=stored.reference if reading.reference is None else log.reference,
+        reference=Reference.parse(stored.reference) if reading.reference is None else log.reference,
         cap_tokens=stored.cap_tokens if reading.cap_tokens is None else log.cap_tokens,
         answer_equality=stored.answer_equality if reading.answers is None else log.answer_equality,
         set_aside={**stored.set_aside, **log.set_aside},
@@ -140,7 +141,7 @@ def complete(
 
 
 def _checkpoint_lists(log: TraceLog, probes: Checkpoints) -> dict[str, pa.Array]:
-    """One list a trace for each column of the checkpoints."""
+    """Return the columns of the checkpoints, one list a trace."""
     trace_number = np.cumsum(log.present).reshape(log.present.shape) - 1
     owner = trace_number[probes.problem_index, probes.sample_index]
     offsets = pa.array(np.searchsorted(owner, np.arange(log.num_traces + 1)).astype(np.int32))
@@ -158,7 +159,7 @@ def _checkpoints(log: TraceLog, path: Path, said: dict[str, Any], source_row: np
         return _read_checkpoints(log, path, said, source_row, types)
     except (pa.ArrowException, OSError, KeyError, TypeError, UnicodeDecodeError) as error:
         raise LogError(
-            f"{path.name}: expected checkpoints as save writes them, got {error!r}", source=path.name
+            f"{path.name}: expected checkpoints as save_log writes them, got {error!r}", source=path.name
         ) from error
 
 
@@ -173,7 +174,7 @@ def _read_checkpoints(
         values = lists.column(name).combine_chunks()
         counts = np.diff(values.offsets.to_numpy())
         if values.flatten().null_count and np.issubdtype(types[name], np.integer):
-            raise TypeError(f"nothing where a whole number should be, in {name}")
+            raise TypeError(f"a null in {name}, which has whole numbers")
         columns[name] = values.flatten().to_numpy(zero_copy_only=False).astype(types[name])
     problem, sample = np.nonzero(log.present)
     fixed = {name: columns.get(CHECKPOINT + name) for name in _CHECKPOINT_TYPES}

@@ -1,4 +1,4 @@
-"""Per-token lists (log-probabilities, entropies, ...): too large to hold, so they stay in their Parquet file."""
+"""Per-token lists (log-probabilities, entropies, ...), which stay in their Parquet file because they are too large for memory."""
 
 import functools
 from dataclasses import dataclass
@@ -13,11 +13,11 @@ from stopping.traces.errors import LogError, listed
 
 @dataclass(frozen=True, eq=False)
 class TokenSignals:
-    """Where the lists lie.
+    """Where the per-token lists of a log are.
 
     Fields:
         path: the Parquet file.
-        file_state: size in bytes and time of last change (nanoseconds) when the log was read.
+        file_state: size in bytes and time of the last change (nanoseconds) when the log was read.
         names: its list columns.
         source_row: [problems, samples] int64, row of the file (from 0), -1 in the padding.
     """
@@ -28,7 +28,7 @@ class TokenSignals:
     source_row: np.ndarray
 
     def read(self, name: str, problem_index: int, sample_index: int) -> np.ndarray:
-        """The list of one trace, [tokens], a null inside as NaN. One row group is held in memory, the last one used."""
+        """Return the list of one trace, [tokens], nulls as NaN. The last row group used is kept in memory."""
         values = self.read_rows(name, [self._row(name, problem_index, sample_index)])[0]
         if not values.is_valid:
             raise LogError(
@@ -37,13 +37,13 @@ class TokenSignals:
         return values.values.to_numpy(zero_copy_only=False)
 
     def read_rows(self, name: str, rows: list[int]) -> list[pa.Scalar]:
-        """The lists in these rows of the file, in this order."""
+        """Return the lists in these rows of the file, in this order."""
         if name not in self.names:
             raise LogError(
                 f"{self.path.name}: no list column {name!r} for a token signal; there are: {listed(self.names)}"
             )
         if file_state(self.path) != self.file_state:
-            raise LogError(f"{self.path.name}: the file was changed since the log was read; load it again")
+            raise LogError(f"{self.path.name}: the file has changed since the log was read; load it again")
         starts = _row_group_starts(self.path, self.file_state)
         lists = []
         for row in rows:
@@ -61,14 +61,14 @@ class TokenSignals:
 
 
 def find(path: Path, source_row: np.ndarray, taken: tuple[str, ...]) -> TokenSignals | None:
-    """The list columns of numbers in a Parquet file, but those whose names begin with `taken`; `None` if there are none."""
+    """Return the list columns of numbers in a Parquet file, except names that begin with `taken`; `None` if there are none."""
     schema = pa.parquet.read_schema(path)
     names = tuple(field.name for field in schema if not field.name.startswith(taken) and _is_numbers(field.type))
     return TokenSignals(path.resolve(), file_state(path), names, source_row) if names else None
 
 
 def file_state(path: Path) -> tuple[int, int]:
-    """Size in bytes and time of last change in nanoseconds."""
+    """Return size in bytes and time of the last change in nanoseconds."""
     stat = path.stat()
     return stat.st_size, stat.st_mtime_ns
 

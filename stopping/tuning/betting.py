@@ -1,18 +1,18 @@
-"""Is the mean loss below a limit? Betting on it: p-values and bounds that hold for any number of losses.
+"""Tests and confidence bounds for a mean loss by betting, valid for any number of losses.
 
-Losses x_1, x_2, ... in [-1, 1] are independent, one a problem, and come in an order fixed beforehand. Whoever does not
-believe that their mean is at least m stakes a fraction of the capital on each of them,
+Losses x_1, x_2, ... in [-1, 1] are independent, one a problem, in an order fixed beforehand. To test the hypothesis that
+their mean is at least m, a fraction of the capital is staked on each of them,
 
     capital_t = prod_{s <= t} (1 + lambda (m - x_s)),   lambda = stake / (1 - m),   0 <= stake <= 1.
 
 If the mean is at least m, no factor exceeds 1 on average: the capital is a supermartingale that starts at 1, and by
-Ville's inequality it ever reaches 1 / alpha with probability alpha at most. The same holds for capital that is shared out
-among several stakes once and for all. The p-value is 1 over the most it has been worth
+Ville's inequality it ever reaches 1 / alpha with probability at most alpha. The same holds for a capital that is divided
+among several stakes at the start. The p-value is the inverse of the largest capital so far
 (`theory_notes/03_certification.md`).
 
-A stake of 1 grows fastest where there is no loss at all, to (1 - m)^-n with n problems, and is gone with the first loss
-of 1. Smaller stakes outlive losses, and grow fastest where losses come with both signs. With the shares below, 163
-problems without a loss certify a drop below .02, where 149 are the least that anyone needs.
+A stake of 1 grows fastest if there are no losses, to (1 - m)^-n with n problems, and is lost with the first loss of 1.
+Smaller stakes survive losses, and grow fastest if losses have both signs. With the shares below, 163 problems without a
+loss certify a drop below .02; no valid test needs fewer than 149.
 
 References:
     Waudby-Smith and Ramdas, "Estimating means of bounded random variables by betting" (JRSSB 2024): capital processes of
@@ -31,18 +31,18 @@ from sims import Estimate
 
 STAKES = np.array([1.0, 0.85, 0.6, 0.3, 0.1])
 SHARES = np.array([0.6, 0.18, 0.12, 0.06, 0.04])  # of the capital
-TOGETHER = 32  # losses between two logarithms: products of factors are numbers unless 1 - m < 1e-9
+TOGETHER = 32  # losses between two logarithms: products of factors do not overflow unless 1 - m < 1e-9
 NUM_HALVINGS = 15  # until a bound is known to 2^-14
-FEW_OTHERS = 15  # with fewer values other than the most common one, a mean is not taken for normal
+FEW_OTHERS = 15  # with fewer values other than the most common one, a mean is not treated as normal
 
 
 class Bets(NamedTuple):
-    """What has come of betting that each member's mean loss is below a limit; `[members]` each.
+    """Outcome of bets that the mean loss of each member is below a limit; `[members]` each.
 
     Attributes:
         log_capital: logarithm of the capital after the last loss.
-        log_most: of the most it has been worth since the first.
-        num_used: losses until it was worth the goal; one more than there are if it never was.
+        log_most: logarithm of the largest capital after any loss.
+        num_used: number of losses until the capital reached the goal; one more than there are if it did not.
     """
 
     log_capital: Any
@@ -57,7 +57,7 @@ def bet(
 ) -> Bets:
     """Bet that mean losses are below `max_mean`, in double precision.
 
-    Programs are compiled for numbers of members and problems that are powers of two.
+    Numbers of members and problems are padded to powers of two, so that few programs are compiled.
 
     Args:
         losses: in [-1, 1], independent along the last axis, in an order fixed beforehand.
@@ -80,13 +80,13 @@ def bet(
 
 def _checked(losses: np.ndarray) -> np.ndarray:
     losses = np.asarray(losses, np.float64)
-    if not (losses.size and losses.min() >= -1 and losses.max() <= 1):  # not a number is neither
+    if not (losses.size and losses.min() >= -1 and losses.max() <= 1):  # NaN fails both
         raise ValueError("losses: expected numbers in [-1, 1], one a problem, got none or others")
     return losses
 
 
 def _padded(losses: np.ndarray) -> np.ndarray:
-    """Return the rows filled up to powers of two, so that few programs are compiled."""
+    """Return the rows padded to powers of two, so that few programs are compiled."""
     rows = losses.reshape(-1, losses.shape[-1])
     return np.pad(rows, [(0, max(TOGETHER, 1 << (count - 1).bit_length()) - count) for count in rows.shape])
 
@@ -95,7 +95,7 @@ def _padded(losses: np.ndarray) -> np.ndarray:
 def _bet(
     losses: Float[Array, "members problems"], limit: Float[Array, " members"], num_problems: Any, log_goal: Any
 ) -> Bets:
-    """Bet on the first `num_problems` losses; problems come in whole parts of `TOGETHER`."""
+    """Bet on the first `num_problems` losses; the number of columns is a multiple of `TOGETHER`."""
     num_members, num_padded = losses.shape
     there = jnp.arange(num_padded)[:, None] < num_problems
     gains = jnp.where(there, (limit - losses.T) / (1 - limit), 0)  # by 1 - m; a gain of 0 leaves the capital as it is
@@ -124,14 +124,14 @@ def _bet(
 def p_values(
     losses: Float[np.ndarray, "*members problems"], max_mean: float | Float[np.ndarray, "*members"]
 ) -> Float[np.ndarray, "*members"]:
-    """The p-value of "the mean loss is `max_mean` or more" for each member; arguments and errors as `bet`."""
+    """Return the p-value of "the mean loss is `max_mean` or more" for each member; arguments and errors as `bet`."""
     return np.exp(-np.maximum(bet(losses, max_mean).log_most, 0))
 
 
 def problems_used(
     losses: Float[np.ndarray, "*members problems"], max_mean: float, confidence: float
 ) -> Int[np.ndarray, "*members"]:
-    """How many losses it takes until the p-value is 1 - confidence; one more than there are where they do not do.
+    """Return how many losses it takes until the p-value is 1 - confidence; one more than there are if they are not enough.
 
     Raises:
         ValueError: as `bet`, or for a confidence outside (0, 1).
@@ -141,10 +141,10 @@ def problems_used(
 
 
 def upper_bounds(losses: Float[np.ndarray, "*members problems"], confidence: float) -> Float[np.ndarray, "*members"]:
-    """Return the upper confidence bound on each member's mean loss, in (-1, 1]; 1 where nothing can be said.
+    """Return the upper confidence bound on each member's mean loss, in (-1, 1]; 1 if the losses exclude nothing.
 
-    It is the least limit that the p-value rules out: with every stake the capital only grows with the limit, so bisection
-    finds it, to 2^-14 and rounded up.
+    It is the smallest limit that the test rejects. For every stake the capital increases with the limit, so the bound is
+    found by bisection, to 2^-14 and rounded up.
 
     Raises:
         ValueError: as `bet`, or for a confidence outside (0, 1).
@@ -171,12 +171,12 @@ def _bounds(losses: Float[Array, "members problems"], num_problems: Any, log_goa
 def mean_interval(values: Float[np.ndarray, " problems"], confidence: float = 0.95) -> tuple[float, float]:
     """Return a confidence interval for the mean of independent values in [-1, 1], most of which may be equal.
 
-    The normal interval (Student's t with few values) needs some values other than the most common one to know the variance by.
-    With fewer than `FEW_OTHERS` it is too narrow, and without any it has no width, so there the interval is that of betting,
-    valid for any number of values.
+    The normal interval (Student's t with few values) needs values other than the most common one to estimate the variance.
+    With fewer than `FEW_OTHERS` of them it is too narrow, and without any it has no width. The interval is then that of
+    betting, which is valid for any number of values.
 
     Args:
-        values: one a problem: differences of accuracy, say.
+        values: one a problem, such as differences of accuracy.
         confidence: of the interval, two-sided.
 
     Raises:
@@ -192,15 +192,15 @@ def mean_interval(values: Float[np.ndarray, " problems"], confidence: float = 0.
 
 
 def is_taken_for_normal(values: np.ndarray) -> bool:
-    """Return whether so many values differ from the most common one that their mean is taken for normal."""
+    """Return whether enough values differ from the most common one for their mean to be treated as normal."""
     return bool(len(values) - np.unique(values, return_counts=True)[1].max() >= FEW_OTHERS)
 
 
 def problems_floor(max_loss: float, confidence: float) -> int:
-    """The fewest problems that can certify a rule that changes nothing on them: ln(1 / alpha) / -ln(1 - max_loss).
+    """Return the fewest problems that can certify a rule that changes nothing on them: ln(1 / alpha) / -ln(1 - max_loss).
 
-    Fewer can do only where the rule mends more answers than it spoils. Of losses that are 1 with chance `max_loss`, and must
-    not be certified, fewer are all 0 with more chance than alpha = 1 - confidence.
+    Fewer are enough only if the rule corrects more answers than it spoils. Losses that are 1 with probability `max_loss` must
+    not be certified, and fewer of them are all 0 with probability above alpha = 1 - confidence.
 
     Raises:
         ValueError: for numbers outside (0, 1).

@@ -1,12 +1,12 @@
-"""What a rule costs against the reference rule, certified: by proof, by data, or not.
+"""Certificates of what a rule loses against the reference rule: by proof, by data, or none.
 
     loss of a problem = [the reference's answer is right] - [the rule's is]      labels: accuracy
                       = [the two answers differ]                                no labels: disagreement
 
-on the same world, averaged over its orders; where a log does not hold what the rule asks for, the loss is the worst there
-is. Rules are tested one after another in an order fixed beforehand, each at the full level, up to the first that fails:
-the chance that any rule certified loses more than the limit is then 1 - confidence at most, however many there are (fixed
-sequence testing, as in Learn then Test). The test is `betting`'s.
+on the same world, averaged over its orders. If a log does not hold what the rule asks for, the loss has its largest value.
+Rules are tested in an order fixed beforehand, each at the full level, up to the first that fails: the probability that any
+certified rule loses more than the limit is then at most 1 - confidence, for any number of rules (fixed sequence testing, as
+in Learn then Test). The test is that of `betting`.
 
 References:
     Angelopoulos, Bates, Candes, Jordan and Lei, "Learn then Test: Calibrating Predictive Algorithms to Achieve Risk
@@ -28,18 +28,18 @@ from sims.plotted import Plotted
 from stopping.policies import Policy
 from stopping.problems import Replayable
 from stopping.solvers import Member
-from stopping.traces import TraceLog
+from stopping.traces import Log
 from stopping.tuning.betting import SHARES, STAKES, p_values, problems_floor, risk_of, upper_bounds
 from stopping.tuning.played import Played, play
 
-NUM_WORLDS = 4096  # drawn to put a solution's family in order
-MOST_NEEDED = 10**7  # problems: where more are needed, the capital is said not to grow
+NUM_WORLDS = 4096  # drawn to sort the family of a solution
+MOST_NEEDED = 10**7  # problems; beyond, the capital is taken not to grow
 
 Risk = Literal["accuracy", "disagreement"]
 
 
 class Grade(Enum):
-    """What a certificate stands on."""
+    """What a certificate is based on."""
 
     PROOF = "by proof: it returns the reference's answer in every world, and loses nothing"
     DATA = "by data: the loss is below the limit, at the confidence asked for"
@@ -48,23 +48,23 @@ class Grade(Enum):
 
 @dataclass(frozen=True)
 class Certificate:
-    """What is known of one rule's loss.
+    """What is known of the loss of one rule.
 
     Attributes:
         policy: the rule.
-        grade: what the certificate stands on.
-        risk: what is lost: accuracy, or agreement with the reference's answers (always the larger of the two).
-        reference: the rule that it is lost against.
+        grade: what the certificate is based on.
+        risk: what is lost: accuracy, or agreement with the reference's answers, whose loss is always at least as large.
+        reference: the rule that the loss is measured against.
         max_loss: the limit.
         confidence: of the certificate, for all rules certified together.
-        mean_loss: over the problems of the log, paired.
+        mean_loss: paired, over the problems of the log.
         loss_bound: upper confidence bound on the mean loss, for this rule alone.
         p_value: of "the loss is the limit or more"; None for a proof, which needs no test.
-        num_problems: that were tested on.
-        num_needed: problems to certify on that a rule with such losses needs, where it failed; None where no number would do,
-            as its losses are not below the limit, and where nothing failed.
-        reached: whether its turn came: all rules before it were certified.
-        assumptions: in words.
+        num_problems: number of problems in the test.
+        num_needed: number of problems on which a rule with such losses would be certified, if it failed; None if no number
+            would be enough because its losses are not below the limit, and if it did not fail.
+        reached: whether the rule was tested: all rules before it were certified.
+        assumptions: of the certificate, in words.
     """
 
     policy: Policy
@@ -83,7 +83,7 @@ class Certificate:
 
     @property
     def statement(self) -> str:
-        """The certificate in a sentence."""
+        """The certificate as a sentence."""
         lost = "accuracy" if self.risk == "accuracy" else "agreement"
         limit = f"{self.max_loss:.3g} of {lost} against {self.reference}"
         if self.grade is Grade.PROOF:
@@ -103,7 +103,7 @@ class Certificate:
         return f"not certified to lose less than {limit}: {needed} (it lost {self.mean_loss})"
 
     def summary(self) -> dict[str, Any]:
-        """Return the certificate as a saved policy holds it: what `save(..., certificate=...)` takes."""
+        """Return the certificate as in a saved policy, for `save_policy(..., certificate=...)`."""
         return {
             "grade": self.grade.name.lower(),
             "statement": self.statement,
@@ -124,22 +124,22 @@ class Certification(Plotted):
 
     @property
     def certified(self) -> tuple[Certificate, ...]:
-        """Those by proof or data."""
+        """The certificates by proof or data."""
         return tuple(one for one in self.certificates if one.grade is not Grade.NONE)
 
     @property
     def certificate(self) -> Certificate | None:
-        """The most daring rule's: the last certified by data, else the last by proof; None where there is neither."""
+        """The certificate of the last rule certified by data, else of the last by proof; None if there is neither."""
         best = tuple(one for one in self.certified if one.grade is Grade.DATA) or self.certified
         return best[-1] if best else None
 
     @property
     def policy(self) -> Any:
-        """The most daring rule certified; the reference, which loses nothing, where none is."""
+        """The rule of `certificate`; the reference, which loses nothing, if no rule is certified."""
         return self.certificates[0].reference if self.certificate is None else self.certificate.policy
 
     def summary(self) -> dict[str, Any]:
-        """Return title and figures of `certificate` in plain numbers, as an artifact's evidence."""
+        """Return title and figures of `certificate` as plain numbers, for the evidence in a saved policy."""
         chosen = self.certificate
         losses = {} if chosen is None else {f"{chosen.risk}_loss": chosen.mean_loss.as_dict()}
         known = {name: figure for name, figure in losses.items() if figure["standard_error"] is not None}
@@ -154,7 +154,7 @@ class Certification(Plotted):
 def certify(
     problem: Replayable,
     policies: Sequence[Policy] | Mapping[str, Member],
-    log: TraceLog,
+    log: Log,
     *,
     max_loss: float,
     confidence: float = 0.95,
@@ -166,23 +166,23 @@ def certify(
 
     Args:
         problem: what rules are played in.
-        policies: in the order of testing, for which no problem of this log may have been used (`order_by_risk` on another
-            part of the data); or a solution's `family`, which is put in order by its loss in worlds of the problem's model.
-        log: problems that neither the rules nor their order were chosen on. Where correctness is not known of all traces,
-            what is certified is agreement with the reference's answers.
-        max_loss: the limit, between 0 and 1: of accuracy, say.
-        confidence: that no rule certified by data loses so much.
+        policies: in the order of testing, which must not depend on the problems of this log (`order_by_risk` on another part
+            of the data gives one); or the `family` of a solution, which is sorted by loss in worlds of the problem's model.
+        log: problems on which neither the rules nor their order were chosen. If the correctness of some traces is unknown,
+            agreement with the reference's answers is certified.
+        max_loss: the limit, between 0 and 1.
+        confidence: that no rule certified by data loses as much as the limit.
         reference: the rule in use now; by default the log's own (`problem.reference_rule(log)`).
-        num_orders: of a problem's samples that its loss is averaged over; 1 for the order logged.
-        seed: of those orders, and of the order in which problems are looked at; chosen before any certificate is seen.
+        num_orders: number of orders of a problem's samples over which its loss is averaged; 1 for the order logged.
+        seed: of those orders, and of the order in which problems are tested; chosen before any certificate is seen.
 
     Raises:
         PolicyMismatch: if a policy needs a signal, an action or more traces than the problem has.
-        ValueError: for no policies, numbers outside (0, 1), a log that does not hold what the reference asks for, whose
-            checkpoints look ahead or whose traces were cut by a live policy, or a family without a model.
+        ValueError: for no policies, numbers outside (0, 1), a family without a model, or a log that does not hold what the
+            reference asks for, whose checkpoints look ahead or whose traces were cut by a live policy.
     """
     reference = problem.reference_rule(log) if reference is None else reference
-    problems_floor(max_loss, confidence)  # refuses numbers that cannot be, before any work
+    problems_floor(max_loss, confidence)  # refuses invalid numbers before any work
     refuse_informative(log)
     rules = _in_order(policies, problem, reference)
     if not rules:
@@ -195,15 +195,15 @@ def certify(
 def certified(
     played: Played, order: np.ndarray, risk: Risk, *, max_loss: float, confidence: float, num_orders: int
 ) -> Certification:
-    """Certify rules that have been played, in their order; see `certify`.
+    """Return certificates of rules that have been played, in their order; see `certify`.
 
     Args:
         played: the reference, then the rules.
-        order: of the problems, int `[problems]`; it may not depend on their losses.
+        order: of the problems, int `[problems]`; it must not depend on their losses.
         risk: what is lost.
         max_loss: the limit.
         confidence: of the certificate.
-        num_orders: that losses were averaged over, for the assumptions.
+        num_orders: over which losses were averaged, for the assumptions.
     """
     reference, *rules = played.policies
     losses = np.take(played.loss[1:], order, axis=1)
@@ -240,17 +240,17 @@ def certified(
 def order_by_risk(
     problem: Replayable,
     policies: Sequence[Policy],
-    log: TraceLog,
+    log: Log,
     *,
     confidence: float = 0.95,
     reference: Policy | None = None,
     num_orders: int = 1,
     seed: int = 0,
 ) -> tuple[Policy, ...]:
-    """Return rules sorted by the upper bound of each one's loss on this log, the safest first.
+    """Return rules sorted by the upper confidence bound on their loss on this log, the safest first.
 
-    Rules that lose nothing by proof come first; of equal bounds, the smaller mean loss. The order is frozen by what it was
-    found on: give a log with none of the problems that `certify` will see.
+    Rules that lose nothing by proof come first; equal bounds are sorted by mean loss. The log must not have problems on which
+    `certify` will test the rules.
 
     Args and errors as in `certify`.
     """
@@ -271,13 +271,13 @@ def sorted_by_risk(played: Played, order: np.ndarray, confidence: float = 0.95) 
 def play_log(
     problem: Replayable,
     policies: Sequence[Policy],
-    log: TraceLog,
+    log: Log,
     reference: Policy,
     *,
     num_orders: int = 1,
     seed: int = 0,
 ) -> Played:
-    """Play rules on a log; their losses are of agreement where not all correctness is known.
+    """Play rules on a log; losses are of agreement if the correctness of some traces is unknown.
 
     Args, and errors, as `certify`.
     """
@@ -290,7 +290,7 @@ def play_log(
 def losses_on(
     problem: Replayable,
     policies: Sequence[Policy],
-    log: TraceLog,
+    log: Log,
     reference: Policy,
     *,
     num_orders: int = 1,
@@ -304,20 +304,20 @@ def losses_on(
     return np.take(played.loss[1:], testing_order(log, seed), axis=1)
 
 
-def testing_order(log: TraceLog, seed: int) -> np.ndarray:
-    """Return the order in which a log's problems are looked at: by their names and the seed alone."""
+def testing_order(log: Log, seed: int) -> np.ndarray:
+    """Return the order in which the problems of a log are tested, which depends on their names and the seed alone."""
     order: np.ndarray = np.argsort(np.array(log.problem_ids))[np.random.default_rng(seed).permutation(log.num_problems)]
     return order
 
 
-def orders_averaged(problem: Replayable, log: TraceLog, num_orders: int) -> int:
-    """Return over how many orders of a problem's samples a loss is averaged: 1 where their order plays no part."""
+def orders_averaged(problem: Replayable, log: Log, num_orders: int) -> int:
+    """Return over how many orders of a problem's samples a loss is averaged: 1 if their order has no effect."""
     return num_orders if log.num_samples > 1 and problem.has_orders else 1
 
 
-def risk_of_log(log: TraceLog) -> Risk:
-    """Return what can be certified on a log: accuracy where all traces are judged, else agreement with the reference."""
-    return "accuracy" if log.correct_known[log.present].all() else "disagreement"
+def risk_of_log(log: Log) -> Risk:
+    """Return what can be certified on a log: accuracy if all samples are judged, else agreement with the reference."""
+    return "accuracy" if log.all_judged else "disagreement"
 
 
 def _in_order(
@@ -328,7 +328,7 @@ def _in_order(
     rules = [member.policy for member in policies.values()]
     if getattr(problem, "model", None) is None:
         raise ValueError(
-            "policies: a family is put in order by the problem's model, and there is none; "
+            "policies: a family is sorted by the problem's model, and there is none; "
             "give a list in the order of testing, as order_by_risk does on another part of the log"
         )
     drawn = sims.draw(jax.random.key(0), problem, NUM_WORLDS)
@@ -345,29 +345,25 @@ def _sorted(
 
 
 def is_proven(problem: Replayable, policy: Policy, reference: Policy) -> bool:
-    """Return whether a rule loses nothing in any world, which needs no data."""
+    """Return whether a rule is proven to lose nothing in any world."""
     return bool(policy == reference or problem.lossless(policy, reference))
 
 
-def refuse_informative(log: TraceLog) -> None:
-    """Refuse a log from which what a rule would have done cannot be told."""
-    if log.live is not None:
-        stop = log.live.would_stop_at
-        cut = int((log.present & (stop >= 0) & (log.length_tokens <= stop)).sum())
-        if cut:
-            raise ValueError(
-                f"log: expected traces that ran to their end, got {cut} that end where a live policy stopped them; "
-                "record with the policy in the shadow"
-            )
+def refuse_informative(log: Log) -> None:
+    """Refuse a log whose censoring is informative: what another rule would have done cannot be replayed on it."""
+    if reason := log.informative_censoring:
+        raise ValueError(
+            f"log: expected samples that ran to their end, got {reason}; record with the policy in the shadow"
+        )
 
 
 def _needed(losses: np.ndarray, limit: float, confidence: float) -> np.ndarray:
-    """Problems with which each rule's capital is worth enough, had it gone on as on these losses; 0 if it does not grow."""
-    with np.errstate(divide="ignore"):  # a stake of 1 on a loss of 1
+    """Return on how many problems with losses like these each rule would be certified; 0 if its capital does not grow."""
+    with np.errstate(divide="ignore"):  # a stake of 1 and a loss of 1
         gains = (limit - losses) / (1 - limit)
         growth = np.stack([np.log1p(np.maximum(stake * gains, -1)).mean(axis=1) for stake in STAKES])
     goal, low, high = -math.log(risk_of(confidence)), np.zeros(len(losses), int), np.full(len(losses), 2 * MOST_NEEDED)
-    while (high - low > 1).any():  # it may fall at first, and never falls again once it has risen (it is convex)
+    while (high - low > 1).any():  # the capital is convex: it may fall at first, and then only rises
         middle = (low + high) // 2
         enough = np.logaddexp.reduce(np.log(SHARES)[:, None] + middle * growth) >= goal
         low, high = np.where(enough, low, middle), np.where(enough, middle, high)
@@ -380,7 +376,7 @@ def _assumptions(grade: Grade, risk: Risk, reference: Policy, num_orders: int) -
     return (
         "the problems are independent draws from those to come: no question twice, none of another kind later",
         "neither the rules nor their order were chosen on these problems",
-        "traces were logged whole: no policy's own stops",
+        "traces were logged whole: no policy stopped them",
         f"the reference is {reference}, "
         + ("and labels are right" if risk == "accuracy" else "and no labels are used"),
         "the traces of a problem in the order logged"

@@ -1,4 +1,4 @@
-"""What rules save and lose against the rule in use: on a part of a log, and over runs to come."""
+"""What rules save and lose against the rule in use: measured on a part of a log, and predicted for new runs."""
 
 from dataclasses import dataclass
 from typing import Any, NamedTuple
@@ -19,20 +19,20 @@ from stopping.tuning.played import Played
 
 @dataclass(frozen=True)
 class Measured:
-    """A rule on one part of the log.
+    """Figures of a rule on one part of a log.
 
     Attributes:
         accuracy, total_tokens: means over the problems.
-        accuracy_change, saving_tokens: paired with the reference rule; a saving is what the rule takes less.
-        accuracy_interval: of the accuracy change, at 95 %; it has a width even if no problem's answer changed.
-        saving_share: of the reference's tokens.
-        saving_cost: of what tokens and seconds cost, in units of a right answer; in tokens where nothing has a price.
+        accuracy_change, saving_tokens: differences to the reference rule, paired by problem; a saving is positive.
+        accuracy_interval: 95 % interval of the accuracy change; its width is not 0 even if no problem's answer changed.
+        saving_share: the saving as a share of the reference's tokens.
+        saving_cost: the saving at the prices of tokens and seconds, in units of a right answer; in tokens if nothing has a price.
         latency_median_tokens, latency_95th_tokens: over all runs.
-        clairvoyant_share: of an upper bound: what one who knows all answers beforehand would save, being right wherever the
-            rule is. At most 1.
-        reachable_share: of what the best rules fitted to the signals save where they may lose as much as the limit, measured
-            on other parts. An estimate from below of what a rule that sees these signals can save: more than 1 is possible, by
-            a rule that loses more or by luck. None where no rule could be fitted, or none saves anything for certain.
+        clairvoyant_share: the saving as a share of an upper bound: the saving of a clairvoyant rule, which knows all answers
+            beforehand and is right wherever the rule is. At most 1.
+        reachable_share: the saving as a share of that of the best rules fitted to the signals on other parts, which may lose
+            as much as the limit. Their saving is a lower estimate of what a rule with these signals can save: the share may
+            exceed 1 for a rule that loses more, or by chance. None if no rule could be fitted or none has a significant saving.
     """
 
     accuracy: Estimate
@@ -49,13 +49,13 @@ class Measured:
 
 
 def measure(played: Played, reachable_tokens: float | None = None) -> list[Measured]:
-    """Measure each rule that has been played, the reference first.
+    """Return the figures of each rule that has been played, the reference first.
 
-    Accuracy is the problem's `worth`, tokens the first of its costs and latency the last.
+    Accuracy is the problem's `worth`, tokens are the first of its costs and latency the last.
 
     Args:
-        played: on a part of the log that was used for nothing else.
-        reachable_tokens: what the best fitted rule saves there, if it is known.
+        played: rules on a part of the log that was not used for their choice.
+        reachable_tokens: the saving of the best fitted rule there, if known.
     """
     worth, (cost, *_, latency) = worth_of(played.problem), (*costs_of(played.problem), *costs_of(played.problem))
     worths, tokens, late = played.mean(worth), played.mean(cost), played.values[latency]
@@ -79,7 +79,7 @@ def measure(played: Played, reachable_tokens: float | None = None) -> list[Measu
                 latency_95th_tokens=float(slow),
                 clairvoyant_share=min(float(saved.mean()) / possible, 1.0)
                 if possible > 0
-                else 0.0,  # 1 but for rounding
+                else 0.0,  # at most 1, up to rounding
                 reachable_share=float(saved.mean()) / reachable_tokens if reachable_tokens else None,
             )
         )
@@ -87,14 +87,14 @@ def measure(played: Played, reachable_tokens: float | None = None) -> list[Measu
 
 
 class Prediction(NamedTuple):
-    """A prediction for new runs: a mean, and an interval that covers the error of the log and the noise of the runs."""
+    """A prediction for new runs: a mean, and an interval for the error of the log and the noise of the runs."""
 
     mean: float
     low: float
     high: float
 
     def holds(self, value: float) -> bool:
-        """Whether the interval does."""
+        """Return whether the value is in the interval."""
         return self.low <= value <= self.high
 
 
@@ -112,13 +112,13 @@ def predict(
 
     Args:
         problem: in which rules are played.
-        reference: what is in use now.
+        reference: the rule in use now.
         policy: the rule.
-        worlds: with leading axes `[problems, orders]`, of problems that were not used to find the rule: the test part's.
-        num_runs: problems to come, one run each of the rule and of the reference.
-        confidence: of the intervals. That of the accuracy change is normal where enough problems' answers change, and
-            otherwise the one of a bounded mean (`betting.mean_interval`).
-        coupled: both runs of a problem have the same noise; False for an engine that draws anew.
+        worlds: with leading axes `[problems, orders]`, of problems on which the rule was not chosen: those of the test part.
+        num_runs: number of new problems, with one run each of the rule and of the reference.
+        confidence: of the intervals. That of the accuracy change is normal if the answers of enough problems change, and
+            otherwise that of a bounded mean (`betting.mean_interval`).
+        coupled: whether both runs of a problem have the same noise; False for an engine that samples each run independently.
 
     Raises:
         ValueError: for runs that are not coupled, if the worlds have one order alone.
@@ -130,9 +130,9 @@ def predict(
 def predicted(
     correct: np.ndarray, total_tokens: np.ndarray, num_runs: int, confidence: float = 0.95, *, coupled: bool = True
 ) -> dict[str, Prediction]:
-    """Predict as `predict` does, from what was played: the reference and the rule, `[2, problems, orders]` each."""
+    """Return the predictions of `predict` from outcomes of the reference and the rule, `[2, problems, orders]` each."""
     correct, tokens = correct.astype(np.float64), total_tokens.astype(np.float64)
-    if not coupled:  # another trace of the same problem: the same mean, and the noise of both
+    if not coupled:  # another trace of the same problem has the same mean and independent noise
         if correct.shape[2] < 2:
             raise ValueError("worlds: expected two orders at least where runs are not coupled, got one")
         correct[0], tokens[0] = np.roll(correct[0], 1, axis=1), np.roll(tokens[0], 1, axis=1)
@@ -155,10 +155,10 @@ def predicted(
 
 
 def _rarely_changed(changes: np.ndarray, variance: float, num_runs: int, confidence: float) -> Prediction:
-    """Predict an accuracy change from problems `[problems]` of which nearly all have none.
+    """Return the prediction of an accuracy change that is 0 on nearly all problems, `[problems]`.
 
-    The variance of single runs is at most the share of runs whose answer changes. Where none did, the ends of the interval
-    bound that share too; elsewhere the larger of the two is taken.
+    The variance of single runs is at most the share of runs whose answer changes. The ends of the interval bound that share
+    too, also if no answer changed; the larger of the two is used.
     """
     mean, (low, high) = float(changes.mean()), mean_interval(changes, confidence)
     noise = float(norm.ppf((1 + confidence) / 2)) * np.sqrt(max(variance, -low, high) / num_runs)
@@ -168,7 +168,7 @@ def _rarely_changed(changes: np.ndarray, variance: float, num_runs: int, confide
 def observed(
     correct: np.ndarray, total_tokens: np.ndarray, own_correct: np.ndarray, own_tokens: np.ndarray
 ) -> dict[str, Estimate]:
-    """What came of so many runs, `[runs]` each, beside the same runs left alone; named as `predict` names it."""
+    """Return the observed figures of runs, `[runs]` each, against the same runs without the rule; names as in `predict`."""
     saved = own_tokens.astype(np.float64) - total_tokens
     return {
         "accuracy_change": Estimate.of(correct.astype(np.float64) - own_correct),
@@ -179,18 +179,18 @@ def observed(
 def misses_by_chance(
     correct: np.ndarray, total_tokens: np.ndarray, num_runs: int, num_engines: int, num_nulls: int, seed: int = 0
 ) -> np.ndarray:
-    """How many predictions at 95 % do not hold what comes of them, where nothing is wrong: int `[nulls]`.
+    """Return how many 95 % predictions miss what is observed if the predictions are right, by simulation: int `[nulls]`.
 
-    One set of problems stands behind all predictions, another behind all runs, and one run under the reference behind all rules'
-    comparisons, so misses come together and their number is not binomial. Here both sets are drawn from the problems given, with
-    replacement, and every run is one of its problem's own at random, another for each rule.
+    All predictions are from one set of problems, all runs are on another, and all rules are compared with the same runs of the
+    reference, so misses are dependent and their number is not binomial. Here both sets are drawn from the given problems with
+    replacement, and every run is a random one of its problem, a different one for each rule.
 
     Args:
         correct: of the reference and the rules, bool `[1 + rules, problems, orders]`.
-        total_tokens: theirs, of the same shape.
-        num_runs: problems that each engine runs, once under the reference and once under each rule, not coupled.
-        num_engines: engines that run them.
-        num_nulls: times that all of it is drawn.
+        total_tokens: of the same runs, of the same shape.
+        num_runs: number of problems that each engine runs, once under the reference and once under each rule, not coupled.
+        num_engines: number of engines.
+        num_nulls: number of simulations.
         seed: of the draws.
 
     Raises:
@@ -204,7 +204,7 @@ def misses_by_chance(
     for null in range(num_nulls):
         test, ran = random.integers(num_problems, size=num_problems), random.integers(num_problems, size=num_runs)
         shuffled = np.argsort(random.random((num_engines, num_orders, num_runs)), axis=1)
-        orders = shuffled[:, :num_rules]  # one for each rule: none has the noise of another
+        orders = shuffled[:, :num_rules]  # one for each rule, with independent noise
         rights, costs = correct[rows, ran, orders], total_tokens[rows, ran, orders]
         for rule in range(1, num_rules):
             pair = [0, rule]
@@ -216,16 +216,16 @@ def misses_by_chance(
 
 
 def _clairvoyant_tokens(problem: Replayable, worlds: Any, correct: np.ndarray, most_tokens: int) -> np.ndarray:
-    """Return the fewest tokens, on average, with which one who knows all answers is right wherever a rule is: `[rules]`.
+    """Return the fewest tokens on average with which a clairvoyant rule is right wherever a rule is, `[rules]`.
 
     Args:
         problem: what is played.
         worlds: with leading axes `[problems, orders]`.
         correct: of the rules, bool `[rules, problems, orders]`.
-        most_tokens: of a rule in any world: prices are set by it, for utilities have single precision.
+        most_tokens: largest number of tokens of a rule in any world. It sets the prices, because utilities have single precision.
     """
     flat = jax.tree.map(lambda leaf: np.asarray(leaf).reshape(-1, *leaf.shape[2:]), worlds)
-    prices = 0.5 / max(most_tokens, 1), 1e3  # at which a right answer is worth more than any tokens, and less than one
+    prices = 0.5 / max(most_tokens, 1), 1e3  # at which a right answer is worth more than all tokens, and less than one
     right, cheapest = (evaluate(problem.priced(price_per_token=price), "hindsight", flat) for price in prices)
     least = np.asarray(cheapest.total_tokens, np.float64)
     least_right = np.where(right.correct, right.total_tokens, least)

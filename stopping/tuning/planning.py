@@ -1,4 +1,4 @@
-"""How much must be recorded before a rule can be certified, what that costs, and when it does not pay."""
+"""Planning: how much to record before a rule can be certified, what that costs, and when it does not pay."""
 
 import math
 from dataclasses import dataclass
@@ -9,26 +9,26 @@ from stopping.traces.splits import FRACTIONS
 from stopping.tuning.betting import problems_floor, problems_used
 
 POWER = 0.9
-NUM_RUNS = 1000  # of a certification: the power has a standard error of .01
-NUM_PARTS = 10  # that runs are computed in, for memory
-MOST_PROBLEMS = 2**15  # looked at
+NUM_RUNS = 1000  # simulated certifications: the power has a standard error of .01
+NUM_PARTS = 10  # in which runs are computed, to save memory
+MOST_PROBLEMS = 2**15  # beyond, no number is looked for
 
 
 @dataclass(frozen=True)
 class Plan:
-    """What certification takes.
+    """What a certification needs.
 
-    Problems are those of a whole log, of which `stopping.tune` certifies on a part (`FRACTIONS`).
+    Numbers of problems are for a whole log, of which `stopping.tune` certifies on a part (`FRACTIONS`).
 
     Attributes:
         max_loss, confidence: what is to be certified.
-        floor: the fewest problems of a log that certifies a rule that changes nothing on them.
-        num_problems: of a log with which a rule with these losses is certified with chance `POWER`; None without losses, or
-            if `MOST_PROBLEMS` to certify on do not do.
-        tokens_a_problem: generated to record one, probes included.
-        tokens: for `num_problems`, or the floor where there is none.
-        cost: of those tokens, in the price's unit.
-        least_saving_tokens: a request must save so many for the recording to be paid back in time; None without requests.
+        floor: the fewest problems in a log that can certify a rule that changes nothing on them.
+        num_problems: number of problems in a log that certifies a rule with these losses with probability `POWER`; None
+            without losses, or if `MOST_PROBLEMS` are not enough.
+        tokens_a_problem: tokens generated to record one problem, with probes.
+        tokens: tokens for `num_problems`, or for the floor if that is None.
+        cost: of those tokens, in the unit of the price.
+        least_saving_tokens: the saving for each request that pays for the recording in time; None without requests.
     """
 
     max_loss: float
@@ -54,22 +54,22 @@ def plan(
     requests_per_day: float | None = None,
     payback_days: float = 30.0,
 ) -> Plan:
-    """Return how many problems certification takes, what recording them costs, and the saving below which it does not pay.
+    """Return how many problems a certification needs, what recording them costs, and the saving below which it does not pay.
 
     Args:
         max_loss: the limit on the loss, between 0 and 1.
         confidence: of the certificate.
         discordance: the share of problems on which the rule changes the outcome; None if nothing is known of it.
-        mean_loss: of the rule, at most the discordance in size: the share it spoils less the share it mends.
-        num_samples: traces recorded of each problem.
-        mean_tokens: of a trace.
-        probe_tokens: of all probes of a trace.
+        mean_loss: of the rule: the share of answers it spoils minus the share it corrects; at most the discordance in size.
+        num_samples: number of traces recorded for each problem.
+        mean_tokens: mean length of a trace.
+        probe_tokens: tokens of all probes of a trace.
         price_per_token: in any unit.
         requests_per_day: that the rule will serve.
-        payback_days: in which savings must have paid for the recording.
+        payback_days: days in which savings must pay for the recording.
 
     Raises:
-        ValueError: naming the argument, for a number that cannot be.
+        ValueError: naming the argument, for an invalid number.
     """
     floor = problems_of_log(problems_floor(max_loss, confidence))
     at_least_zero = {"mean_tokens": mean_tokens, "probe_tokens": probe_tokens, "price_per_token": price_per_token}
@@ -98,19 +98,19 @@ def plan(
 
 
 def problems_of_log(num_certifying: int) -> int:
-    """Return how many problems a log must have for `stopping.tune` to certify on so many."""
+    """Return how many problems a log must have for `stopping.tune` to certify on this many."""
     return math.ceil(num_certifying / FRACTIONS[1])
 
 
 def problems_needed(max_loss: float, confidence: float, discordance: float, mean_loss: float = 0.0) -> int | None:
-    """Return on how many problems a rule is certified with chance `POWER`; None if `MOST_PROBLEMS` do not do.
+    """Return on how many problems a rule is certified with probability `POWER`; None if `MOST_PROBLEMS` are not enough.
 
-    A problem's loss is 1, -1 or 0, with chances (discordance ± mean_loss) / 2 of the first two. A certification, once
-    reached, is not lost with more problems: the number is the `POWER` quantile of the problems used in `NUM_RUNS` drawn
-    certifications, with a fixed seed.
+    The loss of a problem is 1, -1 or 0, with probabilities (discordance ± mean_loss) / 2 of the first two. A rule once
+    certified stays certified with more problems, so the number is the `POWER` quantile of the problems used in `NUM_RUNS`
+    simulated certifications, with a fixed seed.
 
     Raises:
-        ValueError: naming the argument, for chances that cannot be or numbers outside (0, 1).
+        ValueError: naming the argument, for invalid probabilities or numbers outside (0, 1).
     """
     if not 0 <= discordance <= 1:
         raise ValueError(f"discordance: expected a number from 0 to 1, got {discordance!r}")
@@ -132,7 +132,7 @@ def problems_needed(max_loss: float, confidence: float, discordance: float, mean
 
 
 def drawn_losses(discordance: float, mean_loss: float, shape: tuple[int, ...], seed: int = 0) -> np.ndarray:
-    """Draw losses of 1, -1 and 0, with chances (discordance ± mean_loss) / 2 of the first two; int8."""
+    """Draw losses of 1, -1 and 0, with probabilities (discordance ± mean_loss) / 2 of the first two; int8."""
     uniform = np.random.default_rng(seed).random(shape, np.float32)
     spoilt, changed = uniform < (discordance + mean_loss) / 2, uniform < discordance
     return spoilt.astype(np.int8) - (changed & ~spoilt)

@@ -1,4 +1,4 @@
-"""Rules played through the worlds of one part of a log, each once: what each loses, costs and comes to on every problem."""
+"""Rules played through the worlds of one part of a log: the loss, the cost and the outcome of each on every problem."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -15,15 +15,15 @@ from stopping.problems.problem import names_of
 
 @dataclass(frozen=True, eq=False)
 class Played:
-    """What came of rules, the reference first; averaged over each problem's orders, `[1 + rules, problems]` each.
+    """Outcomes of rules, the reference first, averaged over the orders of each problem; `[1 + rules, problems]` each.
 
     Attributes:
         problem: in which they were played.
         policies: the reference, then the rules.
         worlds: with leading axes `[problems, orders]`.
         loss: against the reference, from -1 to 1; without labels, the share of orders in which answers differ.
-        cost: in the problem's prices, in tokens where there are none.
-        values: the components by name, `[1 + rules, problems, orders]`.
+        cost: at the problem's prices, in tokens if it has none.
+        values: the components of outcomes by name, `[1 + rules, problems, orders]`.
     """
 
     problem: Replayable
@@ -35,19 +35,19 @@ class Played:
 
     @property
     def saving(self) -> np.ndarray:
-        """What each costs less than the reference, on each problem."""
+        """The cost of the reference minus that of each rule, on each problem."""
         return self.cost[:1] - self.cost
 
     def rows(self, policies: Sequence[Policy]) -> np.ndarray:
         """Return the rows of these rules.
 
         Raises:
-            ValueError: for one that was not played.
+            ValueError: for a rule that was not played.
         """
         return np.array([self.policies.index(policy) for policy in policies], int)
 
     def take(self, policies: Sequence[Policy]) -> "Played":
-        """Return the same of these rules alone, and of the reference."""
+        """Return the outcomes of the reference and of these rules alone."""
         rows = np.r_[0, self.rows(policies)].astype(int)
         values = {name: each[rows] for name, each in self.values.items()}
         return Played(
@@ -60,7 +60,7 @@ class Played:
         )
 
     def mean(self, name: str) -> np.ndarray:
-        """Return the means of a component over each problem's orders, `[1 + rules, problems]`."""
+        """Return the means of a component over the orders of each problem, `[1 + rules, problems]`."""
         mean: np.ndarray = self.values[name].mean(axis=2, dtype=np.float64)
         return mean
 
@@ -75,7 +75,7 @@ def play(
         reference: the rule that others are measured against.
         policies: the rules.
         worlds: of one part of a log.
-        judged: False where it is not known which answers are right.
+        judged: False if it is not known which answers are right.
 
     Raises:
         PolicyMismatch: if a policy needs a signal, an action or more traces than the problem has.
@@ -96,14 +96,14 @@ def play(
 
 
 class _Outcome:
-    """An outcome's components as attributes."""
+    """The components of an outcome as attributes."""
 
     def __init__(self, values: dict[str, np.ndarray]) -> None:
         self.__dict__.update(values)
 
 
 def _fields_of(problem: Replayable, policy: Policy, worlds: Any) -> tuple[str, ...]:
-    """Return the names of an outcome's fields."""
+    """Return the names of the fields of an outcome."""
     one = jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(np.shape(leaf)[2:], np.asarray(leaf).dtype), worlds)
     outcome: Any = jax.eval_shape(lambda world: problem.play(world, policy), one)
     return tuple(outcome._fields)

@@ -1,8 +1,8 @@
-"""A fixed rule in the place of a policy, where an engine has no more than that, and what it loses.
+"""Substitution: a fixed rule in place of a policy, for engines that support only that, and what it loses.
 
-As in `stopping.tuning.tuning`, the log is split by problem: on the first part the rule is picked, the cheapest of the
-fixed rules that are right as often as the policy; on the second it is certified to the policy's own limit, by itself, as
-nothing was picked there; on the third, which was used for nothing else, both are played on the same worlds and subtracted.
+As in `stopping.tuning.tuning`, the log is split by problem. On the first part the cheapest of the fixed rules that are right
+as often as the policy is picked. On the second it is certified to the policy's limit, as a single rule. On the third, which
+was not used for anything else, both are played on the same worlds and compared.
 """
 
 from dataclasses import dataclass
@@ -15,22 +15,22 @@ from sims import Estimate, Result
 from stopping.policies import Policy
 from stopping.problems import Replayable
 from stopping.problems.problem import costs_of, worth_of
-from stopping.traces import TraceLog, split
+from stopping.traces import Log, split
 from stopping.traces.splits import FRACTIONS
 from stopping.tuning.certification import Certificate, certify
 
 
 @dataclass(frozen=True)
 class Substitution:
-    """A fixed rule in the place of a policy.
+    """A fixed rule in place of a policy.
 
     Attributes:
         rule: the fixed rule.
         policy_result, rule_result: on the test part.
-        loss: the rule's components less the policy's, paired by problem.
+        loss: the components of the rule minus those of the policy, paired by problem.
         tokens_share: the change in tokens as a share of the policy's.
-        certificate: the rule's, for the policy's limit; None where none was asked for.
-        num_problems: of the three parts.
+        certificate: of the rule, for the policy's limit; None if none was asked for.
+        num_problems: numbers of problems of the three parts.
     """
 
     rule: Any
@@ -46,7 +46,7 @@ def substitute(
     problem: Replayable,
     native_problem: Replayable,
     policy: Policy,
-    log: TraceLog,
+    log: Log,
     *,
     rule: Policy | None = None,
     reference: Policy | None = None,
@@ -54,23 +54,23 @@ def substitute(
     confidence: float | None = None,
     seed: int = 0,
 ) -> Substitution:
-    """Pick the fixed rule that stands in for a policy, and measure what that loses.
+    """Pick a fixed rule to substitute for a policy, and measure what that loses.
 
     Args:
         problem: in which the policy is played.
-        native_problem: in which the rule is played, on the same worlds: without a lag, say, as the engine follows it.
-        policy: any that the problem admits.
+        native_problem: in which the rule is played on the same worlds, as the engine plays it: without a lag, for example.
+        policy: any policy that the problem admits.
         log: with known correctness; for a thinking problem, with checkpoints on every problem.
-        rule: the fixed rule, where it is known.
+        rule: the fixed rule, if it is known.
         reference: the rule that accuracy is certified against; by default the log's own.
         max_loss: the policy's certified limit; None to certify nothing.
         confidence: of the certificate; .95 if not given.
-        seed: of the split; that of the tuning, for the policy must not have been picked on the test part.
+        seed: of the split. It must be that of the tuning, so that the policy was not chosen on the test part.
 
     Raises:
         LogError: for a log too short to be split.
         PolicyMismatch: if the policy reads what the log does not hold.
-        ValueError: as `sims.replay` and `certify`, or where both rules go past what the log holds.
+        ValueError: as `sims.replay` and `certify`, or if both rules ask for more than the log holds.
     """
     parts = pick_part, certify_part, test_part = split(log, FRACTIONS, seed=seed)
     if rule is None:
@@ -99,7 +99,7 @@ def substitute(
 
 
 def _cheapest_as_accurate(policy: Policy, problem: Replayable, native_problem: Replayable, worlds: Any) -> Any:
-    """The fixed rule with fewest tokens of those right as often as the policy; where none is, the one right most often."""
+    """Return the fixed rule with fewest tokens of those right as often as the policy; if there is none, the most accurate."""
     rules = native_problem.fixed_rules(worlds)
     names = worth, _ = worth_of(problem), costs_of(problem)[0]
     aim = sims.replay_worlds(problem, policy, worlds).estimates[worth].mean

@@ -1,13 +1,13 @@
-"""From a log to a rule that a careful person would deploy, or to the advice not to bother.
+"""Tuning: from a log to a certified rule that saves tokens, or to the advice not to bother.
 
 The log is split by problem. On the first part every member of every family of rules is played. Rules that lose nothing by proof
 are tested in any case; of the others, those that are Pareto-optimal in loss and saving (and seem to lose less than the limit).
 They are sorted by risk, and the order is frozen. On the second part they are certified in that order, and their savings are
-tested for significance. On the third, which was used for nothing else, the rules are measured.
+tested for significance. On the third, which was not used for anything else, the rules are measured.
 
-A rule is chosen only if it is certified and its saving is significant, net of probes and of all that is cancelled; an adaptive
-one only if it also saves more than the best fixed rule that is certified, and more than fixed rules that lose as much, by two
-standard errors of their paired differences on the second part, where neither was picked.
+A rule is chosen only if it is certified and its saving, net of probes and discarded tokens, is significant. An adaptive rule
+must also save more than the best certified fixed rule, and more than fixed rules that lose as much, by two standard errors of
+the paired differences on the second part, on which neither was chosen.
 
 Reference: Laufer-Goldshtein, Fisch, Barzilay and Jaakkola, "Efficiently Controlling Multiple Risks with Pareto Testing" (ICLR
 2023): a frontier found on one part of the data, tested along a fixed sequence on another.
@@ -22,12 +22,12 @@ import numpy as np
 
 from sims import Estimate
 from sims.plotted import Plotted
+from sims.rounding import in_points, plus_minus
 from stopping.policies import Policy
 from stopping.problems import Replayable
 from stopping.problems.problem import costs_of
 from stopping.solvers.families import Families, families_of, fitted_families
-from stopping.traces import TraceLog, split
-from stopping.traces.reports import in_points, plus_minus
+from stopping.traces import Log, split
 from stopping.traces.splits import FRACTIONS
 from stopping.tuning.betting import problems_floor
 from stopping.tuning.certification import (
@@ -47,7 +47,7 @@ from stopping.tuning.measurement import Measured, measure
 from stopping.tuning.planning import problems_of_log
 from stopping.tuning.played import Played, play
 
-NUM_ORDERS = 16  # of a problem's samples that losses and savings are averaged over
+NUM_ORDERS = 16  # orders of a problem's samples over which losses and savings are averaged
 MOST_TESTED = 24  # rules of the frontier, spread evenly over their savings
 ERRORS = 2.0  # standard errors that a saving must exceed
 WHAT_CAN_BE = "What can be: the saving of one who knows all answers beforehand, and is right wherever the rule is."
@@ -59,7 +59,7 @@ REACHABLE = (
 
 @dataclass(frozen=True)
 class Tested:
-    """A rule of the frontier: its certificate, and what it came to on the test part."""
+    """A rule of the frontier, with its certificate and its figures on the test part."""
 
     policy: Policy
     family: str
@@ -69,18 +69,18 @@ class Tested:
 
 @dataclass(frozen=True)
 class Tuning(Plotted):
-    """What `tune` found.
+    """The result of `tune`.
 
     Attributes:
         problem: in which rules were played.
-        reference: the rule in use now, and what it came to on the test part.
+        reference, reference_measured: the rule in use now, and its figures on the test part.
         tested: the rules of the frontier, in the order of testing.
-        best_fixed: the fixed rule that saves most of those certified; None if none is.
-        chosen: the rule to use; None: keep the reference.
-        num_problems: of the three parts.
-        num_tried: members of all families.
-        num_orders: of each problem's samples that its figures are averaged over.
-        advice: what to do, in a sentence or two.
+        best_fixed: the certified fixed rule that saves most; None if none is certified.
+        chosen: the rule to use; None to keep the reference.
+        num_problems: numbers of problems of the three parts.
+        num_tried: number of members of all families.
+        num_orders: number of orders of each problem's samples over which figures are averaged.
+        advice: what to do, in one or two sentences.
     """
 
     problem: Replayable
@@ -105,7 +105,7 @@ class Tuning(Plotted):
 
 def tune(
     problem: Replayable,
-    log: TraceLog,
+    log: Log,
     *,
     max_loss: float,
     confidence: float = 0.95,
@@ -115,29 +115,29 @@ def tune(
     num_orders: int = NUM_ORDERS,
     seed: int = 0,
 ) -> Tuning:
-    """Find the rule that saves most while its loss is certified to stay below a limit.
+    """Find the rule that saves most of those whose loss is certified to be below a limit.
 
     Args:
-        problem: what is decided; its model is not used. Savings are told in its prices, in tokens where they are all 0.
+        problem: what is decided; its model is not used. Savings are at its prices, or in tokens if all prices are 0.
         log: with known correctness; for a thinking problem, with checkpoints on every problem.
         max_loss: the limit, between 0 and 1.
         confidence: of the certificate.
         reference: the rule in use now; by default the log's own.
-        rules: the user's own, which are tested in any case.
-        families: what is tried instead of the library's families.
-        num_orders: random orders of a problem's samples over which its loss and its saving are averaged; not used where each
-            problem has one sample, or what is played is a single trace.
+        rules: user-defined rules, which are tested in any case.
+        families: tried instead of the library's families.
+        num_orders: number of random orders of a problem's samples over which its loss and its saving are averaged; not used
+            if each problem has one sample, or a single trace is played.
         seed: of the split, of those orders and of the order of testing.
 
     Raises:
         LogError: for a log too short to be split.
-        PolicyMismatch: for a rule of the user's that the problem does not admit.
+        PolicyMismatch: for a user-defined rule that the problem does not admit.
         ValueError: as `certify`.
     """
     parts = split(log, FRACTIONS, seed=seed)
     fit_part, certify_part, test_part = parts
     reference = problem.reference_rule(log) if reference is None else reference
-    problems_floor(max_loss, confidence)  # refuses numbers that cannot be, before any work
+    problems_floor(max_loss, confidence)  # refuses invalid numbers before any work
     refuse_informative(log)
     num_orders = orders_averaged(problem, log, num_orders)
     choosing = problem.worlds(fit_part, num_orders=num_orders, seed=seed)
@@ -154,7 +154,7 @@ def tune(
     proven = [is_proven(problem, policy, reference) for _, policy in tried]
     frontier = _frontier(tried, proven, losses, savings, max_loss, fixed_family)
     own = [(type(policy).__name__, policy) for policy in rules]
-    frontier += [rule for rule in own if rule not in frontier]  # the user wants to know
+    frontier += [rule for rule in own if rule not in frontier]  # the user asked for them
     order = sorted_by_risk(chosen_on.take([policy for _, policy in frontier]), testing_order(fit_part, seed))
     certified_on = play_log(problem, order, certify_part, reference, num_orders=num_orders, seed=seed)
     certification = certified(
@@ -193,10 +193,10 @@ def tune(
 def _reachable_tokens(
     problem: Replayable, reference: Policy, worlds: Any, test_worlds: Any, limit: float
 ) -> float | None:
-    """Return the mean tokens that the best fitted rule saves in the test worlds; None where there is none, or it saves nothing.
+    """Return the mean tokens that the best fitted rule saves in the test worlds; None if there is none, or it saves nothing.
 
-    It is fitted and chosen on all other problems. A coin tossed between two rules is a rule too, so the limit is used up whatever
-    the grid of prices. It needs no certificate, for nobody uses it: its share says what is left to gain.
+    It is fitted and chosen on all other problems. A random choice between two rules is a rule too, so that the loss equals the
+    limit for any grid of prices. It needs no certificate because it is not used: it shows what is left to gain.
     """
     fitted = [policy for members in fitted_families(problem, worlds).values() for policy in members]
     if not fitted:
@@ -211,7 +211,7 @@ def _reachable_tokens(
 
 
 def _mixture(loss: np.ndarray, saving: np.ndarray, limit: float) -> tuple[int, int, float]:
-    """The two rules between which a coin is best tossed at a mean loss of the limit at most, and the chance of the second.
+    """Return the best mixture of two rules with a mean loss of at most the limit: the two, and the probability of the second.
 
     One of the rules must lose no more than the limit.
     """
@@ -225,8 +225,8 @@ def _mixture(loss: np.ndarray, saving: np.ndarray, limit: float) -> tuple[int, i
 def _crossed(problem: Replayable, reference: Policy, worlds: Any) -> dict[str, np.ndarray]:
     """Return loss and saving of the fitted families on each problem, `[2, members, problems]`.
 
-    Each half of the problems is played by rules fitted to the other half: on the problems they were fitted to they look better
-    than they are, and would drive others off the frontier.
+    Each half of the problems is played by rules fitted to the other half (cross-fitting): on the problems that they were fitted
+    to, rules look better than they are and would remove others from the frontier.
     """
     half = np.arange(len(worlds.problem)) % 2
     found: dict[str, np.ndarray] = {}
@@ -247,24 +247,26 @@ def _frontier(
     limit: float,
     fixed_family: str,
 ) -> list[tuple[str, Policy]]:
-    """Return the rules to test: Pareto-optimal, losing less than the limit and saving something on the part to choose on.
+    """Return the rules to test: the Pareto-optimal ones that lose less than the limit and save something on the first part.
 
-    At most `MOST_TESTED` of them. Besides, of each family's rules that lose nothing by proof, the one that saves most, whatever
-    the others seem to lose: it needs no test. Where there is no rule at all, the one that loses least, so that there is
+    There are at most `MOST_TESTED` of them. To these are added, for each family, the rule that saves most of those that lose
+    nothing by proof, which needs no test. If there is no rule at all, the one that loses least is returned, so that there is
     something to show.
     """
     loss = losses.mean(axis=1) + losses.std(axis=1) / np.sqrt(losses.shape[1])
     saving = savings.mean(axis=1)
     hopeful = [index for index in np.lexsort((loss, -saving)) if losses[index].mean() <= limit and saving[index] > 0]
     kept: list[int] = []
-    for index in hopeful:  # from the largest saving down: one with less must lose less
+    for index in hopeful:  # from the largest saving down: a rule that saves less must lose less
         if not kept or loss[index] < loss[kept[-1]]:
             kept.append(int(index))
     if len(kept) > MOST_TESTED:
         levels = np.linspace(saving[kept[-1]], saving[kept[0]], MOST_TESTED)
         kept = sorted({min(kept, key=lambda index: abs(saving[index] - level)) for level in levels})
     fixed = [int(index) for index in hopeful if tried[index][0] == fixed_family]
-    kept += [index for index in fixed[:1] if index not in kept]  # the one that saves most: there should be one to beat
+    kept += [
+        index for index in fixed[:1] if index not in kept
+    ]  # the one that saves most: adaptive rules are compared with it
     best_proven = {
         tried[index][0]: int(index)
         for index in np.argsort(saving, kind="stable")
@@ -275,9 +277,9 @@ def _frontier(
 
 
 def _choose(played: Played, tested: Sequence[Tested], fixed_family: str) -> tuple[Tested | None, Tested | None]:
-    """Return the fixed rule that saves most of those certified, and the rule to use; None where there is none.
+    """Return the certified fixed rule that saves most, and the rule to use; None if there is none.
 
-    `played` holds the rules tested, on the part that certified them.
+    `played` has the tested rules on the part of the log that certified them.
     """
     certified = [rule for rule in tested if rule.certificate.grade is not Grade.NONE]
     if not certified:
@@ -297,10 +299,12 @@ def _choose(played: Played, tested: Sequence[Tested], fixed_family: str) -> tupl
             return True
         if not _exceeds(savings[index] - savings[best_fixed]):
             return False
-        is_proven = rule.certificate.grade is Grade.PROOF  # what fixed rules only seem to lose is no match for a proof
+        is_proven = (
+            rule.certificate.grade is Grade.PROOF
+        )  # a proof needs no comparison with the estimated losses of fixed rules
         return is_proven or _is_above(losses[index], savings[index], plain_losses, plain_savings)
 
-    # the boldest, the best fixed one, and those that need no data: no search among the rest for one that passes
+    # only the one that saves most, the best fixed one and those by proof: a search among all would need a correction
     looked_at = [
         index
         for index in by_saving
@@ -311,10 +315,10 @@ def _choose(played: Played, tested: Sequence[Tested], fixed_family: str) -> tupl
 
 
 def _is_above(loss: np.ndarray, saving: np.ndarray, losses: np.ndarray, savings: np.ndarray) -> bool:
-    """Return whether a rule saves more than a coin tossed between fixed rules that loses as much, by two standard errors.
+    """Return whether a rule saves more than the mixture of fixed rules that loses as much, by two standard errors.
 
-    A rule that stops at random saves what lies between two budgets, where the certificates happen to end: it adapts to nothing.
-    `losses` and `savings` are the fixed rules', the reference's first; a difference in loss is worth what it is on their line.
+    A rule that stops at random saves an amount between those of two budgets, and adapts to nothing. `losses` and `savings` are
+    those of the reference and the fixed rules; a difference in loss is valued at the slope of their frontier.
     """
     plain, spared = losses.mean(axis=1), savings.mean(axis=1)
     first, second, coin = _mixture(plain, spared, max(float(loss.mean()), 0.0))
@@ -343,10 +347,10 @@ def _advice(reference: Policy, tested: Sequence[Tested], best_fixed: Tested | No
 
 
 def _what_it_does(rule: Tested) -> str:
-    """Say what a rule saves on the test part and, where that is not known by proof, how it changes accuracy."""
+    """Return what a rule saves on the test part and, without a proof, how it changes accuracy."""
     figures = rule.measured
     saved = f"saves {plus_minus(figures.saving_share, 0.01)} % of the tokens"
-    if figures.saving_share.mean <= 0:  # seconds have a price, too
+    if figures.saving_share.mean <= 0:  # seconds may have a price, too
         more = plus_minus(figures.saving_share, -0.01)
         saved = f"costs {plus_minus(figures.saving_cost)} of a right answer less, with {more} % more tokens"
     if rule.certificate.grade is Grade.PROOF:
@@ -356,7 +360,7 @@ def _what_it_does(rule: Tested) -> str:
 
 
 def _what_more_would_do(tested: Sequence[Tested], share: float) -> str:
-    """Say how large a log might certify the first rule that failed and saves more than this share; empty if none would do."""
+    """Return how large a log might certify the first rule that failed and saves more than this share; empty if none might."""
     for rule in tested:
         if (number := rule.certificate.num_needed) and rule.measured.saving_share.mean > share:
             saved = f"which saved {plus_minus(rule.measured.saving_share, 0.01)} % of the tokens on the test part"

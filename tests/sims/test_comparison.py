@@ -14,7 +14,6 @@ from sims.comparison import at_equal_cost
 from stopping.models import Answers, LengthCorrectness
 from stopping.policies import FirstFinish, FixedSamples, Margin
 from stopping.problems import Sampling
-from tests.shared import take_samples
 
 MODEL = LengthCorrectness(1.5, 1.0, effect=7.0, shift=0.3, answers=Answers(0.1, 1.0))
 PROBLEM = Sampling(4, model=MODEL)
@@ -84,7 +83,7 @@ def test_the_paired_difference_is_sharper_than_its_parts(comparison):
 
 def test_what_cannot_be_followed_is_not_compared_at_equal_cost(log):
     rows = stopping.compare(
-        PROBLEM, [FixedSamples(4), FixedSamples(2)], take_samples(log, range(3)), reference=FixedSamples(3)
+        PROBLEM, [FixedSamples(4), FixedSamples(2)], log.take_samples(range(3)), reference=FixedSamples(3)
     ).rows
     assert [len(row.at_equal) for row in rows] == [2, 0, 2]
 

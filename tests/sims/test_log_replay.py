@@ -14,7 +14,7 @@ from sims.engine import digest_block
 from stopping.models import LengthCorrectness
 from stopping.policies import NO_ANSWER, FirstFinish, FixedSamples, Margin, TokenBudget, VoteTable
 from stopping.problems import Sampling, SamplingWorld
-from stopping.traces import from_columns
+from stopping.traces import Reference, from_columns
 from stopping.traces.answers import NOT_LOGGED
 
 MODEL = LengthCorrectness([2.0, 1.0], [1.0, 2.0], shift=0.3)
@@ -82,13 +82,13 @@ def test_too_short_a_log_is_counted_not_dropped(log):
      ("budget=500", TokenBudget(500)), ("logged", FixedSamples(8))],
 )  # fmt: skip
 def test_the_reference_is_the_logs_own(log, reference, rule):
-    stated = dataclasses.replace(log, reference=reference)
+    stated = dataclasses.replace(log, reference=Reference.parse(reference))
     assert Sampling(8).reference_rule(stated) == rule
     assert stopping.compare(Sampling(8), [Margin(2)], stated).rows[0].policy == rule
 
 
 def test_a_reference_of_more_samples_than_the_log_has_is_refused(log):
-    stated = dataclasses.replace(log, reference="majority@99")
+    stated = dataclasses.replace(log, reference=Reference("majority", 99))
     for num_traces in (4, 8, 99):
         with pytest.raises(ValueError, match="reference majority@99: expected at most the log's 8 samples, got 99"):
             Sampling(num_traces).reference_rule(stated)

@@ -10,11 +10,11 @@ from transformers import StoppingCriteria
 from stopping.adapters.huggingface.generation import configured, end_ids, prompts_of
 from stopping.artifacts.loading import policy_and_interval
 from stopping.policies import NO_ANSWER, SAMPLING, Kind, Return, SamplingObservation
+from stopping.policies.checks import whole_number
 from stopping.policies.decisions import require_signals
+from stopping.policies.decisions.vote_tally import Leader, VoteTally
 from stopping.policies.namespace import namespace
-from stopping.policies.protocol import whole_number
 from stopping.policies.rows import PolicyRows, TakenDecision
-from stopping.policies.vote_tally import Leader, VoteTally
 
 
 class SamplingRun(NamedTuple):

@@ -15,8 +15,8 @@ from transformers import LogitsProcessor
 from stopping.adapters.huggingface.generation import configured, end_ids, find, length_of, prompts_of, token_ids
 from stopping.artifacts.loading import policy_and_interval
 from stopping.policies import THINKING, Kind, ThinkingObservation
+from stopping.policies.checks import whole_number
 from stopping.policies.decisions import require_signals
-from stopping.policies.protocol import whole_number
 from stopping.policies.rows import PolicyRows, TakenDecision, tuple_of
 from stopping.policies.windows import ThoughtWindows
 

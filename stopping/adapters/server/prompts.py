@@ -6,8 +6,8 @@ from typing import Any
 
 from stopping.traces.checkers import Checker
 from stopping.traces.errors import LogError
-from stopping.traces.long_form import CANONICAL
-from stopping.traces.records import Record, records
+from stopping.traces.readers.long_form import CANONICAL
+from stopping.traces.readers.records import Record, records
 
 OURS = ("problem", "prompt", "messages", "target")
 

@@ -17,9 +17,9 @@ from stopping.adapters.server.client import End, UpstreamError
 from stopping.adapters.server.protocol import Token
 from stopping.policies import NO_ANSWER, SAMPLING, Kind, Return, SamplingObservation
 from stopping.policies.decisions import require_signals
+from stopping.policies.decisions.vote_tally import Leader, VoteTally
 from stopping.policies.namespace import namespace
 from stopping.policies.rows import PolicyRows, TakenDecision
-from stopping.policies.vote_tally import Leader, VoteTally
 from stopping.traces.endings import is_natural
 
 LEGAL = (Kind.CONTINUE, Kind.STOP, Kind.LAUNCH)

@@ -65,7 +65,7 @@ class LogSummary(Record):
             num_problems=log.num_problems,
             num_traces=log.num_traces,
             num_samples=log.num_samples,
-            reference=log.reference,
+            reference=str(log.reference),
             set_aside=dict(log.set_aside),
         )
 

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from scipy import special, stats
 
-from sims.sampling import exponential, first_masses, kth_masses, least_masses, least_normal, pairs, words
+from sims.sampling import exponential, first_masses, least_masses, least_normal, pairs, words
 
 NUM = 1 << 16
 
@@ -34,13 +34,6 @@ def test_the_least_of_none_never_comes():
     assert np.isposinf(least_normal(jnp.float32(0.3), jnp.int32(0)))
 
 
-@pytest.mark.parametrize(("num_draws", "k"), [(1, 1), (5, 3), (16, 2), (16, 16), (16, 12), (1000, 40)])
-def test_kth_is_beta(num_draws, k):
-    below, above = (np.asarray(m, np.float64) for m in kth_masses(jr.key(k), jnp.arange(NUM), num_draws, k))
-    assert stats.kstest(below, stats.beta(k, num_draws + 1 - k).cdf).pvalue > 1e-3
-    np.testing.assert_allclose(below + above, 1, atol=2e-7)
-
-
 def test_the_first_jointly():
     """Each is Beta; so are the ratios of neighbours, U_(k) / U_(k + 1) ~ Beta(k, 1), independently."""
     num_draws, num_first = 9, 5
@@ -56,12 +49,10 @@ def test_the_first_jointly():
     np.testing.assert_allclose(below + above, 1, atol=2e-7)
 
 
-def test_the_first_the_kth_and_the_least_are_one():
+def test_the_first_and_the_least_are_one():
     """The same addresses give the same draws, also under vmap."""
     key, element = jr.key(4), jnp.arange(50)
     below = first_masses(key, element, 20, 7)[0]
-    for k in (1, 2, 7):
-        np.testing.assert_allclose(kth_masses(key, element, 20, k)[0], below[:, k - 1], rtol=1e-6)
     wait = exponential(pairs(key, element)[0])
     np.testing.assert_allclose(least_masses(wait, jnp.int32(20))[0], below[:, 0], rtol=1e-6)
     mapped = jax.vmap(lambda i: first_masses(key, i, 20, 7)[0])(element)
@@ -70,7 +61,6 @@ def test_the_first_the_kth_and_the_least_are_one():
 
 @pytest.mark.parametrize("k", [0, 6])
 def test_ranks_out_of_range(k):
-    with pytest.raises(ValueError, match=f"k: expected a whole number from 1 to 5, the number of draws, got {k}"):
-        kth_masses(jr.key(0), jnp.arange(2), 5, k)
-    with pytest.raises(ValueError, match="num_first: expected"):
+    expected = f"num_first: expected a whole number from 1 to 5, the number of draws, got {k}"
+    with pytest.raises(ValueError, match=expected):
         first_masses(jr.key(0), jnp.arange(2), 5, k)

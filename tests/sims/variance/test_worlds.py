@@ -15,7 +15,7 @@ from sims.engine import BLOCK
 from sims.variance import Antithetic, LatinHypercube, Sobol, expectation
 from stopping.makespan import first_finish_curve
 from stopping.models import AnswerChain, Answers, LengthCorrectness
-from stopping.models.beta_law import beta_quantile
+from stopping.models.beta import beta_quantile
 from stopping.policies import FirstFinish, FixedSamples
 from stopping.problems import Sampling, Thinking
 

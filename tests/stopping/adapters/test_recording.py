@@ -163,7 +163,7 @@ def test_forced_answers_are_those_of_a_direct_request(recorded, llama_server):
 
 def test_other_commands_read_the_log(recorded):
     log, out, content = recorded
-    assert log.reference == "single" and log.cap_tokens == CAP and set(log.groups) == {"half"}
+    assert str(log.reference) == "single" and log.cap_tokens == CAP and set(log.groups) == {"half"}
     assert log.correct_known.all() and 0 < log.correct.mean() < 1
     assert content["cost"]["tokens"] == log.length_tokens.sum()
     assert content["cost"]["probe_tokens"] == log.checkpoints.probe_cost_tokens.sum()

@@ -1,4 +1,4 @@
-"""Ranks are uniform on logs drawn from the model, and are not where the law of lengths is another one."""
+"""Ranks are uniform on logs drawn from the model, and are not if the distribution of lengths is another one."""
 
 import dataclasses
 
@@ -35,7 +35,7 @@ def test_uniform_with_censoring() -> None:
 
 
 def test_uniform_with_a_cap_at_the_median() -> None:
-    """Where most right traces feel the cap: in the plain law, not the truncated one, ranks would pile up below .6."""
+    """Where most right traces feel the cap: in the plain distribution, not the truncated one, ranks would pile up below .6."""
     log = drawn_logs(TIGHT, 1, 1, 400, 8)[0]
     found = fit(LengthCorrectness(), log, float64=True)
     assert found.diagnostics.p_value_right > 1e-3 and found.diagnostics.p_value_wrong > 1e-3

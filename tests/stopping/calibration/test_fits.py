@@ -297,7 +297,7 @@ def test_chances_against_betabinom() -> None:
 
 
 @pytest.mark.parametrize("answers", [Answers(0.5, 0.5), Answers(0.0, 2.0), Answers(-1.0, 3.0), Answers(-0.4, 2.0)])
-def test_both_branches_of_the_law_of_answers(answers: Answers) -> None:
+def test_both_branches_of_the_distribution_of_answers(answers: Answers) -> None:
     """The same maximum from any start by another method, and the right branch."""
     log = drawn_logs(LengthCorrectness(0.5, 4.0, answers=answers), 8, 1, 600, 8)[0]
     part = statistics(log)
@@ -305,12 +305,12 @@ def test_both_branches_of_the_law_of_answers(answers: Answers) -> None:
         data = jax.tree.map(lambda values: jnp.asarray(values, float), part)
         ours = jax.jit(fit_answers)(data).answers
         value = float(ours.log_likelihood(data.more_kinds, data.more_wrong, data.more_copies))
-        likelihood = jax.jit(lambda law: law.log_likelihood(data.more_kinds, data.more_wrong, data.more_copies))
+        likelihood = jax.jit(lambda answers: answers.log_likelihood(data.more_kinds, data.more_wrong, data.more_copies))
 
         def loss(point: np.ndarray, kinds: int) -> float:
             weight, discount = np.exp(point[0]), expit(point[1])
-            law = Answers(-weight, kinds * weight) if kinds else Answers(discount, weight - discount)
-            return -float(likelihood(law)) + (0 if kinds else ((point[1] + 1) / 2) ** 2 / 2) + (point[0] / 2) ** 2 / 2
+            found = Answers(-weight, kinds * weight) if kinds else Answers(discount, weight - discount)
+            return -float(likelihood(found)) + (0 if kinds else ((point[1] + 1) / 2) ** 2 / 2) + (point[0] / 2) ** 2 / 2
 
         searched = [
             minimize(loss, np.array([0.3, 0.2]), args=(kinds,), method="Nelder-Mead").fun for kinds in (0, 2, 3, 5)

@@ -16,7 +16,7 @@ from stopping.calibration import Fit, fit_all
 from stopping.makespan import first_finish_curve, majority_curve
 from stopping.models import LengthCorrectness
 from stopping.traces import TraceLog
-from tests.shared import art_of_tts, needs_art_of_tts, take_samples
+from tests.shared import art_of_tts, needs_art_of_tts
 
 HALVES = list(itertools.combinations(range(8), 4))  # the complement of the i-th is the i-th from the end
 NUM_RESAMPLES = 2000
@@ -68,7 +68,7 @@ def bootstrap_error(values: np.ndarray) -> np.ndarray:
 
 
 def rows_of(cell: str, log: TraceLog) -> list[Row]:
-    halves = [take_samples(log, samples) for samples in HALVES]
+    halves = [log.take_samples(samples) for samples in HALVES]
     fits = fit_all(LengthCorrectness(), halves)
     # where more than half of the traces are cut, the likelihood has no clear maximum, and the search says so
     assert all(one.converged for one in fits) or log.censored.mean() > 0.5

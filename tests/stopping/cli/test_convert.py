@@ -9,8 +9,8 @@ import pytest
 
 from stopping.traces import load_chat, load_harness, load_log
 from tests.stopping.cli.test_commands import NO_JAX, WIDE, refused, run, written
-from tests.stopping.traces import test_chat_logs as chat
-from tests.stopping.traces import test_harness_logs as harness
+from tests.stopping.traces.readers import test_chat as chat
+from tests.stopping.traces.readers import test_harness as harness
 
 OWN = """
 def words(text):

@@ -46,16 +46,16 @@ CARD = [
 ]
 
 
-@pytest.mark.parametrize(("law", "accuracy", "shortest"), CARD)
+@pytest.mark.parametrize(("parameters", "accuracy", "shortest"), CARD)
 def test_first_finish_search_on_normal_lengths(
-    law: Any, accuracy: Any, shortest: Any, monkeypatch: pytest.MonkeyPatch
+    parameters: Any, accuracy: Any, shortest: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """With us the logs of lengths are normal. The mean of a normal length y is the slope of E exp(u y) at u = 0."""
     unit = 1e-8
     with jax.enable_x64(True):
-        usual, twice = (first_finish(normal_logs(*law, u), COUNTS, False) for u in (unit, 2 * unit))
-        monkeypatch.setattr(parallel, "NUM_NODES", 96)  # A(16) = .45095 of the second law is hard to round
-        curve = first_finish(normal_logs(*law, unit), COUNTS, False)
+        usual, twice = (first_finish(normal_logs(*parameters, u), COUNTS, False) for u in (unit, 2 * unit))
+        monkeypatch.setattr(parallel, "NUM_NODES", 96)  # A(16) = .45095 of the second case is hard to round
+        curve = first_finish(normal_logs(*parameters, unit), COUNTS, False)
     assert [f"{value:.4f}" for value in curve.accuracy[0]] == [f"{value:.4f}" for value in accuracy]
     np.testing.assert_allclose(usual.accuracy[0], accuracy, atol=1e-4)
     if shortest is not None:
@@ -67,17 +67,17 @@ def test_dispersed_wrong_traces_make_the_very_short_ones_suspect() -> None:
     """The posterior peaks at l* = (m1 s0^2 - m0 s1^2) / (s0^2 - s1^2) = 7.5 and falls to 0 below."""
     length = np.arange(-40, 20, 0.01)
     with jax.enable_x64(True):
-        law = parallel._law(jnp.asarray(length), normal_logs(*CARD[1][0]), False)
-        posterior = np.asarray(law.right / law.ending)
+        at = parallel._distribution(jnp.asarray(length), normal_logs(*CARD[1][0]), False)
+        posterior = np.asarray(at.right / at.ending)
     assert length[posterior.argmax()] == pytest.approx(7.5, abs=0.01)
     assert posterior[0] < 1e-12
 
 
 @pytest.mark.parametrize("no_answer_prob", [0.0, 0.3])
 def test_length_that_says_nothing_gives_the_chance_itself(no_answer_prob: float) -> None:
-    law = {"mean_right": 8.0, "mean_wrong": 8.0, "scale_right": 0.5, "scale_wrong": 0.5}
+    parameters = {"mean_right": 8.0, "mean_wrong": 8.0, "scale_right": 0.5, "scale_wrong": 0.5}
     with jax.enable_x64(True):
-        curve = first_finish(point(chance=0.3, no_answer_prob=no_answer_prob, **law), COUNTS, False)
+        curve = first_finish(point(chance=0.3, no_answer_prob=no_answer_prob, **parameters), COUNTS, False)
     if no_answer_prob == 0:
         np.testing.assert_allclose(curve.accuracy[0], 0.3, rtol=NODES_ERROR)
     else:  # silent traces step aside: P(some trace answers) times the share of right ones among those that do
@@ -125,18 +125,18 @@ def test_number_of_nodes(
 ) -> None:
     """Against ten times the nodes, in double precision. Scales that differ by more than four still give two digits."""
     with jax.enable_x64(True):
-        law = point(**scattered(300, scales, capped))
+        points = point(**scattered(300, scales, capped))
         table = (Answers().leads(16),) * (integrate is majority)
-        few = integrate(law, COUNTS, capped, *table)
+        few = integrate(points, COUNTS, capped, *table)
         monkeypatch.setattr(parallel, "NUM_NODES", 480)
         monkeypatch.setattr(parallel, "NUM_NODES_CAPPED", 480)
-        many = integrate(law, COUNTS, capped, *table)
+        many = integrate(points, COUNTS, capped, *table)
     assert np.abs(few.accuracy - many.accuracy).max() < error
     np.testing.assert_allclose(few.latency_tokens, many.latency_tokens, rtol=error)
     np.testing.assert_allclose(few.total_tokens, many.total_tokens, rtol=error)
 
 
-LAWS = {
+PARAMETERS = {
     "plain": {},
     "cap": {"log_cap": 8.6},
     "loops": {"log_cap": 9.5, "loop_prob": 0.2},
@@ -145,10 +145,16 @@ LAWS = {
 }
 
 
-@pytest.mark.parametrize("law", LAWS.values(), ids=LAWS)
-def test_against_adaptive_quadrature(law: dict[str, float]) -> None:
+@pytest.mark.parametrize("parameters", PARAMETERS.values(), ids=PARAMETERS)
+def test_against_adaptive_quadrature(parameters: dict[str, float]) -> None:
     """From the survival functions alone: expectations of minima and maxima as integrals of tails."""
-    numbers = {"chance": 0.55, "mean_right": 8.0, "mean_wrong": 8.3, "scale_right": 0.35, "scale_wrong": 0.5} | law
+    numbers = {
+        "chance": 0.55,
+        "mean_right": 8.0,
+        "mean_wrong": 8.3,
+        "scale_right": 0.35,
+        "scale_wrong": 0.5,
+    } | parameters
     p, q = numbers["chance"], 1 - numbers["chance"]
     loop, silent, log_cap = (
         numbers.get("loop_prob", 0),
@@ -217,8 +223,8 @@ def test_first_finish_against_simulation(model: LengthCorrectness) -> None:
 
 def test_first_finish_against_simulation_far_beyond_the_cap() -> None:
     """Effects up to 13 scales and more above the cap: right traces end just below it."""
-    law: dict[str, Any] = dict(shift=0.3, scale_right=0.2, scale_wrong=0.3, loop_prob=0.1, cap_tokens=1500.0)
-    model = LengthCorrectness(2.0, 1.5, 8.5, 1.0, **law)
+    parameters: dict[str, Any] = dict(shift=0.3, scale_right=0.2, scale_wrong=0.3, loop_prob=0.1, cap_tokens=1500.0)
+    model = LengthCorrectness(2.0, 1.5, 8.5, 1.0, **parameters)
     curve = first_finish_curve(model, (4,))
     played = sims.simulate(jr.key(2), Sampling(4, model=model), FirstFinish(1), num_replicas=NUM_REPLICAS)
     for result in (played, sims.first_finish(jr.key(3), model, 4, num_replicas=NUM_REPLICAS)):
@@ -284,27 +290,27 @@ def test_with_a_cap_the_effect_is_integrated_out(
 ) -> None:
     """Against the mean over a dense grid of problems whose effects are known: at the far end most traces reach the cap."""
     z = np.linspace(-6.5, 6.5, 521)
-    law: dict[str, Any] = dict(
+    parameters: dict[str, Any] = dict(
         shift=0.4, scale_right=scale, scale_wrong=scale + 0.1, loop_prob=0.05, cap_tokens=cap_tokens
     )
     with jax.enable_x64(True):
-        dense = first_finish_curve(LengthCorrectness(2.0, 1.5, 8.0 + effect_scale * z, 0.0, **law), (1, 8))
-        curve = first_finish_curve(LengthCorrectness(2.0, 1.5, 8.0, effect_scale, **law), (1, 8))
+        dense = first_finish_curve(LengthCorrectness(2.0, 1.5, 8.0 + effect_scale * z, 0.0, **parameters), (1, 8))
+        curve = first_finish_curve(LengthCorrectness(2.0, 1.5, 8.0, effect_scale, **parameters), (1, 8))
     weight = np.exp(-z * z / 2) / np.exp(-z * z / 2).sum()
     np.testing.assert_allclose(curve.accuracy[0], weight @ dense.accuracy, atol=error)
     for ours, exact in zip(curve[1:], dense[1:], strict=True):
         np.testing.assert_allclose(ours[0], weight @ exact, rtol=error)
-    single = first_finish_curve(LengthCorrectness(2.0, 1.5, 8.0, effect_scale, **law), (1, 8))
+    single = first_finish_curve(LengthCorrectness(2.0, 1.5, 8.0, effect_scale, **parameters), (1, 8))
     for one, other in zip(single, curve, strict=True):
         np.testing.assert_allclose(one, other, rtol=1e-4)
 
 
 def test_batches_change_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
-    law = point(**scattered(50, (0.3, 0.6), True))
-    whole = first_finish(law, (1, 3), True)
+    points = point(**scattered(50, (0.3, 0.6), True))
+    whole = first_finish(points, (1, 3), True)
     monkeypatch.setattr(parallel, "BATCH", 16)
     jax.clear_caches()
-    for one, other in zip(whole, parallel.evaluate(first_finish, law, (1, 3), True), strict=True):
+    for one, other in zip(whole, parallel.evaluate(first_finish, points, (1, 3), True), strict=True):
         np.testing.assert_allclose(one, other, rtol=2e-6)
     jax.clear_caches()
 

@@ -28,16 +28,16 @@ def test_parameters_out_of_range(parameters: dict[str, Any], message: str) -> No
         LengthCorrectness(**parameters)
 
 
-@pytest.mark.parametrize("law", [(1.5, -3.0), (1.0, 1.0), (0.2, -0.2), (-1.0, 2.5), (-1.0, 0.0), (np.nan, 1.0)])
-def test_laws_of_answers_that_are_none(law: tuple[float, float]) -> None:
+@pytest.mark.parametrize("parameters", [(1.5, -3.0), (1.0, 1.0), (0.2, -0.2), (-1.0, 2.5), (-1.0, 0.0), (np.nan, 1.0)])
+def test_parameters_of_answers_that_are_refused(parameters: tuple[float, float]) -> None:
     with pytest.raises(ValueError, match=r"discount, concentration: expected discount in .0, 1. and .*, got"):
-        Answers(*law)
+        Answers(*parameters)
 
 
-@pytest.mark.parametrize("law", [(0.0, 1.0), (0.9, -0.8), (0.3, 50.0), (-1.0, 3.0), (-0.37, 0.37), (-4.2, 50.4)])
-def test_laws_of_answers(law: tuple[float, float]) -> None:
-    answers = Answers(*law)
-    np.testing.assert_allclose([answers.discount, answers.concentration], law, rtol=1e-6)
+@pytest.mark.parametrize("parameters", [(0.0, 1.0), (0.9, -0.8), (0.3, 50.0), (-1.0, 3.0), (-0.37, 0.37), (-4.2, 50.4)])
+def test_parameters_of_answers(parameters: tuple[float, float]) -> None:
+    answers = Answers(*parameters)
+    np.testing.assert_allclose([answers.discount, answers.concentration], parameters, rtol=1e-6)
 
 
 def test_inside_a_compiled_function_values_are_not_known() -> None:

@@ -1,4 +1,4 @@
-"""Tails against SciPy in double precision, derivatives against differences, quantiles against the law itself."""
+"""Tails against SciPy in double precision, derivatives against differences, quantiles against the distribution itself."""
 
 import jax
 import jax.numpy as jnp

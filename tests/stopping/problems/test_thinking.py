@@ -31,7 +31,7 @@ from stopping.policies import (
 from stopping.policies.decisions import THINKING
 from stopping.problems import PolicyMismatch, Thinking, ThinkingWorld, admit
 from stopping.problems.thinking_worlds import NEVER, SIGNALS
-from stopping.traces import from_columns, with_checkpoints
+from stopping.traces import Reference, from_columns, with_checkpoints
 
 CHAIN = AnswerChain(0.2, 0.3, 0.1, 0.1, right_log_prob=-0.2, wrong_log_prob=-1.0, log_prob_scale=0.5, num_points=8)
 
@@ -255,7 +255,7 @@ def test_the_reference_is_the_whole_thought_or_the_log_s_budget(log):
     result = sims.replay(Thinking(), whole, log)
     np.testing.assert_array_equal(result.values["total_tokens"], log.length_tokens[:, 0])
     np.testing.assert_array_equal(result.values["correct"], log.correct[:, 0])
-    assert Thinking().reference_rule(dataclasses.replace(log, reference="budget=70")) == TokenBudget(70)
+    assert Thinking().reference_rule(dataclasses.replace(log, reference=Reference("budget", 70))) == TokenBudget(70)
     table = stopping.compare(Thinking(), [TokenBudget(64)], log)
     assert table.rows[0].policy == whole and table.rows[1].result.thought_tokens.mean <= 64
 

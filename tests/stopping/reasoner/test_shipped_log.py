@@ -29,7 +29,7 @@ def problem_of(name):
 
 def test_its_size_and_what_is_known(log):
     assert (log.num_problems, log.num_samples, log.num_traces) == (4000, 16, 64_000)
-    assert (log.cap_tokens, log.reference) == (480, "majority@16")
+    assert (log.cap_tokens, str(log.reference)) == (480, "majority@16")
     assert log.present.all() and log.correct_known.all() and log.censored_known.all() and not log.set_aside
 
 

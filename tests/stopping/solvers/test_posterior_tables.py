@@ -16,7 +16,7 @@ from stopping.models import Answers, LengthCorrectness
 from stopping.policies import NO_ANSWER, Kind, PosteriorVote, SamplingObservation, bind, parameters
 from stopping.policies.namespace import namespace
 from stopping.problems import Sampling, SamplingWorld, as_pytree
-from stopping.problems.sampling_events import Clock
+from stopping.problems.sampling_events import SamplingDynamics
 from stopping.solvers import posterior_vote, sampling_families
 
 FREE = LengthCorrectness(
@@ -161,16 +161,16 @@ def paths(policy, problem, worlds):
     sure, hopeless = (as_pytree(replace(policy, threshold=x, least_hope=x)) for x in (0.0, 1.0))
 
     def path(world):
-        clock = Clock(world, problem.wave_size, None, policy.kinds)
+        dynamics = SamplingDynamics(world, problem.wave_size, None, policy.kinds)
 
         def event(carry, _):
             run, state = carry
-            seen = clock.observe(run)
+            seen = dynamics.observe(run)
             row = (sure.score(xp, state, seen), 1 - hopeless.score(xp, state, seen), run.leader.label, run.leader.votes)
             state, action = bound.step(state, seen)
-            return (clock.advance(clock.decide(run, action._replace(kind=jnp.int8(0))).run), state), row
+            return (dynamics.advance(dynamics.decide(run, action._replace(kind=jnp.int8(0))).run), state), row
 
-        return jax.lax.scan(event, (clock.start(), bound.init()), length=problem.num_traces + 1)[1]
+        return jax.lax.scan(event, (dynamics.start(), bound.init()), length=problem.num_traces + 1)[1]
 
     return [np.asarray(rows) for rows in jax.jit(jax.vmap(path))(jax.tree.map(jnp.asarray, worlds))]
 

@@ -74,7 +74,7 @@ def test_a_function_of_the_users_own() -> None:
     assert checks.correct(None, "12") is False
     with pytest.raises(LogError, match=r"check: the function failed on 'x', '1': ValueError"):
         checker(lambda answer, target: int(answer) == int(target)).correct("x", "1")  # type: ignore[union-attr]
-    with pytest.raises(LogError, match="expected the function to give true or false, got 1"):
+    with pytest.raises(LogError, match="expected the function to return true or false, got 1"):
         checker(lambda answer, target: 1).correct("x", "1")  # type: ignore[union-attr,arg-type,return-value]
 
 

@@ -28,7 +28,7 @@ def test_a_function_of_the_users_own() -> None:
     assert extractor(lambda text: None, "extract_answer")("a") is None
     with pytest.raises(LogError, match="extract_answer: the function failed on 'a': IndexError"):
         extractor(lambda text: text[3], "extract_answer")("a")
-    with pytest.raises(LogError, match="extract_answer: expected the function to give a text or None for 'a', got 1"):
+    with pytest.raises(LogError, match="extract_answer: expected the function to return a text or None for 'a', got 1"):
         extractor(lambda text: 1, "extract_answer")("a")  # type: ignore[arg-type,return-value]
 
 

@@ -71,11 +71,11 @@ def test_every_table_with_lengths_loads(
 
 def test_facts_of_the_tables() -> None:
     aime = load_log(shared("traces", "aime_r1distill_qwen_1p5b.parquet"), KEY | TABLES[0][1], cap_tokens=16000)
-    assert int(aime.censored.sum()) == 66 and aime.reference == "logged"
+    assert int(aime.censored.sum()) == 66 and str(aime.reference) == "logged"
     lengths = load_log(shared("traces", "qwen3_1p7b_livecodebench_lengths.parquet"), KEY | TABLES[6][1])
-    assert lengths.reference == "single" and int(lengths.censored.sum()) == 220 and not lengths.correct_known.any()
+    assert str(lengths.reference) == "single" and int(lengths.censored.sum()) == 220 and not lengths.correct_known.any()
     saturn = load_log(shared("traces", "saturn_single_sample.parquet"), KEY | TABLES[5][1], **TABLES[5][2])
-    assert saturn.where(dataset="math500").num_problems == 500 and saturn.reference == "single"
+    assert saturn.where(dataset="math500").num_problems == 500 and str(saturn.reference) == "single"
 
 
 def test_probes_of_gemma_are_checkpoints(tmp_path: Any) -> None:

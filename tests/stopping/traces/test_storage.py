@@ -70,7 +70,7 @@ def test_labels_of_a_function_survive(tmp_path: Path) -> None:
 def test_arguments_change_a_saved_log(tmp_path: Path) -> None:
     save_log(from_columns(small()), tmp_path / "log.parquet")
     log = load_log(tmp_path / "log.parquet", cap_tokens=60, reference="budget=2", where={"problem": "b"})
-    assert (log.cap_tokens, log.reference, log.problem_ids) == (60, "budget=2", ("b",))
+    assert (log.cap_tokens, str(log.reference), log.problem_ids) == (60, "budget=2", ("b",))
     assert log.censored.tolist() == [[False, True]]
 
 
@@ -86,11 +86,11 @@ def test_a_newer_version_and_other_endings_are_refused(tmp_path: Path) -> None:
         save_log(from_columns(small()), tmp_path / "log.csv")
     table = pa.parquet.read_table(tmp_path / "log.parquet")
     for said, message in (
-        (b"3", "the description that save writes"),
-        (b"\xff", "the description that save writes"),
-        (b"{}", "the description that save writes"),
+        (b"3", "the metadata that save_log writes"),
+        (b"\xff", "the metadata that save_log writes"),
+        (b"{}", "the metadata that save_log writes"),
         (b'{"version": 2}', "log of version 1, got 2"),
-        (b'{"version": 1}', "the description that save writes"),
+        (b'{"version": 1}', "the metadata that save_log writes"),
     ):
         pa.parquet.write_table(table.replace_schema_metadata({b"stopping.trace_log": said}), tmp_path / "new.parquet")
         with pytest.raises(LogError, match=message):

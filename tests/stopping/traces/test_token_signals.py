@@ -48,7 +48,7 @@ def test_what_is_not_there_is_named(tmp_path: Path) -> None:
     for problem, sample in ((1, 2), (0, -1), (2, 0), (0, 3)):
         with pytest.raises(LogError, match="the log has no problem"):
             log.token_signal("logprob", problem, sample)
-    with pytest.raises(LogError, match="comes from no Parquet file"):
+    with pytest.raises(LogError, match="does not come from a Parquet file"):
         from_columns(small()).token_signal("logprob", 0, 0)
     pa.parquet.write_table(pa.table(small()), path)
     with pytest.raises(LogError, match="changed since the log was read"):

@@ -57,7 +57,7 @@ def test_shares_are_of_one_capital():
 @pytest.mark.parametrize("limit", LIMITS)
 @pytest.mark.parametrize("values", [(1.0, 0.0), (1.0, -1.0), (0.5, -0.25), (1.0, 0.0, -1.0)])
 def test_at_the_limit_the_capital_is_fair(values, limit):
-    """E C_t = 1 for any law with the limit as its mean: over all outcomes of seven losses."""
+    """E C_t = 1 for any distribution with the limit as its mean: over all outcomes of seven losses."""
     high, *others = values
     rest = np.full(len(others), 1 / len(others))
     chance_high = (limit - rest @ others) / (high - rest @ others)
@@ -180,7 +180,7 @@ def test_an_interval_holds_its_mean_and_mirrors(values):
 @pytest.mark.parametrize("num_problems", [20, 60, 100, 200])
 @pytest.mark.parametrize("discordance", [0.005, 0.02, 0.05, 0.1])
 def test_intervals_cover_rare_losses(num_problems, discordance):
-    """All changes are losses, the law that tries an interval hardest: exact coverage, from the binomial distribution.
+    """All changes are losses, the distribution that is hardest for an interval: exact coverage, from the binomial distribution.
 
     Normal intervals hold the mean in 10 % of cases at 20 problems and .005: they have no width where there is no loss.
     """

@@ -13,7 +13,7 @@ from stopping.models import Answers, LengthCorrectness
 from stopping.policies import FirstFinish, FixedSamples, Margin, TokenBudget, VoteTable
 from stopping.problems import Sampling, Thinking
 from stopping.solvers import Member
-from stopping.traces import LiveColumns, from_columns, with_checkpoints
+from stopping.traces import LiveColumns, Log, TraceLog, from_columns, with_checkpoints
 from stopping.tuning import Grade, order_by_risk
 from stopping.tuning.betting import p_values, upper_bounds
 from stopping.tuning.certification import losses_on
@@ -180,7 +180,7 @@ def test_a_family_is_put_in_order_by_the_model(log):
     found = stopping.certify(SOURCE, family, log, max_loss=0.05)
     assert [certificate.policy for certificate in found.certificates][:2] == [PROVEN, Margin(2)]
     assert found.certificates[-1].policy == FixedSamples(1)
-    with pytest.raises(ValueError, match="a family is put in order by the problem's model"):
+    with pytest.raises(ValueError, match="a family is sorted by the problem's model"):
         stopping.certify(PROBLEM, family, log, max_loss=0.05)
 
 
@@ -201,6 +201,43 @@ def probed(log, grid):
     ids = log.problem_ids
     columns = {"problem": ids, "sample": [0] * len(ids), "position_tokens": [1] * len(ids), "answer": ["a"] * len(ids)}
     return with_checkpoints(log, columns, grid=grid, protocol="made up")
+
+
+@dataclasses.dataclass(frozen=True)
+class OnlyALog:
+    """A log of another type: it shows what `Log` asks for, and nothing else."""
+
+    inner: TraceLog
+    problem_ids = property(lambda self: self.inner.problem_ids)
+    num_problems = property(lambda self: self.inner.num_problems)
+    num_samples = property(lambda self: self.inner.num_samples)
+    reference = property(lambda self: self.inner.reference)
+    all_judged = property(lambda self: self.inner.all_judged)
+    informative_censoring = property(lambda self: self.inner.informative_censoring)
+
+    def take(self, problem_indices):
+        return OnlyALog(self.inner.take(problem_indices))
+
+    def take_samples(self, sample_indices):
+        return OnlyALog(self.inner.take_samples(sample_indices))
+
+
+class ReadsOnlyALog(Sampling):
+    """The problem that reads such logs."""
+
+    def worlds(self, log, **orders):
+        return super().worlds(log.inner, **orders)
+
+    def reference_rule(self, log):
+        return super().reference_rule(log.inner)
+
+
+def test_a_log_of_another_type_is_certified_as_the_problem_reads_it(log, certification):
+    other = OnlyALog(log)
+    assert isinstance(other, Log) and isinstance(log, Log)
+    found = stopping.certify(ReadsOnlyALog(8), RULES, other, max_loss=0.03, confidence=0.95)
+    assert [one.loss_bound for one in found.certificates] == [one.loss_bound for one in certification.certificates]
+    assert [part.num_problems for part in stopping.split(other, (0.3, 0.5, 0.2))] == [150, 250, 100]
 
 
 def test_logs_from_which_nothing_can_be_told_are_refused(log):

@@ -19,8 +19,8 @@ from stopping.policies import (
     TokenBudget,
     WindowedConfidence,
 )
+from stopping.policies.checks import INT32_MAX
 from stopping.policies.decisions import MissingSignal
-from stopping.policies.protocol import INT32_MAX
 from stopping.policies.windows import ThoughtWindows, row_of
 from stopping.reasoner import load_model
 from stopping.reasoner.countdown import vote_key

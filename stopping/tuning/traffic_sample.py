@@ -1,4 +1,4 @@
-"""What requests are like when nothing is stopped: the reference sample of a saved policy, from which drift is told."""
+"""What requests are like when nothing is stopped: the sample in a saved policy that a server tests for drift against."""
 
 from typing import Any
 
@@ -10,37 +10,37 @@ from stopping.policies import Policy
 from stopping.problems import Replayable
 from stopping.traces import TraceLog
 
-MOST_VALUES = 2000  # a law: what `policy.json` has room for
+MOST_VALUES = 2000  # of each quantity: what `policy.json` has room for
 
 
 def traffic(problem: Replayable, policy: Any, reference: Policy, log: TraceLog) -> dict[str, np.ndarray]:
-    """Return the laws of a log's traffic, each a value of one trace a problem, `[values]`: the first, where it has one.
+    """Return samples of a log's traffic by quantity, `[values]`: of each problem the value of its first trace, where it has one.
 
     Args:
         problem: in which both rules are played.
-        policy: a rule that the log was not used for, nor the rule for the log.
+        policy: a rule that was not chosen on this log.
         reference: the rule in use before.
-        log: of which the first `MOST_VALUES` problems are taken.
+        log: its first `MOST_VALUES` problems are used.
 
     Raises:
         PolicyMismatch: if a rule needs a signal, an action or more traces than the log has.
         ValueError: as `problem.worlds`.
     """
     log = log.take(range(min(log.num_problems, MOST_VALUES)))
-    first = {name: values[:, 0] for name, values in laws(problem, policy, reference, log).items()}
+    first = {name: values[:, 0] for name, values in values_by_trace(problem, policy, reference, log).items()}
     return {name: values[np.isfinite(values)] for name, values in first.items() if np.isfinite(values).any()}
 
 
-def laws(problem: Replayable, policy: Any, reference: Policy, log: TraceLog) -> dict[str, np.ndarray]:
-    """Return, by law, the values of all traces, `[problems, samples]`; NaN where there is none.
+def values_by_trace(problem: Replayable, policy: Any, reference: Policy, log: TraceLog) -> dict[str, np.ndarray]:
+    """Return, by quantity, the values of all traces, `[problems, samples]`; NaN where there is none.
 
-    - `length_tokens`: of the trace, left alone; int32.
-    - `agreement`: whether the policy would give the answer that the reference gives; bool, one a world: `[problems, orders]`;
+    - `length_tokens`: the length of the trace when nothing stops it; int32.
+    - `agreement`: whether the policy gives the answer that the reference gives; bool, one for each world, `[problems, orders]`,
       for a problem whose outcomes have an `answer`.
-    - for a log with checkpoints, each of their signals that the policy reads, by its name: its value at the trace's last decision
+    - for a log with checkpoints, each of their signals that the policy reads, by name: its value at the trace's last decision
       point; float32. A trace without a decision point has none.
 
-    A server measures the same on its holdout, and `stopping.adapters.drift` compares.
+    A server measures the same on its holdout, and `stopping.adapters.drift` compares the two.
     """
     worlds, found = problem.worlds(log), {"length_tokens": log.length_tokens}
     outcome: Any = jax.eval_shape(problem.hindsight, jax.tree.map(lambda leaf: leaf[0, 0], worlds))

@@ -49,6 +49,18 @@ def test_take_renumbers_problems_and_keeps_labels() -> None:
     assert none is not None and none.position_tokens.tolist() == [25, 50]
 
 
+def test_take_samples_renumbers_samples_and_labels() -> None:
+    log = with_checkpoints(from_columns(small()), PROBES, signals=("confidence",), **HOW)
+    whole = log.take_samples([2, 0]).checkpoints
+    assert whole is not None and whole.sample_index.tolist() == [0, 0, 1, 0, 0]
+    assert whole.answer.tolist() == [0, 2, 3, 0, 1]  # final: a = 7 7, b = x; "9", "8" and "y" are new
+    assert whole.answer_text is not None and whole.answer_text.tolist() == ["7", "9", "8", "x", "y"]
+    last = log.take([0]).take_samples([1, 2]).checkpoints  # final: 8 7; the probe said "8"
+    assert last is not None and last.sample_index.tolist() == [1] and last.answer.tolist() == [0]
+    none = log.take([0]).take_samples([1]).checkpoints
+    assert none is not None and len(none.answer) == 0
+
+
 def test_answers_are_compared_as_the_log_did() -> None:
     probes = PROBES | {"answer": ["X", "8.0", "8.00", "7.0", None]}
     numeric = with_checkpoints(from_columns(small(), answers="numeric"), probes, **HOW).checkpoints

@@ -112,43 +112,45 @@ WIDE_CUT = eqx.tree_at(
 @pytest.mark.parametrize("model", [WIDE, WIDE_CUT], ids=["free", "cut"])
 @pytest.mark.parametrize("num_traces", [4, 64])
 def test_many_traces_know_the_effect_well(model: LengthCorrectness, num_traces: int) -> None:
-    """The lengths' part of Bayes' rule against a dense grid of effects: the law of the effect narrows as 1 / sqrt(n)."""
+    """The lengths' part of Bayes' rule against a dense grid of effects: the distribution of the effect narrows as 1 / sqrt(n)."""
     problem, traces = drawn(model, num_traces, seed=2, num_worlds=40)
     posterior = jax.jit(jax.vmap(model.right_probs))(problem, traces.length_tokens, traces.answer)
-    law = {name: float(np.asarray(getattr(model, name)).reshape(-1)[0]) for name in LAW}
+    parameters = {name: float(np.asarray(getattr(model, name)).reshape(-1)[0]) for name in PARAMETERS}
     with np.errstate(divide="ignore"):
         for world in range(40):
             length, answer = traces.length_tokens[world], traces.answer[world]
-            exact = dense_posterior(model, law, np.asarray(length), np.asarray(answer))
+            exact = dense_posterior(model, parameters, np.asarray(length), np.asarray(answer))
             np.testing.assert_allclose(posterior[world], exact, atol=2e-4)  # single precision: sums of 64 logs
 
 
-LAW = (
+PARAMETERS = (
     "alpha", "beta", "effect", "effect_scale", "shift", "scale_right", "scale_wrong", "loop_prob", "no_answer_prob",
     "cap_tokens",
 )  # fmt: skip
 
 
 def dense_posterior(
-    model: LengthCorrectness, law: dict[str, float], length: np.ndarray, answer: np.ndarray
+    model: LengthCorrectness, parameters: dict[str, float], length: np.ndarray, answer: np.ndarray
 ) -> np.ndarray:
     """P(each trace is right), from the definition: trace by trace on 4,001 effects, in double precision."""
-    effect = law["effect"] + law["effect_scale"] * np.linspace(-7, 7, 4001)[:, None]
-    y, log_cap, mean = np.log(length), np.log(law["cap_tokens"]), effect + law["shift"]
-    if_right = norm.logpdf(y, effect, law["scale_right"]) - norm.logcdf(log_cap, effect, law["scale_right"])
-    end, silent = 1 - law["loop_prob"], law["no_answer_prob"]
-    if_wrong = np.log(end) + norm.logpdf(y, mean, law["scale_wrong"])
+    effect = parameters["effect"] + parameters["effect_scale"] * np.linspace(-7, 7, 4001)[:, None]
+    y, log_cap, mean = np.log(length), np.log(parameters["cap_tokens"]), effect + parameters["shift"]
+    if_right = norm.logpdf(y, effect, parameters["scale_right"]) - norm.logcdf(
+        log_cap, effect, parameters["scale_right"]
+    )
+    end, silent = 1 - parameters["loop_prob"], parameters["no_answer_prob"]
+    if_wrong = np.log(end) + norm.logpdf(y, mean, parameters["scale_wrong"])
     if_wrong = if_wrong + np.where(answer >= 0, np.log1p(-silent), np.log(silent))
-    if_cut = np.log(law["loop_prob"] + end * norm.sf(log_cap, mean, law["scale_wrong"]))
-    if_wrong = np.where((answer < 0) & (length >= law["cap_tokens"]), if_cut, if_wrong)
-    prior = norm.logpdf(effect[:, 0], law["effect"], law["effect_scale"])
+    if_cut = np.log(parameters["loop_prob"] + end * norm.sf(log_cap, mean, parameters["scale_wrong"]))
+    if_wrong = np.where((answer < 0) & (length >= parameters["cap_tokens"]), if_cut, if_wrong)
+    prior = norm.logpdf(effect[:, 0], parameters["effect"], parameters["effect_scale"])
     labels, sizes = np.unique(answer[answer >= 0], return_counts=True)
     scores = []
     for label in (*labels, None):
         right = answer == label if label is not None else np.zeros(answer.shape, bool)
         others = [int(size) for other, size in zip(labels, sizes, strict=True) if other != label]
         lengths = logsumexp(np.where(right, if_right, if_wrong).sum(axis=1) + prior)
-        votes = betaln(law["alpha"] + right.sum(), law["beta"] + (~right).sum())
+        votes = betaln(parameters["alpha"] + right.sum(), parameters["beta"] + (~right).sum())
         scores.append(lengths + votes + log_partition(model, others))
     weight = np.exp(np.array(scores) - logsumexp(scores))
     worth = dict(zip(labels.tolist(), weight, strict=False))
@@ -156,7 +158,7 @@ def dense_posterior(
 
 
 def log_partition(model: LengthCorrectness, sizes: list[int]) -> float:
-    """Pitman's law of block sizes, block by block and customer by customer."""
+    """Pitman's distribution of block sizes, block by block and customer by customer."""
     discount, concentration = float(model.answers.discount), float(model.answers.concentration)
     total, seated = 0.0, 0
     for kinds, size in enumerate(sizes):
@@ -190,7 +192,7 @@ def test_posterior_of_correctness_is_calibrated(model: LengthCorrectness) -> Non
 
 
 def test_posterior_with_nothing_to_tell_is_the_prior() -> None:
-    """Equal laws of length, and a single answer each: the posterior mean of the chance."""
+    """Equal distributions of length, and a single answer each: the posterior mean of the chance."""
     with jax.enable_x64(True):
         model = LengthCorrectness(2.0, 3.0, 8.0, 0.5)
         prob = model.right_probs(jnp.array(0), jnp.array([2000]), jnp.array([0]))

@@ -26,7 +26,7 @@ def test_rows_are_packed_by_problem_and_sample() -> None:
     assert log.answer_text is not None and log.answer_text.tolist() == [["7", "8", "7"], ["x", None, None]]
     assert log.answered.tolist() == [[True, True, True], [True, False, False]]
     assert not log.censored.any() and not log.censored_known.any()
-    assert (log.reference, log.cap_tokens, log.answer_equality) == ("majority@3", None, "exact")
+    assert (str(log.reference), log.cap_tokens, log.answer_equality) == ("majority@3", None, "exact")
 
 
 def test_without_a_sample_column_file_order_counts() -> None:
@@ -43,7 +43,7 @@ def test_without_answers_what_is_not_censored_is_answered() -> None:
     assert log.answered.tolist() == [[True, False]]
     assert log.answer.tolist() == [[-2, -1]]
     assert log.answer_text is None and not log.has_answers
-    assert (log.reference, log.cap_tokens, log.answer_equality) == ("logged", 9, "none")
+    assert (str(log.reference), log.cap_tokens, log.answer_equality) == ("logged", 9, "none")
     assert not log.correct_known.any()
 
 
@@ -71,7 +71,7 @@ def test_caps_from_a_column() -> None:
 def test_several_columns_name_a_problem() -> None:
     table = {"set": ["s", "s", "t"], "number": [1, 2, 1], "n": [3, 4, 5]}
     log = from_columns(table, {"problem": ["set", "number"], "length_tokens": "n"}, groups=("set",))
-    assert log.problem_ids == ("s/1", "s/2", "t/1") and log.reference == "single"
+    assert log.problem_ids == ("s/1", "s/2", "t/1") and str(log.reference) == "single"
     assert log.groups["set"].tolist() == ["s", "s", "t"]
 
 

@@ -1,4 +1,4 @@
-"""A model from a log."""
+"""Fitting a model to a log: the entry points, and the result."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -18,17 +18,18 @@ class Fit(Plotted):
     """A fitted model.
 
     Attributes:
-        model: the model of the log's problems, one entry a problem.
-        population: the same with a single entry: a problem not seen yet.
-        standard_errors: of what all problems share: `shift`, `scale_right`, `scale_wrong`, `logit_loop_prob`; of the law of
-            the problems' effects, `centre`, `slope` (by share of wrong traces) and `spread`; of that of the chances,
-            `logit_mean_chance` and `log_concentration_chance`; `no_answer_prob`; and of the law of wrong answers
-            `discount_answers` and `log_concentration_answers`.
-        diagnostics: how well lengths agree with the model.
-        num_problems, num_traces: what it was fitted on.
-        num_unjudged: traces of unknown correctness, which were left out.
-        num_steps: of the search for the lengths' maximum.
-        converged: False when the last step of a search, for lengths, chances or answers, was still large: distrust the fit.
+        model: the model of the problems in the log, with one entry for each.
+        population: the model of a new problem from the same population, with a single entry.
+        standard_errors: of the parameters that problems share: `shift`, `scale_right`, `scale_wrong`, `logit_loop_prob`; of
+            the distribution of effects, `centre`, `slope` (by share of wrong traces) and `spread`; of the distribution of
+            chances, `logit_mean_chance` and `log_concentration_chance`; `no_answer_prob`; and of the distribution of wrong
+            answers, `discount_answers` and `log_concentration_answers`.
+        diagnostics: goodness of fit of the lengths.
+        num_problems, num_traces: the size of the data that were fitted.
+        num_unjudged: number of traces of unknown correctness, which were left out.
+        num_steps: Newton steps of the fit of lengths.
+        converged: False if the last step of a search, for lengths, chances or answers, was still large. The fit is then not
+            reliable.
     """
 
     model: Any
@@ -58,28 +59,28 @@ def fit(model: Any, log: TraceLog, *, pooled: bool = False, float64: bool = Fals
     """Fit a model of this kind to a log.
 
     Args:
-        model: says which kind: `LengthCorrectness()`.
+        model: a model of the kind to fit: `LengthCorrectness()`.
         log: lengths and correctness; traces of unknown correctness are counted and left out.
-        pooled: take all traces for one problem's, as a reference: differences between problems then pass for a
-            use of length.
+        pooled: treat all traces as those of one problem, for comparison. Such a fit mistakes differences in difficulty
+            between problems for a signal in the length of a trace.
         float64: fit in double precision.
 
     Raises:
-        TypeError: for a model no fit is known of.
-        ValueError: if the log has no judged trace.
+        TypeError: for a model that has no fit.
+        ValueError: if the log has no trace of known correctness.
     """
     return fit_all(model, [log], pooled=pooled, float64=float64)[0]
 
 
 @singledispatch
 def fit_all(model: Any, logs: Sequence[TraceLog], *, pooled: bool = False, float64: bool = False) -> list[Fit]:
-    """Fit many logs at once: one compiled program, mapped over them. Arguments and errors as in `fit`."""
+    """Fit a model to each of several logs by one compiled program. Arguments and errors as in `fit`."""
     known = ", ".join(sorted(kind.__name__ for kind in fit_all.registry if kind is not object))
     raise TypeError(f"model: expected one of {known}, got {type(model).__name__}")
 
 
 def require_judged(logs: Sequence[TraceLog]) -> None:
-    """Refuse a log without a trace of known correctness."""
+    """Refuse logs without a trace of known correctness."""
     for index, log in enumerate(logs):
         if not np.any(log.present & log.correct_known):
             raise ValueError(f"log {index}: expected traces of known correctness, got none; see stopping.check(log)")

@@ -1,4 +1,4 @@
-"""A log under way: responses one by one, their answers read and judged, until they are a `TraceLog`."""
+"""Collecting responses one by one, with their answers read and judged, until they become a `TraceLog`."""
 
 import dataclasses
 from collections import Counter
@@ -9,20 +9,19 @@ from typing import Any
 from stopping.traces.answers import Equality
 from stopping.traces.checkers import Checker
 from stopping.traces.errors import LogError
-from stopping.traces.logs import from_columns
-from stopping.traces.long_form import NO_ANSWER_VALUES
-from stopping.traces.records import Record
+from stopping.traces.readers.long_form import NO_ANSWER_VALUES, from_columns
+from stopping.traces.readers.records import Record
 from stopping.traces.trace_log import TraceLog
 
 
 @dataclass(frozen=True)
 class AnswerReader:
-    """How the answer in a response is found and judged.
+    """Finds the answer in a response, and judges it.
 
     Fields:
-        extract: from the response to its answer; `None` where answers are not to be extracted.
-        checker: says which answers are right; `None` where nothing does.
-        no_answer_values: texts that stand for no answer.
+        extract: returns the answer in a response; `None` if answers are not extracted.
+        checker: judges answers; `None` if they are not judged.
+        no_answer_values: texts that mean no answer.
     """
 
     extract: Callable[[str], str | None] | None
@@ -30,18 +29,18 @@ class AnswerReader:
     no_answer_values: tuple[str, ...] = NO_ANSWER_VALUES
 
     def answer(self, record: Record, field: str, text: str) -> str | None:
-        """The answer in a response that stands in this field."""
+        """Return the answer in the response in this field; `None` if there is none."""
         if self.extract is None:
             return None
         with record.at(field):
             return self.valid(self.extract(text))
 
     def valid(self, answer: str | None) -> str | None:
-        """The answer, or `None` where it stands for none."""
+        """Return the answer, or `None` for a text that means no answer."""
         return None if answer is None or answer.strip() in self.no_answer_values else answer
 
     def correct(self, record: Record, field: str, answer: str | None, target: str) -> bool | None:
-        """Whether the answer is right; `field` is where the target stands."""
+        """Return whether the answer is right; `field` has the target."""
         if self.checker is None:
             return None
         with record.at(field):
@@ -49,7 +48,7 @@ class AnswerReader:
 
 
 class Responses:
-    """The columns of a log, a row a response; a problem's samples are in the order they came."""
+    """The columns of a log with one row a response; a problem's samples are in order of arrival."""
 
     def __init__(self) -> None:
         self.columns: dict[str, list[Any]] = {
@@ -69,7 +68,7 @@ class Responses:
         groups: Mapping[str, str | None],
         thought_tokens: int | None = None,
     ) -> None:
-        """Add a row; `None` is unknown, or no answer. Every row has the same groups."""
+        """Add a row; `None` means unknown, or no answer. Every row has the same groups."""
         row = (problem, length_tokens, thought_tokens, answer, correct, censored)
         for column, value in zip(self.columns.values(), row, strict=True):
             column.append(value)
@@ -77,14 +76,14 @@ class Responses:
             self.groups.setdefault(name, []).append(label)
 
     def log(self, source: str, answers: Equality | None, cap_tokens: int | None = None) -> TraceLog:
-        """The log.
+        """Return the log.
 
         Args:
-            source: what errors call where the responses came from.
-            answers: which answers are equal; `None` where no answers were looked for.
-            cap_tokens: the cap all had.
+            source: the name of where the responses came from, for errors.
+            answers: which answers are equal; `None` if answers were not extracted.
+            cap_tokens: the cap that all responses had.
 
-        Raises `LogError` without a response, saying what was set aside.
+        Raises `LogError` if there is no response, saying what was set aside.
         """
         if not self.columns["problem"]:
             reasons = "; ".join(f"{count}: {reason}" for reason, count in self.set_aside.items())

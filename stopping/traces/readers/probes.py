@@ -1,4 +1,4 @@
-"""Checkpoints from a table with one row a probe, joined to the traces they belong to."""
+"""Tables with one row a probe, joined to their traces as checkpoints."""
 
 import dataclasses
 from collections.abc import Collection, Mapping, Sequence
@@ -7,14 +7,14 @@ from typing import Any
 
 import numpy as np
 
-from stopping.traces.answers import NONE, NOT_LOGGED, Equality, answer_keys, key_numbers
+from stopping.traces.answers import NOT_LOGGED, Equality, answer_keys, checkpoint_labels, key_numbers
 from stopping.traces.checkpoints import Checkpoints
-from stopping.traces.columns import MAX_TOKENS
 from stopping.traces.errors import LogError
-from stopping.traces.files import read
-from stopping.traces.long_form import MAX_SAMPLE_ID, NO_ANSWER_VALUES
-from stopping.traces.selection import ColumnNames, Selection, select
-from stopping.traces.tables import as_table
+from stopping.traces.readers import read_table
+from stopping.traces.readers.columns import MAX_TOKENS
+from stopping.traces.readers.long_form import MAX_SAMPLE_ID, NO_ANSWER_VALUES
+from stopping.traces.readers.selection import ColumnNames, Selection, select
+from stopping.traces.readers.tables import as_table
 from stopping.traces.trace_log import TraceLog
 
 CANONICAL = ("problem", "sample", "position_tokens", "answer", "correct", "probe_cost_tokens")
@@ -33,35 +33,34 @@ def with_checkpoints(
     no_answer_values: Collection[str] = NO_ANSWER_VALUES,
     where: Mapping[str, Any] | None = None,
 ) -> TraceLog:
-    """The log with the checkpoints of a file, or of a table in memory, in place of any it had.
+    """Return the log with the checkpoints of a file or of a table in memory, which replace any that it had.
 
-    Our columns: `problem`, `sample` and `position_tokens` (required; `problem` must give the names in
-    `log.problem_ids`), `answer` (the forced answer), `correct` (of the forced answer), `probe_cost_tokens`. Traces
-    without a checkpoint are allowed.
+    The columns are `problem`, `sample` and `position_tokens` (required; `problem` has names in `log.problem_ids`),
+    `answer` (the forced answer), `correct` (of the forced answer) and `probe_cost_tokens`. Traces may have no checkpoint.
 
     Args:
         log: the traces that were probed.
         data: a path, or a table as for `from_columns`.
-        columns: our name -> the table's name, as for `load_log`.
+        columns: from the name above to the table's, as for `load_log`.
         grid: "token", "cue" or "fraction_of_final", see `Checkpoints`.
         protocol: a few words on how the answer was forced.
         signals: further columns of numbers to keep.
         answers: how answers are compared; by default as the log did. A log that used a function needs the function
             again.
-        no_answer_values: texts that stand for no answer.
-        where: the table's column -> label or labels to keep.
+        no_answer_values: texts that mean no answer.
+        where: from the table's name of a column to the label or labels to keep.
 
-    Raises `LogError` for a row without its trace, two at one position, a position beyond the end of its trace, and
-    whatever `load_log` refuses.
+    Raises `LogError` for a row without a trace, two rows at one position of a trace, a position beyond the end of its
+    trace, and as `load_log`.
     """
     if answers is None:
         if log.answer_equality == "custom":
-            raise LogError("answers: the log compared answers with a function of the user's; pass the same function")
+            raise LogError("answers: the log compared answers by a custom function; pass the same function")
         answers = "exact" if log.answer_equality == "none" else log.answer_equality
     if isinstance(signals, str):
         raise LogError(f"signals: expected a sequence of names, got {signals!r}; write ({signals!r},)")
     others = {name: name for name in signals}
-    reader, data = (read, Path(data)) if isinstance(data, (str, Path)) else (as_table, data)
+    reader, data = (read_table, Path(data)) if isinstance(data, (str, Path)) else (as_table, data)
     selection = select(
         reader, data, canonical=CANONICAL, required=REQUIRED, others=others, columns=columns, where=where
     )
@@ -110,7 +109,7 @@ def with_checkpoints(
 
 
 def _find_traces(log: TraceLog, selection: Selection) -> tuple[np.ndarray, np.ndarray]:
-    """Problem and sample index of each row, [rows] int64."""
+    """Return the problem and sample index of each row, [rows] int64."""
     index_of = {name: index for index, name in enumerate(log.problem_ids)}
     codes, names = selection.problem_codes()
     problem = np.array([index_of.get(name, -1) for name in names])[codes]
@@ -121,7 +120,7 @@ def _find_traces(log: TraceLog, selection: Selection) -> tuple[np.ndarray, np.nd
     wanted, known = selection.column("sample").whole_numbers(0, MAX_SAMPLE_ID)
     distinct, rank = np.unique(log.sample_ids[log.present], return_inverse=True)
     owner, position = np.nonzero(log.present)
-    trace_key = owner * len(distinct) + rank  # ascending: samples stand in order of id
+    trace_key = owner * len(distinct) + rank  # ascending: samples are sorted by id
     row_rank = np.minimum(np.searchsorted(distinct, wanted), len(distinct) - 1)
     row_key = problem * len(distinct) + row_rank
     found = np.minimum(np.searchsorted(trace_key, row_key), len(trace_key) - 1)
@@ -142,7 +141,7 @@ def _labels(
     answers: Equality,
     no_answer_values: Collection[str],
 ) -> tuple[np.ndarray, np.ndarray | None]:
-    """Labels in order of problem, sample and position, and texts in order of rows."""
+    """Return labels sorted by problem, sample and position, and texts in order of rows."""
     if "answer" not in selection:
         return np.full(len(order), NOT_LOGGED), None
     codes, vocabulary = selection.column("answer").texts()
@@ -157,19 +156,8 @@ def _labels(
         final_label = log.answer[owner, final_sample]
     distinct = {text: index for index, text in enumerate(dict.fromkeys([*vocabulary, *final_texts]))}
     number = key_numbers(answer_keys(list(distinct), answers, no_answer_values))
-    num_keys = int(number.max()) + 1
     row_key = number[np.array([*(distinct[text] for text in vocabulary), -1])[codes]][order]
     final_key = number[np.array([distinct[text] for text in final_texts], dtype=np.int64)]
-    label_of: dict[int, int] = {}
-    pairs = (owner * num_keys + final_key).tolist()
-    for pair, label in zip(reversed(pairs), reversed(final_label.tolist()), strict=True):
-        label_of[pair] = label  # in reverse: the first sample wins
-    next_label = log.samples_per_problem.tolist()
-    labels = []
-    for row_problem, key in zip(problem[order].tolist(), row_key.tolist(), strict=True):
-        pair = row_problem * num_keys + key
-        if key >= 0 and pair not in label_of:
-            label_of[pair] = next_label[row_problem]
-            next_label[row_problem] += 1
-        labels.append(label_of[pair] if key >= 0 else NONE)
-    return np.array(labels), words[codes]
+    pairs = list(zip(owner.tolist(), final_key.tolist(), strict=True))
+    final = dict(zip(reversed(pairs), reversed(final_label.tolist()), strict=True))  # the first sample wins
+    return checkpoint_labels(problem[order], row_key, final, log.samples_per_problem), words[codes]

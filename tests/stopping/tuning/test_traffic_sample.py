@@ -1,4 +1,4 @@
-"""The laws of a log's traffic: a value a problem, read off the log itself."""
+"""Samples of a log's traffic: one value for each problem, compared with the log itself."""
 
 import numpy as np
 
@@ -11,9 +11,9 @@ from stopping.tuning import traffic
 def test_a_thinking_log_by_hand():
     log = load_shipped_log()
     log = log.take(np.flatnonzero(log.probed)[:40])
-    laws = traffic(Thinking(), ConfidenceExit(-0.05, 32), TokenBudget(480), log)
-    assert list(laws) == ["length_tokens", "agreement", "answer_mean_log_prob"]
-    np.testing.assert_array_equal(laws["length_tokens"], log.length_tokens[:, 0])
+    samples = traffic(Thinking(), ConfidenceExit(-0.05, 32), TokenBudget(480), log)
+    assert list(samples) == ["length_tokens", "agreement", "answer_mean_log_prob"]
+    np.testing.assert_array_equal(samples["length_tokens"], log.length_tokens[:, 0])
     last, agrees, probes = [], [], log.checkpoints
     for problem in range(40):
         rows = np.flatnonzero(
@@ -26,22 +26,22 @@ def test_a_thinking_log_by_hand():
         ]
         agrees.append(not sure or probes.answer[sure[0]] == log.answer[problem, 0])
         last += [probes.signals["answer_mean_log_prob"][rows[-1]]] if rows.size else []
-    np.testing.assert_array_equal(laws["agreement"], agrees)
-    np.testing.assert_allclose(laws["answer_mean_log_prob"], last, rtol=1e-6)
+    np.testing.assert_array_equal(samples["agreement"], agrees)
+    np.testing.assert_allclose(samples["answer_mean_log_prob"], last, rtol=1e-6)
     assert 0 < np.mean(agrees) < 1
 
 
 def test_a_rule_agrees_with_itself_and_a_budget_reads_no_signal():
     log = load_shipped_log()
     log = log.take(np.flatnonzero(log.probed)[:40])
-    laws = traffic(Thinking(), TokenBudget(480), TokenBudget(480), log)
-    assert list(laws) == ["length_tokens", "agreement"] and laws["agreement"].all()
+    samples = traffic(Thinking(), TokenBudget(480), TokenBudget(480), log)
+    assert list(samples) == ["length_tokens", "agreement"] and samples["agreement"].all()
     assert "num_candidates" in traffic(Thinking(), CandidateStop(1), TokenBudget(480), log)
 
 
 def test_votes():
     log = load_shipped_log()
     log = log.take(range(2100))
-    laws = traffic(Sampling(16), Margin(1), FixedSamples(16), log)
-    assert {name: len(values) for name, values in laws.items()} == {"length_tokens": 2000, "agreement": 2000}
-    assert 0.3 < laws["agreement"].mean() < 1
+    samples = traffic(Sampling(16), Margin(1), FixedSamples(16), log)
+    assert {name: len(values) for name, values in samples.items()} == {"length_tokens": 2000, "agreement": 2000}
+    assert 0.3 < samples["agreement"].mean() < 1

@@ -1,4 +1,4 @@
-"""The law of wrong answers against its definition: every set partition, seated one by one."""
+"""The distribution of wrong answers against its definition: every set partition, seated one by one."""
 
 from collections.abc import Iterator
 from fractions import Fraction
@@ -17,7 +17,7 @@ from stopping.models.answers import MAX_VOTES
 from stopping.policies import NO_ANSWER
 
 # discount, concentration: infinitely many kinds, and 3 or 5 of them
-LAWS = [(0.0, 1.0), (0.0, 0.2), (0.5, 0.7), (0.9, -0.5), (-1.0, 3.0), (-0.3, 1.5)]
+PARAMETERS = [(0.0, 1.0), (0.0, 0.2), (0.5, 0.7), (0.9, -0.5), (-1.0, 3.0), (-0.3, 1.5)]
 
 
 def set_partitions(size: int) -> Iterator[list[int]]:
@@ -63,40 +63,40 @@ def log_prob(answers: Answers, blocks: np.ndarray) -> jax.Array:
     return answers.log_block_weights(num_kinds, num_wrong, 8) + copies.sum(axis=-1)
 
 
-@pytest.mark.parametrize("law", LAWS)
+@pytest.mark.parametrize("parameters", PARAMETERS)
 @pytest.mark.parametrize("num_wrong", range(1, 8))
 def test_partitions_have_the_sequential_rule_s_probability_and_sum_to_one(
-    law: tuple[float, float], num_wrong: int
+    parameters: tuple[float, float], num_wrong: int
 ) -> None:
     labels = list(set_partitions(num_wrong))
     blocks = np.array([sizes + [0] * (num_wrong - len(sizes)) for sizes in map(block_sizes, labels)])
     with jax.enable_x64(True):
-        ours = np.exp(log_prob(Answers(*law), blocks))
-    expected = [seating_prob(each, *law) for each in labels]
+        ours = np.exp(log_prob(Answers(*parameters), blocks))
+    expected = [seating_prob(each, *parameters) for each in labels]
     np.testing.assert_allclose(ours, expected, rtol=1e-10, atol=1e-14)
     assert ours.sum() == pytest.approx(1, rel=1e-10)
 
 
-@pytest.mark.parametrize("law", LAWS)
-def test_leads_against_every_set_partition(law: tuple[float, float]) -> None:
+@pytest.mark.parametrize("parameters", PARAMETERS)
+def test_leads_against_every_set_partition(parameters: tuple[float, float]) -> None:
     most = 7
     with jax.enable_x64(True):
-        leads = np.asarray(Answers(*law).leads(most))
+        leads = np.asarray(Answers(*parameters).leads(most))
     expected = np.zeros((most + 1, most + 1))
     expected[1:, 0] = 1
     for num_wrong in range(1, most + 1):
         for labels in set_partitions(num_wrong):
-            sizes, prob = np.array(block_sizes(labels)), seating_prob(labels, *law)
+            sizes, prob = np.array(block_sizes(labels)), seating_prob(labels, *parameters)
             for right in range(most + 1):
                 share = 1 / (1 + (sizes == right).sum()) if right == sizes.max() else float(right > sizes.max())
                 expected[right, num_wrong] += prob * share
     np.testing.assert_allclose(leads, expected, rtol=1e-10, atol=1e-15)
 
 
-@pytest.mark.parametrize("law", LAWS)
-def test_leads_against_every_partition_in_fractions(law: tuple[float, float]) -> None:
+@pytest.mark.parametrize("parameters", PARAMETERS)
+def test_leads_against_every_partition_in_fractions(parameters: tuple[float, float]) -> None:
     most = 12
-    discount, concentration = map(Fraction, law)
+    discount, concentration = map(Fraction, parameters)
     expected = np.zeros((most + 1, most + 1))
     expected[1:, 0] = 1
     for num_wrong in range(1, most + 1):
@@ -111,18 +111,20 @@ def test_leads_against_every_partition_in_fractions(law: tuple[float, float]) ->
             for right in range(sizes[0] + 1, most + 1):
                 column[right] += prob
         expected[:, num_wrong] = [float(each) for each in column]
-    single = np.asarray(Answers(*law).leads(most))
+    single = np.asarray(Answers(*parameters).leads(most))
     with jax.enable_x64(True):
-        double = np.asarray(Answers(*law).leads(most))
+        double = np.asarray(Answers(*parameters).leads(most))
     assert single.dtype == np.float32
     assert np.abs(single - expected).max() < 1e-6
     np.testing.assert_allclose(double, expected, rtol=1e-12, atol=1e-15)
 
 
-@pytest.mark.parametrize("law", [*LAWS, (0.0, 1e-3), (0.0, 1e3), (0.99, -0.98), (0.29, 44.0), (-1000.0, 3000.0)])
-def test_leads_in_single_precision_at_the_limit(law: tuple[float, float]) -> None:
-    """Rounding alone: 4e-6 over 300 random laws."""
-    rounded = tuple(float(np.float32(number)) for number in law)
+@pytest.mark.parametrize(
+    "parameters", [*PARAMETERS, (0.0, 1e-3), (0.0, 1e3), (0.99, -0.98), (0.29, 44.0), (-1000.0, 3000.0)]
+)
+def test_leads_in_single_precision_at_the_limit(parameters: tuple[float, float]) -> None:
+    """Rounding alone: 4e-6 over 300 random distributions."""
+    rounded = tuple(float(np.float32(number)) for number in parameters)
     single = np.asarray(Answers(*rounded).leads(MAX_VOTES))
     with jax.enable_x64(True):
         double = np.asarray(Answers(*rounded).leads(MAX_VOTES))
@@ -135,12 +137,12 @@ def test_leads_in_single_precision_at_the_limit(law: tuple[float, float]) -> Non
     assert (double[0] == 0).all() and (np.diff(double, axis=0) > -1e-7).all()
 
 
-@pytest.mark.parametrize("law", LAWS[:4])
-def test_leads_have_the_slopes_of_their_differences(law: tuple[float, float]) -> None:
-    total = lambda law: Answers(law[0], law[1]).leads(6).sum()  # noqa: E731
-    single = jax.grad(total)(jnp.asarray(law))
+@pytest.mark.parametrize("parameters", PARAMETERS[:4])
+def test_leads_have_the_slopes_of_their_differences(parameters: tuple[float, float]) -> None:
+    total = lambda parameters: Answers(parameters[0], parameters[1]).leads(6).sum()  # noqa: E731
+    single = jax.grad(total)(jnp.asarray(parameters))
     with jax.enable_x64(True):
-        at, step = jnp.asarray(law), 1e-6
+        at, step = jnp.asarray(parameters), 1e-6
         differences = [(total(at.at[i].add(step)) - total(at.at[i].add(-step))) / (2 * step) for i in range(2)]
         np.testing.assert_allclose(jax.grad(total)(at), differences, rtol=1e-7)
     np.testing.assert_allclose(single, differences, rtol=1e-5)
@@ -159,10 +161,10 @@ def test_majority_curve_holds_at_the_limit() -> None:
     assert np.abs(single - double).max() < 2e-6
 
 
-@pytest.mark.parametrize("law", LAWS)
-def test_the_parts_of_a_partition_s_probability_add_up(law: tuple[float, float]) -> None:
+@pytest.mark.parametrize("parameters", PARAMETERS)
+def test_the_parts_of_a_partition_s_probability_add_up(parameters: tuple[float, float]) -> None:
     with jax.enable_x64(True):
-        answers = Answers(*law)
+        answers = Answers(*parameters)
         for labels in set_partitions(6):
             sizes = np.array(block_sizes(labels))
             whole = log_prob(answers, sizes)
@@ -178,13 +180,13 @@ def test_the_parts_of_a_partition_s_probability_add_up(law: tuple[float, float])
         )
 
 
-@pytest.mark.parametrize("law", LAWS)
-def test_draws_follow_the_law(law: tuple[float, float]) -> None:
+@pytest.mark.parametrize("parameters", PARAMETERS)
+def test_draws_follow_the_distribution(parameters: tuple[float, float]) -> None:
     num_draws, everyone = 20_000, jnp.ones(4, bool)
-    draw = jax.jit(jax.vmap(lambda key: Answers(*law).draw(key, ~everyone, everyone)))
+    draw = jax.jit(jax.vmap(lambda key: Answers(*parameters).draw(key, ~everyone, everyone)))
     drawn = np.asarray(draw(jr.split(jr.key(0), num_draws)))
     labels = list(set_partitions(4))
-    expected = np.array([seating_prob(each, *law) for each in labels])
+    expected = np.array([seating_prob(each, *parameters) for each in labels])
     observed = np.array([(drawn == each).all(axis=1).sum() for each in labels])
     assert observed.sum() == num_draws  # every draw is one of the set partitions
     possible = expected > 1e-12

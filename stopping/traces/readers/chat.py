@@ -1,7 +1,7 @@
 """Logs of chat completions in OpenAI's format, one JSON object a line.
 
 A line is a response (`choices`, `usage`), a pair (`request`, `response`), or a line of the Batch API's output
-(`custom_id`, `response.status_code`, `response.body`, `error`); the three may stand in one file.
+(`custom_id`, `response.status_code`, `response.body`, `error`). One file may have lines of all three kinds.
 """
 
 import hashlib
@@ -11,21 +11,21 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from stopping.traces import files
 from stopping.traces.answers import Equality
 from stopping.traces.checkers import Check, checker
-from stopping.traces.columns import MAX_TOKENS
 from stopping.traces.endings import is_cut, is_natural
 from stopping.traces.errors import LogError, shown
 from stopping.traces.extraction import Extraction, extractor
-from stopping.traces.records import Record, as_paths, records
-from stopping.traces.responses import AnswerReader, Responses
-from stopping.traces.selection import select
+from stopping.traces.readers import read_table
+from stopping.traces.readers.columns import MAX_TOKENS
+from stopping.traces.readers.records import Record, as_paths, records
+from stopping.traces.readers.responses import AnswerReader, Responses
+from stopping.traces.readers.selection import select
 from stopping.traces.trace_log import TraceLog
 
 _OK = 200
 _REASONING = "completion_tokens_details.reasoning_tokens"
-_HASH_CHARACTERS = 16  # 64 bits: among a million problems, two share a name with probability 3e-8
+_HASH_CHARACTERS = 16  # 64 bits: among a million problems, two have the same name with probability 3e-8
 
 
 def load_chat(
@@ -38,32 +38,32 @@ def load_chat(
     references: str | Path | Mapping[str, str] | None = None,
     answers: Equality | None = None,
 ) -> TraceLog:
-    r"""Read logs of chat completions: every choice that ended, or was cut at its cap, is a trace.
+    r"""Read logs of chat completions: every choice that ended by itself or at its cap becomes a trace.
 
-    Its length is `usage.completion_tokens`, which counts hidden reasoning too; where a server counts it apart (then
-    `total_tokens` says so), both are added. Of this, `reasoning_tokens` are the thought. Several choices share one usage:
-    their lengths are those of their `logprobs.content` lists, and without lists the line is refused. `finish_reason`
-    "length", or a synonym, means censored; "stop", "eos" and the like mean ended (see `endings`). Failed requests, and
-    choices that broke off (a filter, a call of a tool), are counted by reason in `set_aside`. The model's name is the
-    group `model`.
+    Its length is `usage.completion_tokens`, which includes hidden reasoning; if a server counts reasoning separately, which
+    `total_tokens` shows, both are added. `reasoning_tokens` of it are the thought. Several choices share one usage: their
+    lengths are those of their `logprobs.content` lists, and a line without these lists is refused. `finish_reason`
+    "length", or a synonym, means censored; "stop", "eos" and the like mean that the choice ended (see `endings`). Failed
+    requests, and choices ended by a filter or a tool call, are counted by reason in `set_aside`. The name of the model
+    becomes the group `model`.
 
         load_chat("batch_output.jsonl", extract_problem=r"(.*)-sample-", extract_answer=r"(?s).*answer is (\S+)",
                   check="numeric", references="targets.csv")
 
     Args:
         paths: one file or several.
-        problem: the field that names the problem, as a path from the line, "request.metadata.problem". By default
-            `custom_id`, without one a hash of the request's messages.
-        extract_problem: finds the problem's name in that text (see `extraction.extractor`). A batch names each request
-            apart: samples of one problem have the same name only after this.
-        extract_answer: finds the answer in the message's content (the reasoning, where a server gives it apart, is not
-            searched). Without it the log has no answers.
-        check: says which answers are right: "exact", "numeric", "choice", a function (see `checkers.checker`) or "none".
-        references: what answers are checked against: problem -> target, or a file with the columns `problem` and
-            `target` (.parquet, .jsonl, .csv). Each problem of the log must have one.
+        problem: the path of the field with the name of the problem, "request.metadata.problem". By default `custom_id`, or
+            without it a hash of the messages of the request.
+        extract_problem: finds the name of the problem in that text (see `extraction.extractor`). In a batch each request
+            has its own `custom_id`: samples of one problem get the same name only by this.
+        extract_answer: finds the answer in the content of the message; separate reasoning is not searched. Without it the
+            log has no answers.
+        check: how answers are judged: "exact", "numeric", "choice", a function (see `checkers.checker`) or "none".
+        references: what answers are checked against: the target by problem, or a file with the columns `problem` and
+            `target` (.parquet, .jsonl, .csv). Each problem of the log must have a target.
         answers: which answers are equal, as in `load_log`; by default as `check` compares them, else "exact".
 
-    Raises `LogError`, naming file, row, field, expected and got; `FileNotFoundError` without a file.
+    Raises `LogError`, naming file, row, field, expected and got; `FileNotFoundError` if there is no such file.
     """
     checks = checker(check)
     if (checks is None) != (references is None):
@@ -86,7 +86,7 @@ def load_chat(
 
 @dataclass
 class _ChatReader:
-    """What was said of how to read, and what has been read."""
+    """The arguments of `load_chat`, and what has been read so far."""
 
     reader: AnswerReader
     problem: str | None
@@ -170,7 +170,7 @@ class _ChatReader:
 
 
 def _body(record: Record) -> str:
-    """Where the completion stands, as the beginning of a path: of a response "", of a pair, of a batch."""
+    """Return the path prefix of the completion: "" for a response, "response." for a pair, "response.body." for a batch."""
     response = record.get("response")
     if response is None and "response" not in record.content:
         return ""
@@ -178,7 +178,7 @@ def _body(record: Record) -> str:
 
 
 def _failure(record: Record, body: str) -> str | None:
-    """Why a line holds no completion: a status, an error or nothing; `None` where it should hold one."""
+    """Return why a line has no completion (a status, an error, no response); `None` if it should have one."""
     status = record.get("response.status_code")
     if status not in (None, _OK):
         return f"status_code is {shown(status)}"
@@ -187,14 +187,14 @@ def _failure(record: Record, body: str) -> str | None:
         if isinstance(error, dict) and error:
             return f"error {shown(error.get('code') or error.get('type'))}"
         if error:
-            return "error"  # a text of its own, which may differ from line to line
+            return "error"  # a text, which may differ from line to line
     if body and record.get(body.rstrip(".")) is None:
         return "no response"
     return None
 
 
 def _messages(record: Record) -> tuple[str, str]:
-    """Where the request's messages stand, and a hash of them: the same messages ask the same."""
+    """Return the path of the messages of the request, and a hash of them: equal messages pose the same problem."""
     for place in ("request.messages", "request.body.messages"):
         messages = record.get(place)
         if isinstance(messages, list):
@@ -206,7 +206,7 @@ def _messages(record: Record) -> tuple[str, str]:
 
 
 def _lengths(record: Record, body: str, num_choices: int) -> tuple[list[int], list[int | None]]:
-    """The length of each choice, and the thought's part in it."""
+    """Return the length of each choice, and the tokens of thought in it."""
     usage = f"{body}usage."
     total = _generated(record, usage)
     if num_choices == 1 and total is not None:
@@ -238,7 +238,7 @@ def _lengths(record: Record, body: str, num_choices: int) -> tuple[list[int], li
 
 
 def _generated(record: Record, usage: str) -> int | None:
-    """Tokens of all choices, hidden reasoning included; `None` if not logged."""
+    """Return the tokens of all choices, with hidden reasoning; `None` if they were not logged."""
     completion = record.count(f"{usage}completion_tokens", MAX_TOKENS)
     prompt, total = (record.count(f"{usage}{name}_tokens", MAX_TOKENS) for name in ("prompt", "total"))
     if completion is None or not prompt or not total or total == prompt + completion:
@@ -257,7 +257,7 @@ def _targets(references: str | Path | Mapping[str, str]) -> Mapping[str, str]:
         return {str(name): str(target) for name, target in references.items()}
     path = Path(references)
     names: Sequence[str] = ("problem", "target")
-    selection = select(files.read, path, canonical=names, required=names, others={}, columns=None, where=None)
+    selection = select(read_table, path, canonical=names, required=names, others={}, columns=None, where=None)
     codes, problems = selection.problem_codes()
     column = selection.column("target")
     codes_of_target, texts = column.texts()

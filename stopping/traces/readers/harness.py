@@ -1,8 +1,8 @@
-"""Logs of lm-evaluation-harness: `samples_<task>_<time>.jsonl`, which `lm_eval --log_samples` writes.
+"""Logs of lm-evaluation-harness: files `samples_<task>_<time>.jsonl` written by `lm_eval --log_samples`.
 
-One line a document and filter: `doc_id`, `doc`, `target`, `arguments`, `resps` (requests x repeats), `filtered_resps`
-(what the filter left of them), `filter`, `metrics` (names) and the metrics themselves, `doc_hash`, `prompt_hash`,
-`target_hash`. The format is that of version 0.4.13; fields that earlier versions lack are not needed.
+There is one line for each document and filter, with the fields `doc_id`, `doc`, `target`, `arguments`, `resps` (requests x
+repeats), `filtered_resps` (what the filter left of them), `filter`, `metrics` (names) and the metrics themselves, `doc_hash`,
+`prompt_hash`, `target_hash`. The format is that of version 0.4.13; fields that earlier versions lack are optional.
 """
 
 import math
@@ -15,23 +15,23 @@ import numpy as np
 
 from stopping.traces.answers import Equality
 from stopping.traces.checkers import Check, checker
-from stopping.traces.columns import MAX_TOKENS
 from stopping.traces.errors import LogError, listed, shown
 from stopping.traces.extraction import Extraction, extractor
-from stopping.traces.long_form import NO_ANSWER_VALUES
-from stopping.traces.records import Record, as_paths, records
-from stopping.traces.responses import AnswerReader, Responses
+from stopping.traces.readers.columns import MAX_TOKENS
+from stopping.traces.readers.long_form import NO_ANSWER_VALUES
+from stopping.traces.readers.records import Record, as_paths, records
+from stopping.traces.readers.responses import AnswerReader, Responses
 from stopping.traces.trace_log import TraceLog
 
 APPROXIMATE = "characters/4"
 _NAME = re.compile(r"samples_(.+)_\d{4}-\d\d-\d\dT[\d.-]+\.jsonl(\.gz)?")
-_NO_ANSWER_VALUES = (*NO_ANSWER_VALUES, "[invalid]")  # the harness's own word for it
+_NO_ANSWER_VALUES = (*NO_ANSWER_VALUES, "[invalid]")  # the harness's word for it
 _NO_FILTER = "none"  # what the harness calls it
 _NOT_METRICS = {
     "doc_id", "doc", "target", "arguments", "resps", "filtered_resps", "filter", "metrics",
     "doc_hash", "prompt_hash", "target_hash", "bypass",
 }  # fmt: skip
-_RECOUNT = 0.01  # of the cap: text counted again may give a few tokens more or less than were generated
+_RECOUNT = 0.01  # of the cap: a text tokenized again may have a few tokens more or less than were generated
 
 
 def load_harness(
@@ -46,38 +46,38 @@ def load_harness(
     answers: Equality | None = None,
     cap_tokens: int | None = None,
 ) -> TraceLog:
-    r"""Read sample logs of lm-evaluation-harness: every response of every document is a trace of problem "task/doc_id".
+    r"""Read logs of lm-evaluation-harness: every response to a document becomes a trace of problem "task/doc_id".
 
-    Several files of one task are several runs of it, whose responses are further samples of the same documents. The
-    harness logs no lengths, so responses are counted, each at one token at least; it must have logged them whole
-    (`think_end_token` cuts the thought out before they are logged: such a log says nothing of lengths).
+    Several files of one task are several runs, whose responses are further samples of the same documents. The harness
+    does not log lengths, so the tokens of each response are counted, at least one. It must have logged whole responses:
+    `think_end_token` removes the thought before logging, and such a log has no information on lengths.
 
         load_harness("samples_gsm8k_2026-01-01T10-00-00.jsonl", tokenizer_length, filter_name="strict-match",
                      extract_target=r"#### (.*)", check="numeric")
 
     Args:
-        paths: one file or several. The task is in the name that the harness gave it; a single file may have another.
-        count_tokens: from a response to its length in tokens; or "characters/4", an approximation, rounded up: the log
-            then has the group `token_count` saying so, and whether a response hit the cap stays unknown.
-        filter_name: which filter's lines to take, needed if a file has several; they hold the same responses again, and
-            are counted in `set_aside`.
+        paths: one file or several. The task is read from the name that the harness gave them; a single file may have any name.
+        count_tokens: a function from a response to its length in tokens; or "characters/4", an approximation, rounded up:
+            the log then has the group `token_count` saying so, and it is unknown whether a response reached the cap.
+        filter_name: the filter whose lines are read, needed if a file has several. The lines of the others repeat the same
+            responses, and are counted in `set_aside`.
         extract_answer: finds the answer in a response (see `extraction.extractor`). By default the answers are
-            `filtered_resps`, if the filter left one for each response ("[invalid]" is none); a filter that picks or
-            votes does not, and then the log has no answers.
-        extract_target: finds in `target` what answers are checked against; by default all of it.
-        check: says which answers are right, "exact", "numeric", "choice", a function (see `checkers.checker`) or "none".
-            By default the line's metric does where there is one response; the metrics of a vote say nothing of its voters,
-            and correctness is then unknown.
-        metric: the name of that metric, needed if there are several. It must be 0 or 1.
+            `filtered_resps`, if the filter left one for each response ("[invalid]" means no answer); a filter that picks or
+            votes does not, and the log then has no answers.
+        extract_target: finds in `target` the part that answers are checked against; by default all of it.
+        check: how answers are judged: "exact", "numeric", "choice", a function (see `checkers.checker`) or "none". By
+            default the metric of the line judges a single response. The metric of a vote does not judge its voters, so
+            that correctness is then unknown.
+        metric: the name of that metric, needed if there are several. Its value must be 0 or 1.
         answers: which answers are equal, as in `load_log`; by default as `check` compares them, else "exact".
-        cap_tokens: the cap on length; by default `max_gen_toks`, if the line says it. A response counted within 1 % of
-            it or more is taken to have hit it, and to have its length.
+        cap_tokens: the cap on length; by default `max_gen_toks`, if the line has it. A response with 99 % of it or more
+            counts as censored, with the cap as its length.
 
-    Raises `LogError`, naming file, row, field, expected and got; `FileNotFoundError` without a file.
+    Raises `LogError`, naming file, row, field, expected and got; `FileNotFoundError` if there is no such file.
     """
     several = as_paths(paths)
     if metric is not None and check is not None:
-        raise LogError("metric: expected without check=, which says instead which answers are right")
+        raise LogError("metric: expected without check=, which judges answers instead")
     checks = None if check is None else checker(check)
     reader = _HarnessReader(
         AnswerReader(
@@ -100,7 +100,7 @@ def load_harness(
 
 @dataclass
 class _HarnessReader:
-    """What was said of how to read, and what has been read."""
+    """The arguments of `load_harness`, and what has been read so far."""
 
     reader: AnswerReader
     extract_target: Callable[[str], str | None] | None
@@ -200,7 +200,7 @@ class _HarnessReader:
         if self.metric is None and len(names) > 1:
             raise record.error("metrics", "one metric (or give metric= to choose, or check=)", listed(names))
         name = names[0] if self.metric is None else self.metric
-        value = record.content.get(name)  # a name may hold dots
+        value = record.content.get(name)  # a name may contain dots
         if value not in (0, 1):
             raise record.error(name, "a metric that is 0 or 1 (or give metric= to choose, or check=)", shown(value))
         return bool(value)
@@ -225,7 +225,7 @@ class _HarnessReader:
 
 
 def _responses(record: Record) -> list[str]:
-    """The responses to a document. Raises `LogError` for what was not generated, such as log-likelihoods of choices."""
+    """Return the responses to a document. Raises `LogError` for log-likelihoods of choices and the like."""
     expected = "the responses to one request that generates text (output_type: generate_until)"
     requests = record.entries("resps", expected)
     responses = requests[0]
@@ -254,7 +254,7 @@ def _counter(count_tokens: Callable[[str], int] | str) -> Callable[[str], int]:
         except Exception as error:  # the user's own code: anything
             raise LogError(f"count_tokens: the function failed on {shown(text)}: {error!r}") from error
         if isinstance(length, bool) or not isinstance(length, int | np.integer) or not 0 <= length <= MAX_TOKENS:
-            raise LogError(f"count_tokens: expected the function to give a whole number >= 0, got {shown(length)}")
+            raise LogError(f"count_tokens: expected the function to return a whole number >= 0, got {shown(length)}")
         return int(length)
 
     return count

@@ -1,4 +1,4 @@
-"""A log whose signals tell nothing: what tuning finds in it is chance."""
+"""A log whose signals are permuted: whatever tuning finds in it is chance."""
 
 import dataclasses
 
@@ -8,9 +8,10 @@ from stopping.traces import TraceLog
 
 
 def placebo(log: TraceLog, seed: int = 0) -> TraceLog:
-    """Return the log with the signals of checkpoints permuted among all that stand at the same position.
+    """Return the log with the signals of checkpoints permuted among all checkpoints at the same position.
 
-    Answers, lengths and the law of every signal at every position are kept; that a signal has to do with its trace is not.
+    Answers, lengths and the distribution of every signal at every position stay as they are. Only the dependence of a signal
+    on its trace is destroyed.
 
     Raises:
         ValueError: for a log without checkpoints.

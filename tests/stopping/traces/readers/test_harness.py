@@ -96,7 +96,7 @@ def test_of_several_responses_each_is_checked(tmp_path: Path) -> None:
     assert log.correct_known.all() and log.answer_equality == "numeric"
     assert log.answer.tolist() == [[0, -1, 2, -1], [0, 0, 2, 3]]  # [invalid] is no answer, "no" is one
     assert log.length_tokens[0].tolist() == [4, 3, 4, 1]  # an empty response is an end token
-    assert log.reference == "majority@4"
+    assert str(log.reference) == "majority@4"
     assert not load_harness(path, words).correct_known.any()  # the metric is that of a vote, not of its voters
     assert not load_harness(path, words, check="none").correct_known.any()
 
@@ -246,7 +246,7 @@ def test_files_that_do_not_go_together(tmp_path: Path) -> None:
             "count_tokens: expected a function .* or 'characters/4' to approximate it, got 'characters/3'",
         ),
         (lambda text: -1, r"row 1 \(line 1\), column 'resps.0.0': count_tokens: expected .* got -1"),
-        (lambda text: len(text) / 4, "count_tokens: expected the function to give a whole number"),
+        (lambda text: len(text) / 4, "count_tokens: expected the function to return a whole number"),
         (lambda text: {}[text], "count_tokens: the function failed on 'The answer is 18': KeyError"),
     ],
 )

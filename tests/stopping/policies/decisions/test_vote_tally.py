@@ -7,8 +7,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from stopping.policies.decisions.vote_tally import VoteTally
 from stopping.policies.namespace import namespace
-from stopping.policies.vote_tally import VoteTally
 from tests.helpers import TORCH
 
 NUM_LABELS, NUM_ROWS = 4, 3

@@ -1,4 +1,4 @@
-"""Which columns of a table a log takes, under our names, and which rows."""
+"""The columns and rows of a table that a log is read from."""
 
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
@@ -7,26 +7,26 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
-from stopping.traces.columns import Column
 from stopping.traces.errors import LogError, Source, listed
+from stopping.traces.readers.columns import Column
 from stopping.traces.trace_log import as_labels
 
 ColumnNames = Mapping[str, str | Sequence[str]]
-# From a path or a table and the columns wanted: those it has, the names of all, and how errors call it.
+# From a path or a table and the wanted columns to those that it has, the names of all its columns, and its name in errors.
 Reader = Callable[[Any, Collection[str]], tuple[pa.Table, list[str], Source]]
 
 
 @dataclass(frozen=True)
 class Selection:
-    """Columns of a table under our names, and the rows taken from it.
+    """Columns of a table under the names of a log, and the rows selected.
 
     Fields:
-        source: what errors call the table.
-        table: the rows taken.
-        names: our name -> the table's name.
-        problem: the table's names of the columns that together name a problem.
-        rows: [rows] int64, row of the source each row stands in.
-        set_aside: reason -> number of rows left out.
+        source: the name of the table, for errors.
+        table: the rows selected.
+        names: from the log's name of a column to the table's.
+        problem: the table's names of the columns that together identify a problem.
+        rows: [rows] int64, the row of the source of each row.
+        set_aside: number of rows left out, by reason.
     """
 
     source: Source
@@ -40,11 +40,11 @@ class Selection:
         return name in self.names
 
     def column(self, name: str) -> Column:
-        """The column under our name."""
+        """Return the column with this name in a log."""
         return self.named(self.names[name])
 
     def named(self, name: str) -> Column:
-        """The column the table itself calls `name`."""
+        """Return the column with this name in the table."""
         values = self.table.column(name)
         if pa.types.is_dictionary(values.type):
             values = values.cast(values.type.value_type)
@@ -53,7 +53,7 @@ class Selection:
         return Column(self.source, name, values, self.rows)
 
     def problem_codes(self) -> tuple[np.ndarray, list[str]]:
-        """[rows] int64 codes into the problem names, in order of first appearance; parts are joined with "/"."""
+        """Return [rows] int64 codes into the names of problems, and the names as they appear; parts are joined with "/"."""
         parts = [self._problem_part(name) for name in self.problem]
         codes, names = parts[0][0].astype(np.int64), parts[0][1]
         for more, texts in parts[1:]:
@@ -77,7 +77,7 @@ class Selection:
         return codes, texts
 
     def without(self, out: np.ndarray, reason: str) -> "Selection":
-        """The same without the rows `out` [rows] bool, counted under `reason` if there are any."""
+        """Return the selection without the rows `out` [rows] bool, which are counted under `reason`."""
         if not out.any():
             return self
         set_aside = {**self.set_aside, reason: int(out.sum())}
@@ -96,11 +96,11 @@ def select(
     columns: ColumnNames | None,
     where: Mapping[str, Any] | None,
 ) -> Selection:
-    """Read `data` (`files.read` or `tables.as_table`), resolve names, then keep the rows that `where` asks for.
+    """Read `data` by `read` (`read_table` or `tables.as_table`), resolve names, then select rows by `where`.
 
-    Without `columns` our names are looked up as they are; with it, what is not mapped is not taken (a column of ours in
-    name only may mean something else), except `others` (groups, signals): our name -> theirs unless mapped.
-    Raises `LogError` for a mapping of a name we do not know, and a column that is not there.
+    Without `columns` the table has the names of a log. With it, only the columns mapped are read, because a column with
+    one of these names may mean something else in the file; `others` (groups, signals) are read in any case, under the name
+    given there unless mapped. Raises `LogError` for a mapping of an unknown name, and for a missing column.
     """
     mapped = [name for value in (columns or {}).values() for name in ([value] if isinstance(value, str) else value)]
     wanted = {*(canonical if columns is None else mapped), *others.values(), *(where or {})}
@@ -109,7 +109,7 @@ def select(
     for name in columns or {}:
         if name not in known:
             raise LogError(
-                f"columns: expected our names {listed(known)}, got {name!r}; the mapping goes from our name to theirs"
+                f"columns: expected our names {listed(known)}, got {name!r}; the mapping goes from our name to the file's"
             )
     mapping: dict[str, str | Sequence[str]] = (
         {} if columns is not None else {name: name for name in canonical if name in available}

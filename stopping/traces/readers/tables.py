@@ -14,15 +14,15 @@ IN_MEMORY = Source("columns")
 
 
 def as_table(data: Any, wanted: Collection[str]) -> tuple[pa.Table, list[str], Source]:
-    """The `wanted` columns that `data` has as a pyarrow Table, the names of all its columns, and how errors call it.
+    """Return the `wanted` columns of `data` as a pyarrow Table, the names of all its columns, and its name in errors.
 
-    Raises `LogError` for other types, columns of different lengths, and values that are no texts, numbers or booleans.
+    Raises `LogError` for other types, columns of different lengths, and values that are not texts, numbers or booleans.
     """
     if isinstance(data, pa.Table):
         if len(set(data.column_names)) < data.num_columns:
             raise IN_MEMORY.error("each column once", f"{data.column_names}")
         return data.select([name for name in data.column_names if name in wanted]), data.column_names, IN_MEMORY
-    pandas = sys.modules.get("pandas")  # a DataFrame in hand means pandas is imported
+    pandas = sys.modules.get("pandas")  # where there is a DataFrame, pandas has been imported
     if pandas is not None and isinstance(data, pandas.DataFrame):
         if not data.columns.is_unique:
             raise IN_MEMORY.error("each column once", f"{list(data.columns)}")
@@ -53,16 +53,16 @@ def _array(values: Any, name: str) -> pa.ChunkedArray:
 
 
 def _plain(value: Any) -> Any:
-    """A Python value; pandas.NA and NaN are nulls, as pandas means them."""
+    """Return a Python value; pandas.NA and NaN are nulls, as in pandas."""
     value = value.item() if isinstance(value, np.generic) else value
     is_missing = type(value).__name__ in ("NAType", "NaTType") or (isinstance(value, float) and math.isnan(value))
     return None if is_missing else value
 
 
 def from_values(values: Sequence[Any], name: str, source: Source, first_row: int) -> pa.Array:
-    """A typed array of plain Python values; texts, numbers and booleans mixed in one column become texts.
+    """Return a typed array of Python values; if texts, numbers and booleans are mixed, all become texts.
 
-    Raises `LogError` for values that are none of these.
+    Raises `LogError` for values of other types.
     """
     kinds = {type(value) for value in values} - {type(None)}
     try:
@@ -71,7 +71,7 @@ def from_values(values: Sequence[Any], name: str, source: Source, first_row: int
         if kinds <= {int, float}:
             return pa.array(values, pa.float64())
     except (pa.ArrowException, OverflowError, UnicodeEncodeError):
-        pass  # a whole number too long for 64 bits: as text, its reader names the row
+        pass  # a whole number beyond 64 bits becomes a text, and its reader names the row
     for index, value in enumerate(values):
         if not isinstance(value, (str, int, float, bool, type(None))):
             raise source.error("a text, a number or true/false", repr(value)[:80], row=first_row + index, column=name)
@@ -85,7 +85,7 @@ def _text(value: Any) -> str | None:
 
 
 def chunked(pieces: Sequence[pa.Array]) -> pa.ChunkedArray:
-    """The pieces as one column; pieces of different types become texts, except whole numbers beside fractions."""
+    """Return the pieces as one column; pieces of different types become texts, but whole numbers and floats become floats."""
     kinds = {piece.type for piece in pieces if not pa.types.is_null(piece.type)}
     if not kinds:
         return pa.chunked_array(list(pieces), type=pa.null())

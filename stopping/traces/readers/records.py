@@ -1,4 +1,4 @@
-"""One line of a log that is no table: its fields by path, errors naming file, row and field."""
+"""Records: lines of JSON with nested fields, read by path. Errors name file, row and field."""
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -7,17 +7,17 @@ from pathlib import Path
 from typing import Any
 
 from stopping.traces.errors import LogError, Source, shown
-from stopping.traces.files import json_records
+from stopping.traces.readers.json_lines import json_records
 
 
 @dataclass(frozen=True)
 class Record:
-    """An object of a file of JSON lines.
+    """One object of a file of JSON lines.
 
     Fields:
-        source: what errors call the file.
+        source: the name of the file, for errors.
         row: from 0.
-        content: the object. A field of it is named by a path, `"response.body.choices.0.message"`.
+        content: the object. A path names a field of it: `"response.body.choices.0.message"`.
     """
 
     source: Source
@@ -25,7 +25,7 @@ class Record:
     content: dict[str, Any]
 
     def get(self, field: str) -> Any:
-        """What stands there; `None` where nothing does."""
+        """Return the value of the field; `None` if there is none."""
         value: Any = self.content
         for part in field.split("."):
             if isinstance(value, dict):
@@ -37,28 +37,28 @@ class Record:
         return value
 
     def entries(self, field: str, expected: str) -> list[Any]:
-        """The list there, with something in it. Raises `LogError` for anything else."""
+        """Return the non-empty list in the field. Raises `LogError` for anything else."""
         value = self.get(field)
         if not isinstance(value, list) or not value:
             raise self.error(field, expected)
         return value
 
     def text(self, field: str, expected: str = "a text") -> str:
-        """The text there; a whole number as text. Raises `LogError` for anything else."""
+        """Return the text in the field; a whole number becomes a text. Raises `LogError` for anything else."""
         value = self.get(field)
         if not isinstance(value, str | int) or isinstance(value, bool):
             raise self.error(field, expected)
         return str(value)
 
     def count(self, field: str, maximum: int) -> int | None:
-        """The whole number from 0 to `maximum` there, `None` for nothing. Raises `LogError` for anything else."""
+        """Return the whole number from 0 to `maximum` in the field, `None` if missing. Raises `LogError` for anything else."""
         value = self.get(field)
         if value is not None and (type(value) is not int or not 0 <= value <= maximum):
             raise self.error(field, f"a whole number of tokens from 0 to {maximum}")
         return value
 
     def error(self, field: str, expected: str, got: str | None = None) -> LogError:
-        """The error for the field; `got` is what stands there unless given."""
+        """Return the error for the field; `got` is its value unless given."""
         return self.source.error(expected, shown(self.get(field)) if got is None else got, row=self.row, column=field)
 
     @contextmanager
@@ -76,9 +76,9 @@ class Record:
 
 
 def records(path: Path) -> Iterator[Record]:
-    """The lines of a file ending in .jsonl or .jsonl.gz, one at a time.
+    """Yield the lines of a file ending in .jsonl or .jsonl.gz.
 
-    Raises `LogError` for another ending and as `files.json_records`; `FileNotFoundError` without a file.
+    Raises `LogError` for another ending, and as `json_lines.json_records`; `FileNotFoundError` if there is no such file.
     """
     if not path.exists():
         raise FileNotFoundError(f"no such log: {path}")
@@ -90,7 +90,7 @@ def records(path: Path) -> Iterator[Record]:
 
 
 def as_paths(paths: str | Path | Sequence[str | Path]) -> list[Path]:
-    """One path or several as a list of them. Raises `LogError` for none, or one given twice."""
+    """Return one path or several as a list. Raises `LogError` if there are none or one is given twice."""
     several = [Path(path) for path in ([paths] if isinstance(paths, str | Path) else paths)]
     if not several or len(set(several)) < len(several):
         raise LogError(f"paths: expected one or several files, each once, got {[path.name for path in several]}")

@@ -1,4 +1,4 @@
-"""One column of a log: from whatever was written to numbers, each distinct text read once, errors naming the row."""
+"""One column of a table, converted to numbers. Each distinct text is read once, and errors name the row."""
 
 import math
 import re
@@ -21,13 +21,13 @@ _TRUE_OR_FALSE = {"true": True, "True": True, "1": True, "false": False, "False"
 
 @dataclass(frozen=True)
 class Column:
-    """A column as logged.
+    """A column of a table.
 
     Fields:
-        source: what errors call the file.
+        source: the name of the file, for errors.
         name: the column's name in that file.
         values: the logged values, [rows], neither dictionary-encoded nor views.
-        rows: [rows] int64, row of the source (from 0) each value stands in.
+        rows: [rows] int64, the row of each value in the source, from 0.
     """
 
     source: Source
@@ -36,19 +36,19 @@ class Column:
     rows: np.ndarray
 
     def error(self, index: int, expected: str, got: str | None = None) -> Exception:
-        """The error for the value at `index`; `got` is that value unless given."""
+        """Return the error for the value at `index`; `got` is that value unless given."""
         got = shown(self.values[int(index)].as_py()) if got is None else got
         return self.source.error(expected, got, row=int(self.rows[int(index)]), column=self.name)
 
     def missing(self) -> np.ndarray:
-        """[rows] bool: null, an empty text or NaN."""
+        """Return where values are missing, [rows] bool: null, an empty text or NaN."""
         if self._is_text():
             codes, vocabulary = self.texts()
             return _lookup(codes, [not text.strip() for text in vocabulary], True, np.bool_)
         return _numpy(pc.is_null(self.values, nan_is_null=True))
 
     def texts(self) -> tuple[np.ndarray, list[str]]:
-        """Codes [rows] int32 into the distinct texts (-1: null), as they first appear. Numbers become their text."""
+        """Return codes [rows] int32 into the distinct texts (-1: null) in order of appearance. Numbers become texts."""
         values, kind = self.values, self.values.type
         if pa.types.is_null(kind):
             return np.full(len(values), -1, np.int32), []
@@ -66,7 +66,7 @@ class Column:
             raise self.source.error("text in UTF-8", str(error), column=self.name) from error
 
     def whole_numbers(self, minimum: int, maximum: int = MAX_TOKENS, unit: str = "") -> tuple[np.ndarray, np.ndarray]:
-        """Values [rows] int64 and whether each is there [rows] bool. Raises `LogError` outside minimum..maximum."""
+        """Return values [rows] int64 and which are present [rows] bool. Raises `LogError` outside minimum..maximum."""
         low, high = f"a whole number{unit} >= {minimum}", f"a whole number{unit} <= {maximum}"
         kind = self.values.type
         if self._is_text():
@@ -89,7 +89,7 @@ class Column:
         return values, known
 
     def booleans(self) -> tuple[np.ndarray, np.ndarray]:
-        """Values [rows] bool and whether each is there [rows] bool; 1 and 0 count as true and false."""
+        """Return values [rows] bool and which are present [rows] bool; 1 and 0 mean true and false."""
         expected, kind = "true or false (or 1 or 0)", self.values.type
         if self._is_text():
             return self._read_texts(_TRUE_OR_FALSE.get, expected, np.bool_)
@@ -103,7 +103,7 @@ class Column:
         return values == 1, known
 
     def numbers(self) -> np.ndarray:
-        """Values [rows] float64, NaN where nothing was logged."""
+        """Return values [rows] float64, NaN where they are missing."""
         kind = self.values.type
         if self._is_text():
             values, known = self._read_texts(_number, "a number", np.float64)

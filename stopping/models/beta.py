@@ -1,4 +1,4 @@
-"""The Beta law: its quantiles, which JAX has no function for."""
+"""Quantiles of the Beta distribution, for which JAX has no function."""
 
 import jax
 import jax.numpy as jnp
@@ -9,9 +9,9 @@ from jaxtyping import Array, Float
 def beta_quantile(
     share: Float[Array, "..."], alpha: Float[Array, "..."], beta: Float[Array, "..."]
 ) -> Float[Array, "..."]:
-    """Return the number below which lies this share of the Beta law's mass, elementwise.
+    """Return the quantile at this share of the Beta distribution, elementwise.
 
-    The unit interval is halved until it is as narrow as the type resolves at 1: the error is that of JAX's `betainc`, 4e-6 in
+    By bisection of the unit interval down to the resolution of the type at 1. The error is that of JAX's `betainc`, 4e-6 in
     single precision.
     """
     share, alpha, beta = jnp.broadcast_arrays(share, alpha, beta)

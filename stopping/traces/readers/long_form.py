@@ -1,20 +1,18 @@
-"""Between one row a trace, as people log, and problems x samples, as the rest computes. Padding happens only here."""
+"""Long form: tables with one row a trace, read into arrays of problems x samples. Padding happens only here."""
 
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
-import pyarrow as pa
 
 from stopping.traces.answers import NONE, NOT_LOGGED, Equality, answer_keys, equality_name, first_equal, key_numbers
-from stopping.traces.columns import MAX_TOKENS
 from stopping.traces.errors import LogError, shown
-from stopping.traces.selection import ColumnNames, Reader, Selection, select
+from stopping.traces.readers.columns import MAX_TOKENS
+from stopping.traces.readers.selection import ColumnNames, Reader, Selection, select
+from stopping.traces.readers.tables import as_table
+from stopping.traces.reference import Reference
 from stopping.traces.trace_log import LiveColumns, TraceLog
-
-if TYPE_CHECKING:
-    import pandas
 
 LIVE = ("policy_id", "would_stop_at", "propensity")
 CANONICAL = (
@@ -31,14 +29,14 @@ CANONICAL = (
     *LIVE,
 )
 REQUIRED = ("problem", "length_tokens")
-CHECKPOINT = "checkpoint_"  # begins the names of the columns that `save_log` writes checkpoints to
+CHECKPOINT = "checkpoint_"  # prefix of the columns in which `save_log` writes checkpoints
 NO_ANSWER_VALUES = ("NO_ANSWER", "")
 MAX_SAMPLE_ID = 2**62 - 1
-_MAX_PADDING = 100_000_000  # cells; more, and one long row of samples would take the memory
+_MAX_PADDING = 100_000_000  # cells: one problem with very many samples must not fill the memory
 
 
 class Padding:
-    """Where each row goes in [problems, samples]: problems as they first appear, samples by id, or as they come."""
+    """The cell of each row in [problems, samples]: problems in order of appearance, samples by id or in order of rows."""
 
     def __init__(self, selection: Selection) -> None:
         self.problem_of_row, names = selection.problem_codes()
@@ -59,18 +57,18 @@ class Padding:
         if self.shape[0] * self.shape[1] - num_rows > _MAX_PADDING:
             raise LogError(
                 f"{selection.source.name}: {num_rows} rows would be padded to {num_problems} x {self.shape[1]}, "
-                f"problems x samples; problem {names[int(np.argmax(counts))]!r} alone has that many: load it apart"
+                f"problems x samples; problem {names[int(np.argmax(counts))]!r} alone has that many: load it separately"
             )
         self.sample_ids = (
             self.grid(sample, -1, np.int64) if "sample" in selection else self.ordered_grid(self.position, -1, np.int64)
         )
 
     def grid(self, values: np.ndarray, fill: Any, dtype: Any) -> np.ndarray:
-        """[problems, samples] from [rows]."""
+        """Return [problems, samples] from [rows]."""
         return self.ordered_grid(values[self.order], fill, dtype)
 
     def ordered_grid(self, values: np.ndarray, fill: Any, dtype: Any) -> np.ndarray:
-        """[problems, samples] from [rows] that stand in order of problem and sample."""
+        """Return [problems, samples] from [rows] sorted by problem and sample."""
         out = np.full(self.shape, fill, dtype)
         out[self.problem, self.position] = values
         return out
@@ -82,7 +80,7 @@ class Padding:
             first, second = (
                 self.order[again[0]],
                 self.order[again[0] + 1],
-            )  # lexsort is stable: rows stand in file order
+            )  # lexsort is stable: rows stay in file order
             name = self.problem_ids[int(self.problem_of_row[second])]
             raise selection.column("sample").error(
                 int(second),
@@ -93,14 +91,14 @@ class Padding:
 
 @dataclass(frozen=True)
 class Reading:
-    """How rows are read; the arguments of `load_log`, which explains them."""
+    """How rows are read: the arguments of `load_log`."""
 
     columns: ColumnNames | None
     groups: Sequence[str]
     answers: Equality | None
     no_answer_values: Collection[str]
     cap_tokens: int | str | None
-    reference: str | None
+    reference: Reference | str | None
     where: Mapping[str, Any] | None
     set_aside_incomplete: bool
 
@@ -116,8 +114,25 @@ class Reading:
             raise LogError(f"no_answer_values: expected several texts, got {self.no_answer_values!r}")
 
 
+def from_columns(
+    data: Any,
+    columns: ColumnNames | None = None,
+    *,
+    groups: Sequence[str] = (),
+    answers: Equality | None = None,
+    no_answer_values: Collection[str] = NO_ANSWER_VALUES,
+    cap_tokens: int | str | None = None,
+    reference: Reference | str | None = None,
+    where: Mapping[str, Any] | None = None,
+    set_aside_incomplete: bool = False,
+) -> TraceLog:
+    """Return the log in a dictionary of columns, a pandas DataFrame or a pyarrow Table; arguments and errors as in `load_log`."""
+    reading = Reading(columns, groups, answers, no_answer_values, cap_tokens, reference, where, set_aside_incomplete)
+    return build(as_table, data, reading)[0]
+
+
 def build(read: Reader, data: Any, reading: Reading) -> tuple[TraceLog, np.ndarray]:
-    """The log, and for each trace the row of the source it stands in, [problems, samples] int64 (-1 in the padding)."""
+    """Return the log, and of each trace its row in the source, [problems, samples] int64 (-1 in the padding)."""
     others = {name: name for name in reading.groups}
     if isinstance(reading.cap_tokens, str):
         others["cap_tokens"] = reading.cap_tokens
@@ -145,8 +160,10 @@ def build(read: Reader, data: Any, reading: Reading) -> tuple[TraceLog, np.ndarr
     answered, label, text, equality = _answers(selection, padding, censored, reading)
     reference = reading.reference
     if reference is None:
-        several = padding.shape[1] > 1
-        reference = "single" if not several else f"majority@{padding.shape[1]}" if (label >= 0).any() else "logged"
+        votes = padding.shape[1] == 1 or (label >= 0).any()
+        reference = Reference.vote(padding.shape[1]) if votes else Reference("logged")
+    elif isinstance(reference, str):
+        reference = Reference.parse(reference)
     log = TraceLog(
         problem_ids=padding.problem_ids,
         sample_ids=padding.sample_ids,
@@ -179,7 +196,7 @@ def _or_unknown(selection: Selection, name: str, num_rows: int) -> tuple[np.ndar
 def _caps(
     selection: Selection, cap_tokens: int | str | None, length: np.ndarray
 ) -> tuple[np.ndarray | None, int | None]:
-    """The cap of each row, and the one all share, if they do. Raises `LogError` for a length above its cap."""
+    """Return the cap of each row, and the common cap if all are equal. Raises `LogError` for a length above its cap."""
     if "cap_tokens" in selection and (cap_tokens is None or isinstance(cap_tokens, str)):
         column = selection.column("cap_tokens")
         cap, known = column.whole_numbers(1, MAX_TOKENS, " of tokens")
@@ -212,7 +229,7 @@ def _answers(
     censored: np.ndarray,
     reading: Reading,
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray | None, str]:
-    """`answered` [rows], labels [rows] in order of problem and sample, texts [rows], and how answers were compared."""
+    """Return `answered` [rows], labels [rows] sorted by problem and sample, texts [rows], and how answers were compared."""
     answers, no_answer_values = reading.answers, reading.no_answer_values
     has_text, has_label = "answer" in selection, answers is None and "answer_label" in selection
     name = equality_name(answers or "exact")
@@ -293,48 +310,3 @@ def _live(selection: Selection, padding: Padding) -> LiveColumns | None:
         padding.grid(would_stop_at, -1, np.int32),
         padding.grid(propensity, np.nan, np.float64),
     )
-
-
-def to_table(log: TraceLog) -> pa.Table:
-    """One row a trace, in order of problem and sample, under the names `from_columns` reads."""
-    there = log.present
-    problem = np.repeat(np.arange(log.num_problems, dtype=np.int32), log.samples_per_problem)
-    columns: dict[str, Any] = {
-        "problem": pa.DictionaryArray.from_arrays(pa.array(problem), pa.array(log.problem_ids, pa.string())).cast(
-            pa.string()
-        ),
-        "sample": log.sample_ids[there],
-        "length_tokens": log.length_tokens[there],
-        "correct": pa.array(log.correct[there], mask=~log.correct_known[there]),
-        "answered": log.answered[there],
-        "censored": pa.array(log.censored[there], mask=~log.censored_known[there]),
-    }
-    if log.answer_text is not None:
-        columns["answer"] = pa.array(log.answer_text[there], pa.string())
-    if log.answer_text is not None or (log.answer >= 0).any():
-        columns["answer_label"] = log.answer[there]
-    if log.thought_tokens is not None:
-        thought = log.thought_tokens[there]
-        columns["thought_tokens"] = pa.array(thought, mask=thought < 0)
-    if log.live is not None:
-        stop = log.live.would_stop_at[there]
-        columns["policy_id"] = pa.array(log.live.policy_id[there], pa.string())
-        columns["would_stop_at"] = pa.array(stop, mask=stop < 0)
-        columns["propensity"] = pa.array(log.live.propensity[there], mask=np.isnan(log.live.propensity[there]))
-    columns |= {name: pa.array(labels[problem], pa.string()) for name, labels in log.groups.items()}
-    return pa.table(
-        {name: values if isinstance(values, pa.Array) else pa.array(values) for name, values in columns.items()}
-    )
-
-
-def to_frame(log: TraceLog) -> "pandas.DataFrame":
-    """The same as a pandas DataFrame; unknown is NA."""
-    try:
-        import pandas
-    except ImportError as error:
-        raise ImportError("to_pandas needs pandas: pip install pandas") from error
-    frame = to_table(log).to_pandas(types_mapper={pa.bool_(): pandas.BooleanDtype()}.get)
-    for name in ("thought_tokens", "would_stop_at"):
-        if name in frame:
-            frame[name] = frame[name].astype("Int64")
-    return frame
