@@ -134,12 +134,12 @@ async def _served(url: str, problems: Sequence[Problem], rules: Sequence[Any]) -
     from stopping.adapters.server.retries import retried
     from stopping.adapters.server.signals import require
     from stopping.adapters.server.thinking import Thinker
-    from stopping.adapters.server.thought_run import ThoughtRun
+    from stopping.adapters.server.thought_result import ThoughtResult
 
     gate = asyncio.Semaphore(NUM_SLOTS)
 
     async def think(thinker: Thinker, problem: Problem, seed: int) -> Run:
-        came, log_probs = ThoughtRun(), []
+        came, log_probs = ThoughtResult(), []
         async with aclosing(thinker.stream(prompt_tokens(problem), {"seed": seed}, came)) as parts:
             async for _, token in parts:
                 log_probs.append(token.log_prob)

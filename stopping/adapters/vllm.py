@@ -9,14 +9,15 @@ r"""A thinking policy inside vLLM, as a logits processor of either of its runner
 reasoning configuration, and what it forces as `reasoning_end_str` is what a stop forces. A request opts out by
 `"vllm_xargs": {"stopping": 0}`.
 
-At each decision point the policy is asked before the next token is drawn, on the law of that token before temperature, and a
-stop takes effect there. With speculative decoding (V2) several tokens come at once: it is asked once they are there, as many
-tokens late at most, and never on drafts that may be rejected. It cannot probe, and an answer that a stop leaves empty stays
-empty. A request that cannot be followed (it was preempted, a signal is lost, the policy fails) goes on without, and is counted.
+At each decision point the policy is asked before the next token is sampled. It sees that token's distribution before temperature,
+and a stop takes effect immediately. With speculative decoding (V2) several tokens arrive at once: the policy is asked after they
+have arrived, hence at most that many tokens late, and never on drafts that may be rejected. The policy cannot probe, and an
+answer that is empty after a stop stays empty. A request that cannot be followed (it was preempted, a signal is missing, or the
+policy fails) continues without the policy and is counted.
 
-Written from vLLM's sources (`vllm/v1/sample/logits_processor/interface.py` of V1,
-`vllm/v1/worker/gpu/sample/logits_processor/interface.py` of Model Runner V2) and tested on stand-ins for its base classes that
-keep the documented order of calls. **It has not been run on vLLM.** A step copies a few numbers a request to the host.
+This module was written from vLLM's sources (`vllm/v1/sample/logits_processor/interface.py` for V1,
+`vllm/v1/worker/gpu/sample/logits_processor/interface.py` for Model Runner V2) and tested on stand-ins for its base classes that
+make calls in the documented order. **It has not been run on vLLM.** Each step copies a few numbers per request to the host.
 """
 
 import functools
@@ -176,12 +177,14 @@ class Thought:
 
 
 class Thoughts:
-    """The policed requests of a batch, by key (a row or a slot), and the laws of the tokens that are being drawn."""
+    """The policed requests of a batch, by key (a row or a slot), and the distributions of the tokens that are being drawn."""
 
     def __init__(self, setup: Setup) -> None:
         self.setup = setup
         self.by_key: dict[int, Thought] = {}
-        self._laws: dict[int, tuple[Any, Any]] = {}  # log-probabilities `[rows, vocabulary]` and entropies `[rows]`
+        self._distributions: dict[
+            int, tuple[Any, Any]
+        ] = {}  # log-probabilities `[rows, vocabulary]` and entropies `[rows]`
 
     def apply(self, logits: Any, rows: Mapping[int, Sequence[int]], new_ids: Mapping[int, Sequence[int]]) -> None:
         """Take in new tokens, ask where it is due, and force what is to be forced, in place.
@@ -197,7 +200,7 @@ class Thoughts:
             for place, token_id in enumerate(ids):
                 thought.take(token_id, *told.get((key, place), (np.nan, np.nan)))
         live = [key for key in rows if rows[key] and not self.by_key[key].is_over]
-        self._laws = self._laws_of(logits, {key: rows[key] for key in live})
+        self._distributions = self._distributions_of(logits, {key: rows[key] for key in live})
         due = [key for key in live if self.by_key[key].is_due]
         if due:
             first = logits[[rows[key][0] for key in due]].float()
@@ -209,12 +212,12 @@ class Thoughts:
                 logits[row] = -float("inf")
                 logits[row, token_id] = 0.0
 
-    def _laws_of(self, logits: Any, rows: Mapping[int, Sequence[int]]) -> dict[int, tuple[Any, Any]]:
+    def _distributions_of(self, logits: Any, rows: Mapping[int, Sequence[int]]) -> dict[int, tuple[Any, Any]]:
         signals, found = self.setup.policy.signals, {}
         if "mean_log_prob" in signals or "mean_entropy" in signals:
             for key, places in rows.items():
-                law = logits[list(places)].float().log_softmax(-1)
-                found[key] = law, _entropy(law)
+                distribution = logits[list(places)].float().log_softmax(-1)
+                found[key] = distribution, _entropy(distribution)
         return found
 
     def _told(self, new_ids: Mapping[int, Sequence[int]]) -> dict[tuple[int, int], tuple[float, float]]:
@@ -223,20 +226,20 @@ class Thoughts:
 
         names, values = [], []
         for key, ids in new_ids.items():
-            if key in self._laws:
-                law, entropy = self._laws[key]
-                for place, token_id in enumerate(ids[: len(law)]):
+            if key in self._distributions:
+                distribution, entropy = self._distributions[key]
+                for place, token_id in enumerate(ids[: len(distribution)]):
                     names.append((key, place))
-                    values.append(torch.stack((law[place, token_id], entropy[place])))
+                    values.append(torch.stack((distribution[place, token_id], entropy[place])))
         numbers = torch.stack(values).tolist() if values else []
         return {name: (pair[0], pair[1]) for name, pair in zip(names, numbers, strict=True)}
 
 
-def _entropy(law: Any) -> Any:
+def _entropy(distribution: Any) -> Any:
     """Of log-probabilities `[rows, vocabulary]`, nats."""
     import torch
 
-    return torch.special.entr(law.exp()).sum(-1)
+    return torch.special.entr(distribution.exp()).sum(-1)
 
 
 def _last(ids: Sequence[int], part: Sequence[int]) -> int:
@@ -305,16 +308,16 @@ def _v1() -> type:
                     self._put(one, met)
 
         def _take(self, row: int) -> Any:
-            laws = self.thoughts._laws.pop(row, None)
+            distributions = self.thoughts._distributions.pop(row, None)
             thought = self.thoughts.by_key.pop(row, None)
-            return None if thought is None else (thought, self._outputs.pop(row), laws)
+            return None if thought is None else (thought, self._outputs.pop(row), distributions)
 
         def _put(self, row: int, what: Any) -> None:
             self._take(row)
             if what is not None:
-                self.thoughts.by_key[row], self._outputs[row], laws = what
-                if laws is not None:
-                    self.thoughts._laws[row] = laws
+                self.thoughts.by_key[row], self._outputs[row], distributions = what
+                if distributions is not None:
+                    self.thoughts._distributions[row] = distributions
 
         def apply(self, logits: Any) -> Any:
             """Force the closing tag where the policy stops."""
@@ -347,7 +350,7 @@ def _v2() -> type:
         def add_request(self, req_idx: int, sampling_params: Any) -> bool:
             """Forget who was in the slot; whether the request is policed."""
             self.thoughts.by_key.pop(req_idx, None)
-            self.thoughts._laws.pop(req_idx, None)
+            self.thoughts._distributions.pop(req_idx, None)
             self._new_slots = [slot for slot in self._new_slots if slot != req_idx]
             if policed := _is_policed(sampling_params):
                 self._new_slots.append(req_idx)

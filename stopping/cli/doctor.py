@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 _NAMES = {
     "log_probs": "log-probabilities in a stream",
     "num_top": "the likeliest tokens' too",
-    "whole_law": "of all tokens: entropies",
+    "full_distribution": "of all tokens: entropies",
     "token_ids": "ids of generated tokens",
     "prompt_ids": "prompts of token ids",
     "tokenizer": "a tokeniser",

@@ -10,12 +10,12 @@ processors, and ends of a row other than the end token.
 """
 
 try:
-    from stopping.adapters.huggingface.sampling import SamplingRun, sample
-    from stopping.adapters.huggingface.thinking import ThinkingRun, stripped, think
+    from stopping.adapters.huggingface.sampling import SamplingResult, sample
+    from stopping.adapters.huggingface.thinking import ThinkingResult, stripped, think
 except ModuleNotFoundError as error:
     if error.name and error.name.partition(".")[0] in ("torch", "transformers"):
         message = f"{__name__} needs {error.name}; install it with: pip install 'stopping[transformers]'"
         raise ModuleNotFoundError(message, name=error.name) from error
     raise
 
-__all__ = ["SamplingRun", "ThinkingRun", "sample", "stripped", "think"]
+__all__ = ["SamplingResult", "ThinkingResult", "sample", "stripped", "think"]

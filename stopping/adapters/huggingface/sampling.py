@@ -17,7 +17,7 @@ from stopping.policies.rows import PolicyRows, TakenDecision
 from stopping.policies.vote_tally import Leader, VoteTally
 
 
-class SamplingRun(NamedTuple):
+class SamplingResult(NamedTuple):
     """What came of the traces of one prompt.
 
     Attributes:
@@ -54,7 +54,7 @@ def sample(
     num_traces: int,
     answer_of: Callable[[str], str | None],
     **options: Any,
-) -> SamplingRun:
+) -> SamplingResult:
     """Draw traces of one prompt in parallel, and cancel those that still run when the policy stops.
 
     A trace that is cut at the cap gives no answer. A stop is put off while there is none. The answer is the one with most
@@ -159,7 +159,7 @@ class _Traces(StoppingCriteria):
                 self.stopped = True
                 self.given = self.latest if amounts[0] == Return.LATEST else self.given
 
-    def run(self, sequences: Any) -> SamplingRun:
+    def run(self, sequences: Any) -> SamplingResult:
         """The account, once generation is over."""
         ids = sequences[:, self.prompt_width :].cpu().numpy()
         latency = ids.shape[1]
@@ -167,7 +167,7 @@ class _Traces(StoppingCriteria):
         total = sum(len(row) for row in tokens)
         answer = list(self.labels)[self.given] if self.labels else None
         cancelled = self.stopped and len(self.lengths) < self.num_traces
-        return SamplingRun(
+        return SamplingResult(
             answer=answer,
             text=self.texts[self.answers.index(answer)] if answer is not None else "",
             answers=self.answers,

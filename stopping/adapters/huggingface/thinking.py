@@ -21,7 +21,7 @@ from stopping.policies.rows import PolicyRows, TakenDecision, tuple_of
 from stopping.policies.windows import ThoughtWindows
 
 
-class ThinkingRun(NamedTuple):
+class ThinkingResult(NamedTuple):
     """What came of a batch of thoughts; one entry a row.
 
     Attributes:
@@ -65,7 +65,7 @@ def think(
     candidate_ids: Collection[int] | None = None,
     max_answer_tokens: int = 32,
     **options: Any,
-) -> ThinkingRun:
+) -> ThinkingResult:
     """Generate, and close each row's thought when the policy stops it.
 
     Rows think from their first generated token. A stop is tried first: an answer is forced from the row's prefix and decoded
@@ -146,7 +146,9 @@ class _Thoughts(LogitsProcessor):
         self.probe_tokens, self.prefill_tokens = np.zeros(num_rows, np.int32), np.zeros(num_rows, np.int32)
         self.log_probs: list[torch.Tensor] = []  # of the tokens drawn since the last decision point, each `[rows]`
         self.entropies: list[torch.Tensor] = []
-        self.law: torch.Tensor | None = None  # log-probabilities the last token was drawn from, `[rows, vocabulary]`
+        self.distribution: torch.Tensor | None = (
+            None  # log-probabilities the last token was drawn from, `[rows, vocabulary]`
+        )
         self.steer: tuple[torch.Tensor, ...] | None = (
             None  # the stops on the device: rows, where, and ids `[rows, steps]`
         )
@@ -154,18 +156,18 @@ class _Thoughts(LogitsProcessor):
     def __call__(self, input_ids: Any, scores: Any) -> Any:
         position = input_ids.shape[1] - self.prompt_width
         if self.thinks.any():
-            law = scores.log_softmax(dim=-1)
-            if self.law is not None:
-                self.log_probs.append(self.law.gather(1, input_ids[:, -1:])[:, 0])
-                self.entropies.append(torch.special.entr(self.law.exp()).sum(dim=-1))
-            self.law = law
+            distribution = scores.log_softmax(dim=-1)
+            if self.distribution is not None:
+                self.log_probs.append(self.distribution.gather(1, input_ids[:, -1:])[:, 0])
+                self.entropies.append(torch.special.entr(self.distribution.exp()).sum(dim=-1))
+            self.distribution = distribution
             if position and position % self.every_tokens == 0:
-                self._decide(input_ids, law, position)
+                self._decide(input_ids, distribution, position)
         return scores if self.steer is None else _steered(scores, position, *self.steer)
 
-    def _decide(self, input_ids: Any, law: Any, position: int) -> None:
+    def _decide(self, input_ids: Any, distribution: Any, position: int) -> None:
         """Ask the policy about the rows that think, try the answers it wants to see or to give, and note its stops."""
-        shown = torch.stack([*self.log_probs, *self.entropies, law[:, self.tag[0]]], dim=1).cpu().numpy()
+        shown = torch.stack([*self.log_probs, *self.entropies, distribution[:, self.tag[0]]], dim=1).cpu().numpy()
         ids = input_ids[:, self.prompt_width :].cpu().numpy()
         self.log_probs, self.entropies = [], []
         self.thinks &= (find(ids, self.tag) < 0) & ~np.isin(ids, self.ends).any(axis=1)
@@ -227,7 +229,7 @@ class _Thoughts(LogitsProcessor):
                 self.prefill_tokens[row] += self.prompt_tokens[row] + ids.shape[1]
         return found
 
-    def run(self, sequences: Any) -> ThinkingRun:
+    def run(self, sequences: Any) -> ThinkingResult:
         """The account, once generation is over."""
         ids = sequences[:, self.prompt_width :].cpu().numpy()
         tokens = [row[: length_of(row, self.ends)] for row in ids]
@@ -247,7 +249,7 @@ class _Thoughts(LogitsProcessor):
             if answers[row] is None and tried is not None:
                 texts[row], answers[row] = tried.text, tried.answer
         generated = np.array([len(row) for row in tokens], np.int32)
-        return ThinkingRun(
+        return ThinkingResult(
             answers=answers,
             texts=texts,
             tokens=tokens,

@@ -21,6 +21,6 @@ without it.
 """
 
 from stopping.adapters.proxy.app import build
-from stopping.adapters.proxy.serving import Served, Serving
+from stopping.adapters.proxy.config import ProxyConfig, ServedPolicy
 
-__all__ = ["Served", "Serving", "build"]
+__all__ = ["ProxyConfig", "ServedPolicy", "build"]

@@ -11,7 +11,7 @@ from io import RawIOBase
 from pathlib import Path
 from typing import Any
 
-from stopping.adapters.server.thought_run import ThoughtRun
+from stopping.adapters.server.thought_result import ThoughtResult
 from stopping.traces.endings import is_natural, is_whole
 
 log = logging.getLogger("stopping.accounts")
@@ -62,9 +62,9 @@ class Accounts:
         self._file = None if path is None else Path(path).open("ab", buffering=0)
         self._num_lost, self._is_torn = 0, False
 
-    def write(self, account: Account, run: ThoughtRun, answer_of: Callable[[str], str | None]) -> bool:
+    def write(self, account: Account, result: ThoughtResult, answer_of: Callable[[str], str | None]) -> bool:
         """Write a request's line; returns False if the file did not take it."""
-        line = json.dumps(row(account, run, answer_of), ensure_ascii=False, separators=(",", ":"))
+        line = json.dumps(row(account, result, answer_of), ensure_ascii=False, separators=(",", ":"))
         log.info("%s", line)
         if self._file is None:
             return True
@@ -111,32 +111,33 @@ class Accounts:
                 log.error("accounts: %s", error)
 
 
-def row(account: Account, run: ThoughtRun, answer_of: Callable[[str], str | None]) -> dict[str, Any]:
+def row(account: Account, result: ThoughtResult, answer_of: Callable[[str], str | None]) -> dict[str, Any]:
     """Return a request as a row of a log.
 
     Lengths are of the trace alone; what was generated besides stands in `probe_tokens` and `discarded_tokens`.
     """
     ids = ",".join(map(str, account.problem)).encode()
     asked = [
-        {"saw": each.observation._asdict(), "asked": each.kind.name, "put_off": each.put_off} for each in run.decisions
+        {"saw": each.observation._asdict(), "asked": each.kind.name, "put_off": each.put_off}
+        for each in result.decisions
     ]
     return {
         "time": datetime.now(UTC).isoformat(timespec="milliseconds"),
         "problem": hashlib.sha256(ids).hexdigest()[:16],
-        "length_tokens": len(run.ids),
-        "thought_tokens": run.thought_tokens,
-        "answer": answer_of(run.answer) if is_natural(run.reason) else None,
-        "censored": not is_whole(run.reason),
+        "length_tokens": len(result.ids),
+        "thought_tokens": result.thought_tokens,
+        "answer": answer_of(result.answer) if is_natural(result.reason) else None,
+        "censored": not is_whole(result.reason),
         "policy_id": account.policy,
-        "would_stop_at": -1 if run.would_stop_at is None else run.would_stop_at,
+        "would_stop_at": -1 if result.would_stop_at is None else result.would_stop_at,
         "propensity": account.propensity,
         "treatment": account.treatment,
-        "stopped": run.stopped,
+        "stopped": result.stopped,
         "by_order": account.by_order,
-        "probe_tokens": run.probe_tokens,
-        "discarded_tokens": run.discarded_tokens,
-        "lag_tokens": run.lag_tokens,
+        "probe_tokens": result.probe_tokens,
+        "discarded_tokens": result.discarded_tokens,
+        "lag_tokens": result.lag_tokens,
         "expected_tokens_saved": account.expected_saved,
-        "failure": run.failure or run.order_failure or None,
+        "failure": result.failure or result.order_failure or None,
         "decisions": asked,
     }

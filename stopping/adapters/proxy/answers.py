@@ -8,18 +8,18 @@ from typing import Any
 
 from stopping.adapters.server.protocol import Token
 from stopping.adapters.server.thought import ANSWER, THOUGHT
-from stopping.adapters.server.thought_run import ThoughtRun
+from stopping.adapters.server.thought_result import ThoughtResult
 
 
-def account_of(policy: str, run: ThoughtRun, saved: float | None) -> dict[str, Any]:
+def account_of(policy: str, result: ThoughtResult, saved: float | None) -> dict[str, Any]:
     """Return what was done by which policy, as `usage` says it."""
     return {
         "policy": policy,
-        "stopped": run.stopped,
-        "would_stop_at": run.would_stop_at,
-        "lag_tokens": run.lag_tokens,
-        "probe_tokens": run.probe_tokens,
-        "discarded_tokens": run.discarded_tokens,
+        "stopped": result.stopped,
+        "would_stop_at": result.would_stop_at,
+        "lag_tokens": result.lag_tokens,
+        "probe_tokens": result.probe_tokens,
+        "discarded_tokens": result.discarded_tokens,
         "expected_tokens_saved": saved,
     }
 
@@ -52,22 +52,22 @@ class Answer(ABC):
         """Chunks of a token."""
 
     @abstractmethod
-    def last(self, run: ThoughtRun) -> dict[str, Any]:
+    def last(self, result: ThoughtResult) -> dict[str, Any]:
         """The chunk that says why it ended."""
 
     @abstractmethod
-    def whole(self, run: ThoughtRun, usage: Mapping[str, Any]) -> dict[str, Any]:
+    def whole(self, result: ThoughtResult, usage: Mapping[str, Any]) -> dict[str, Any]:
         """The answer as one document."""
 
-    def usage(self, run: ThoughtRun, num_prompt_tokens: int, saved: float | None) -> dict[str, Any]:
+    def usage(self, result: ThoughtResult, num_prompt_tokens: int, saved: float | None) -> dict[str, Any]:
         """What it cost: all tokens that were generated for it, and of these the thought's; `stopping` says what was done."""
-        paid = run.total_tokens
+        paid = result.total_tokens
         return {
             "prompt_tokens": num_prompt_tokens,
             "completion_tokens": paid,
             "total_tokens": num_prompt_tokens + paid,
-            "completion_tokens_details": {"reasoning_tokens": run.thought_tokens},
-            "stopping": account_of(self.policy, run, saved),
+            "completion_tokens_details": {"reasoning_tokens": result.thought_tokens},
+            "stopping": account_of(self.policy, result, saved),
         }
 
     def usage_chunk(self, usage: Mapping[str, Any]) -> dict[str, Any]:
@@ -92,14 +92,14 @@ class ChatAnswer(Answer):
         name = {THOUGHT: self.reasoning_field, ANSWER: "content"}.get(part)
         return [self._chunk({name: token.text})] if name and token.text else []
 
-    def last(self, run: ThoughtRun) -> dict[str, Any]:
+    def last(self, result: ThoughtResult) -> dict[str, Any]:
         """An empty delta with the reason."""
-        return self._chunk({}, run.reason)
+        return self._chunk({}, result.reason)
 
-    def whole(self, run: ThoughtRun, usage: Mapping[str, Any]) -> dict[str, Any]:
+    def whole(self, result: ThoughtResult, usage: Mapping[str, Any]) -> dict[str, Any]:
         """One message."""
-        message = {"role": "assistant", "content": run.answer, self.reasoning_field: run.thought}
-        choice = {"index": 0, "message": message, "finish_reason": run.reason}
+        message = {"role": "assistant", "content": result.answer, self.reasoning_field: result.thought}
+        choice = {"index": 0, "message": message, "finish_reason": result.reason}
         return self._document(self.kind, [choice], usage=dict(usage))
 
 
@@ -115,10 +115,10 @@ class TextAnswer(Answer):
         """Its text, whatever the part."""
         return [self._document(self.chunk_kind, [self._choice(token.text, None)])] if token.text else []
 
-    def last(self, run: ThoughtRun) -> dict[str, Any]:
+    def last(self, result: ThoughtResult) -> dict[str, Any]:
         """No text, and the reason."""
-        return self._document(self.chunk_kind, [self._choice("", run.reason)])
+        return self._document(self.chunk_kind, [self._choice("", result.reason)])
 
-    def whole(self, run: ThoughtRun, usage: Mapping[str, Any]) -> dict[str, Any]:
+    def whole(self, result: ThoughtResult, usage: Mapping[str, Any]) -> dict[str, Any]:
         """One text."""
-        return self._document(self.kind, [self._choice(run.text, run.reason)], usage=dict(usage))
+        return self._document(self.kind, [self._choice(result.text, result.reason)], usage=dict(usage))

@@ -19,16 +19,16 @@ from starlette.types import Receive, Scope, Send
 from stopping.adapters.proxy.accounts import Account, Accounts
 from stopping.adapters.proxy.answers import ChatAnswer, TextAnswer
 from stopping.adapters.proxy.clients import TURN, BodyTooLarge, ClientStalled, Turn, body_of, limited
+from stopping.adapters.proxy.config import HEADER, ProxyConfig, ServedPolicy, cap_of
+from stopping.adapters.proxy.controlled import ControlledCompletion
+from stopping.adapters.proxy.forwarder import Forwarder, ObservedAnswer
 from stopping.adapters.proxy.metrics import Metrics
-from stopping.adapters.proxy.ordered import Ordered
-from stopping.adapters.proxy.passing import Passing, Seen
-from stopping.adapters.proxy.policed import Policed
-from stopping.adapters.proxy.serving import HEADER, Served, Serving, cap_of
+from stopping.adapters.proxy.piecewise import PiecewiseCompletion
 from stopping.adapters.server.capabilities import tokens_of_chat, tokens_of_text
 from stopping.adapters.server.client import UpstreamError
 from stopping.adapters.server.protocol import Token
 from stopping.adapters.server.room import refuses
-from stopping.adapters.server.thought_run import ThoughtRun
+from stopping.adapters.server.thought_result import ThoughtResult
 
 log = logging.getLogger("stopping.proxy")
 OWN_PATHS = ("/healthz", "/metrics")
@@ -44,14 +44,14 @@ class Refused(Exception):
         self.status, self.kind = status, kind
 
 
-def build(serving: Serving, accounts: Accounts | None = None) -> Starlette:
+def build(config: ProxyConfig, accounts: Accounts | None = None) -> Starlette:
     """Return the application.
 
     Args:
-        serving: the server, the policies, the limits.
+        config: the server, the policies, the limits.
         accounts: where a line on each request goes; None for nowhere.
     """
-    proxy = _Proxy(serving, accounts or Accounts(None))
+    proxy = _Proxy(config, accounts or Accounts(None))
 
     @asynccontextmanager
     async def lifespan(_: Starlette) -> AsyncIterator[None]:
@@ -85,9 +85,9 @@ class _Counted(Starlette):
         if scope["type"] != "http":
             await super().__call__(scope, receive, send)
             return
-        proxy, send = self.proxy, limited(send, self.proxy.serving.stall_seconds)
+        proxy, send = self.proxy, limited(send, self.proxy.config.stall_seconds)
         is_counted = scope["path"] not in OWN_PATHS
-        if is_counted and proxy.running >= (most := proxy.serving.max_streams):
+        if is_counted and proxy.running >= (most := proxy.config.max_streams):
             proxy.metrics.faults.labels("too_many").inc()
             refused = _error(429, "too_many", f"{most} requests are under way, the most allowed; try again")
             await refused(scope, receive, send)
@@ -97,7 +97,7 @@ class _Counted(Starlette):
         try:
             await super().__call__(scope, receive, send)
         except ClientStalled:
-            log.warning("a client did not read its answer for %g s; its connection is cut", proxy.serving.stall_seconds)
+            log.warning("a client did not read its answer for %g s; its connection is cut", proxy.config.stall_seconds)
             proxy.metrics.faults.labels("client_stalled").inc()
             await asyncio.sleep(0)  # the server below learns that the connection is gone
         finally:
@@ -108,10 +108,10 @@ class _Counted(Starlette):
 class _Proxy:
     """The requests of one application."""
 
-    def __init__(self, serving: Serving, accounts: Accounts) -> None:
-        self.serving, self.metrics, self.accounts = serving, Metrics(), accounts
-        self.passing = Passing(serving.upstream, self.metrics, serving.answer_seconds, not serving.api_key)
-        self.running, num_slots = 0, serving.capabilities.num_slots
+    def __init__(self, config: ProxyConfig, accounts: Accounts) -> None:
+        self.config, self.metrics, self.accounts = config, Metrics(), accounts
+        self.forwarder = Forwarder(config.upstream, self.metrics, config.answer_seconds, not config.api_key)
+        self.running, num_slots = 0, config.capabilities.num_slots
         self.turns = asyncio.Semaphore(num_slots) if num_slots else None
         self._show_drift()
         self.background: set[asyncio.Task[None]] = set()
@@ -125,11 +125,11 @@ class _Proxy:
     async def health(self, _: Request) -> Response:
         """Whether the server answers."""
         try:
-            await self.serving.upstream.get("/v1/models")
+            await self.config.upstream.get("/v1/models")
         except UpstreamError as error:
             return JSONResponse({"status": "upstream failed", "error": str(error)}, 503)
-        policies = {name: served.identity for name, served in self.serving.policies.items()}
-        return JSONResponse({"status": "ok", "policies": policies, "shadow": self.serving.shadow})
+        policies = {name: served.identity for name, served in self.config.policies.items()}
+        return JSONResponse({"status": "ok", "policies": policies, "shadow": self.config.shadow})
 
     async def show_metrics(self, _: Request) -> Response:
         """All counters."""
@@ -158,7 +158,7 @@ class _Proxy:
         return guarded
 
     def _check(self, request: Request) -> None:
-        key = self.serving.api_key
+        key = self.config.api_key
         if key and not hmac.compare_digest(request.headers.get("authorization", "").encode(), f"Bearer {key}".encode()):
             raise Refused(401, "bad_request", "expected the proxy's API key as a bearer token")
 
@@ -183,7 +183,7 @@ class _Proxy:
         return found
 
     async def _body(self, request: Request) -> bytes:
-        most, seconds = self.serving.max_body_bytes, self.serving.body_seconds
+        most, seconds = self.config.max_body_bytes, self.config.body_seconds
         try:
             return await body_of(request, most, seconds)
         except BodyTooLarge:
@@ -193,7 +193,7 @@ class _Proxy:
 
     async def hand_on(self, request: Request, raw: bytes) -> Response:
         """Whatever else the server answers: handed on as it is."""
-        return await self.passing.hand_on(request, raw)
+        return await self.forwarder.hand_on(request, raw)
 
     async def complete(self, request: Request, raw: bytes) -> Response:
         """A completion: by a policy, or handed on."""
@@ -204,24 +204,24 @@ class _Proxy:
         except ValueError as error:
             raise Refused(400, "bad_request", f"the body: {error}") from None
         try:
-            served, reason, by_order = self.serving.choose(body, request.headers.get(HEADER))
+            served, reason, by_order = self.config.choose(body, request.headers.get(HEADER))
         except KeyError as error:
-            known = ", ".join(self.serving.policies) or "none"
+            known = ", ".join(self.config.policies) or "none"
             raise Refused(400, "bad_request", f"{HEADER}: no policy {error}; there are: {known}") from None
-        treatment = reason or ("shadow" if self.serving.shadow else "policed")
-        account = Account(served.identity if served else None, self.serving.holdout, treatment, by_order=by_order)
+        treatment = reason or ("shadow" if self.config.shadow else "policed")
+        account = Account(served.identity if served else None, self.config.holdout, treatment, by_order=by_order)
         if served is None or (treatment != "policed" and not by_order):
             return await self._unpoliced(request, raw, body, served, reason, account)
         is_chat = request.url.path.endswith("/chat/completions")
         try:
-            cap = cap_of(body, self.serving.cap_tokens)
+            cap = cap_of(body, self.config.cap_tokens)
             if by_order:
                 account.problem = msgspec.json.encode(body["messages"])
-                ordered = Ordered(served, self.passing, body, cap, account, self.count)
+                ordered = ControlledCompletion(served, self.forwarder, body, cap, account, self.count)
                 self.metrics.requests.labels(treatment).inc()
                 return await ordered.streamed(request)
             prompt = await self._prompt(body, is_chat)
-            cap = self.serving.cap(body, prompt)
+            cap = self.config.cap(body, prompt)
         except ValueError:  # of another form than we read: the server's to answer, or to refuse
             return await self._unpoliced(request, raw, body, None, "form", account)
         except UpstreamError as error:
@@ -232,20 +232,20 @@ class _Proxy:
             return await self._unpoliced(request, raw, body, None, "not tokenised", account)
         account.problem = prompt
         kind = ChatAnswer if is_chat else TextAnswer
-        answer = kind(str(body.get("model", "")), self.serving.reasoning_field, served.identity)
+        answer = kind(str(body.get("model", "")), self.config.reasoning_field, served.identity)
         self.metrics.requests.labels("policed").inc()
-        work = Policed(served, answer, body, prompt, cap, account, self.metrics, self.count)
+        work = PiecewiseCompletion(served, answer, body, prompt, cap, account, self.metrics, self.count)
         try:
             return await (work.streamed() if body.get("stream") else work.whole())
         except UpstreamError as error:
-            if not refuses(error) or work.run.ids:
+            if not refuses(error) or work.result.ids:
                 raise
             # refused before the first token: the client's own request may be answered, or is refused in the server's own words
             self.metrics.faults.labels("upstream_refused").inc()
-            return await self.passing.hand_on(request, raw)
+            return await self.forwarder.hand_on(request, raw)
 
     async def _prompt(self, body: dict[str, Any], is_chat: bool) -> list[int]:
-        upstream, tokenizer = self.serving.upstream, self.serving.capabilities.tokenizer
+        upstream, tokenizer = self.config.upstream, self.config.capabilities.tokenizer
         if is_chat:
             if not isinstance(messages := body.get("messages"), list):
                 raise ValueError(f"messages: expected a list, got {messages!r:.80}")
@@ -258,7 +258,13 @@ class _Proxy:
         raise ValueError(f"prompt: expected a text or a list of token ids, got {prompt!r:.80}")
 
     async def _unpoliced(
-        self, request: Request, raw: bytes, body: dict[str, Any], served: Served | None, reason: str, account: Account
+        self,
+        request: Request,
+        raw: bytes,
+        body: dict[str, Any],
+        served: ServedPolicy | None,
+        reason: str,
+        account: Account,
     ) -> Response:
         treatment = reason if reason == "holdout" else "unpoliced" if reason else "shadow"
         account.treatment = treatment
@@ -266,71 +272,77 @@ class _Proxy:
         if treatment == "unpoliced":
             self.metrics.unpoliced.labels(reason).inc()
         if served is None or treatment == "unpoliced":
-            return await self.passing.hand_on(request, raw)
+            return await self.forwarder.hand_on(request, raw)
 
-        def look_later(seen: Seen) -> None:
+        def look_later(seen: ObservedAnswer) -> None:
             task = asyncio.create_task(self._look(served, body, seen, account, request.url.path))
             self.background.add(task)
             task.add_done_callback(self.background.discard)
 
-        return await self.passing.observed(request, body, served.thinker.num_top, look_later)
+        return await self.forwarder.observed(request, body, served.thinker.num_top, look_later)
 
-    async def _look(self, served: Served, body: dict[str, Any], seen: Seen, account: Account, path: str) -> None:
+    async def _look(
+        self, served: ServedPolicy, body: dict[str, Any], seen: ObservedAnswer, account: Account, path: str
+    ) -> None:
         """Ask the policy, after the answer, what it would have done."""
         try:
             account.problem = prompt = await self._prompt(body, path.endswith("/chat/completions"))
-            thinker = served.thinker.capped(self.serving.cap(body, prompt))
-            run = await thinker.replay(prompt, self._with_close(seen.tokens), seen.reason)
+            thinker = served.thinker.capped(self.config.cap(body, prompt))
+            result = await thinker.replay(prompt, self._with_close(seen.tokens), seen.reason)
         except Exception as error:
             self.metrics.faults.labels("policy_failed").inc()
             log.warning("shadow: %s: %s", type(error).__name__, error)
             return
-        self.count(served, run, account, seen.seconds)
+        self.count(served, result, account, seen.seconds)
         if served.watch is not None:
-            served.watch.see(run, self.serving.markup.answer_of)
+            served.watch.see(result, self.config.markup.answer_of)
             self._show_drift()
 
     def _show_drift(self) -> None:
-        for name, served in self.serving.policies.items():
+        for name, served in self.config.policies.items():
             if served.watch is not None:
                 self.metrics.drift.labels(name).set(served.watch.p_value)
                 self.metrics.alarm.labels(name).set(served.watch.alarm)
 
     def _with_close(self, tokens: list[Token]) -> list[Token]:
         """Tokens with the closing tag between thought and answer, where a server that parts them leaves it out."""
-        markup = self.serving.markup
+        markup = self.config.markup
         first = next((place for place, token in enumerate(tokens) if not token.reasoning), len(tokens))
         if first in (0, len(tokens)) or any(token.id == markup.close_ids[-1] for token in tokens):
             return tokens
         tag = (Token(text, number) for text, number in markup.tags[: len(markup.close_ids)])
         return [*tokens[:first], *tag, *tokens[first:]]
 
-    def count(self, served: Served, run: ThoughtRun, account: Account, seconds: float) -> None:
-        """Put a run into the counters and, unless it was left or broke off, the log."""
+    def count(self, served: ServedPolicy, result: ThoughtResult, account: Account, seconds: float) -> None:
+        """Put a result into the counters and, unless it was left or broke off, the log."""
         treatment, name, metrics = account.treatment, served.name, self.metrics
-        for use, number in (("trace", len(run.ids)), ("probe", run.probe_tokens), ("discarded", run.discarded_tokens)):
+        for use, number in (
+            ("trace", len(result.ids)),
+            ("probe", result.probe_tokens),
+            ("discarded", result.discarded_tokens),
+        ):
             metrics.tokens.labels(use).inc(number)
-        metrics.faults.labels("upstream_resumed").inc(run.num_resumed)
-        if run.stopped:
+        metrics.faults.labels("upstream_resumed").inc(result.num_resumed)
+        if result.stopped:
             metrics.stops.labels(name).inc()
             metrics.saved.labels(name).inc(max(account.expected_saved or 0.0, 0.0))
-        elif run.would_stop_at is not None:
+        elif result.would_stop_at is not None:
             metrics.would_stop.labels(name).inc()
-        self._count_put_off(served, run)
-        if run.failure:
+        self._count_put_off(served, result)
+        if result.failure:
             metrics.faults.labels("policy_failed").inc()
-            log.warning("policy %s failed: %s", served.identity, run.failure)
-        if run.order_failure:
+            log.warning("policy %s failed: %s", served.identity, result.failure)
+        if result.order_failure:
             metrics.faults.labels("order_failed").inc()
-            log.warning("a thought was not closed by order: %s", run.order_failure)
-        if run.reason:
-            metrics.positions.labels(treatment).observe(run.thought_tokens)
+            log.warning("a thought was not closed by order: %s", result.order_failure)
+        if result.reason:
+            metrics.positions.labels(treatment).observe(result.thought_tokens)
             metrics.seconds.labels(treatment).observe(seconds)
-            if not self.accounts.write(account, run, self.serving.markup.answer_of):
+            if not self.accounts.write(account, result, self.config.markup.answer_of):
                 metrics.faults.labels("account_lost").inc()
 
-    def _count_put_off(self, served: Served, run: ThoughtRun) -> None:
-        num_late, num_all = run.num_too_long, sum(decision.put_off for decision in run.decisions)
+    def _count_put_off(self, served: ServedPolicy, result: ThoughtResult) -> None:
+        num_late, num_all = result.num_too_long, sum(decision.put_off for decision in result.decisions)
         for reason, number in (("no answer", num_all - num_late), ("answer too long", num_late)):
             self.metrics.put_off.labels(served.name, reason).inc(number)
         if num_late and served.name not in self.late:  # said once: from then on the counter tells
@@ -338,7 +350,7 @@ class _Proxy:
             log.warning(
                 "policy %s asked to stop, and the thought went on: the answer did not end within %d tokens. If this model's "
                 "answers are longer, record, tune and serve with a larger --answer-tokens",
-                served.identity, self.serving.markup.answer_tokens,
+                served.identity, self.config.markup.answer_tokens,
             )  # fmt: skip
 
     def _failed(self, error: UpstreamError) -> Response:
@@ -356,7 +368,7 @@ class _Proxy:
         for task in self.background:
             task.cancel()
         self.accounts.close()
-        for served in self.serving.policies.values():
+        for served in self.config.policies.values():
             if served.watch is not None:
                 try:
                     served.watch.save()

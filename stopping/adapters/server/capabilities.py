@@ -25,7 +25,7 @@ NOT_THERE = (404, 405, 501)  # no such address
 LONG_TOKENS = 160  # at most, of the prompt that shows whether prompts are cached
 MEASURED_TOKENS = 64
 ROUNDS = 3
-MISSING_MASS = 1e-4  # of a law, that its likeliest tokens may lack to be taken for all of it
+MISSING_MASS = 1e-4  # of a distribution, that its likeliest tokens may lack to be taken for all of it
 CONTROL_TRIES, MOST_CONTROL_TRIES = 3, 30  # at least; at most, within so many
 CONTROL_SECONDS = 5.0
 IDLE_WITHIN_SECONDS = 5.0
@@ -42,7 +42,7 @@ _T = TypeVar("_T")
 WHAT_GIVES = {
     "log_probs": "logprobs, which llama.cpp and vLLM send by default, but not llama.cpp with a draft model",
     "num_top": "top log-probabilities; vLLM: --max-logprobs 20",
-    "whole_law": "the log-probabilities of all tokens: --top-log-probs of the vocabulary's size; vLLM: --max-logprobs -1",
+    "full_distribution": "the log-probabilities of all tokens: --top-log-probs of the vocabulary's size; vLLM: --max-logprobs -1",
     "token_ids": "ids of generated tokens; llama.cpp sends them with logprobs, vLLM by return_token_ids in its newer versions",
     "prompt_ids": "prompts of token ids at /v1/completions, as llama.cpp and vLLM take them",
     "tokenizer": "/tokenize, as llama.cpp and vLLM have it",
@@ -67,7 +67,7 @@ class Capabilities:
         log_probs: the drawn token's log-probability comes with it in a stream.
         num_top: how many of the likeliest tokens' come too, of `asked_top`; 0 for none.
         asked_top: how many were asked for.
-        whole_law: those are all tokens there are, so that the law's entropy is known.
+        full_distribution: those are all tokens there are, so that the distribution's entropy is known.
         token_ids: the ids of generated tokens come with them.
         prompt_ids: prompts may be token ids.
         tokenizer: `llama.cpp` or `vllm`, by the form of its `/tokenize`; empty where a conversation cannot be turned into ids.
@@ -89,7 +89,7 @@ class Capabilities:
     log_probs: bool = False
     num_top: int = 0
     asked_top: int = 0
-    whole_law: bool = False
+    full_distribution: bool = False
     token_ids: bool = False
     prompt_ids: bool = False
     tokenizer: str = ""
@@ -150,7 +150,7 @@ async def examine(
         # nor does a token with an unknown log-probability show that they are not
         whole = [_mass(token) > 1 - MISSING_MASS for token in shown.tokens]
         unknown = [any(p is None for _, _, p in token.top) for token in shown.tokens]
-        found["whole_law"] = any(whole) and all(map(max, whole, unknown))
+        found["full_distribution"] = any(whole) and all(map(max, whole, unknown))
     # ids may come without log-probabilities or only with them
     found["token_ids"] = any(tried is not None and _has_ids(tried) for tried in (plain, shown))
     found |= await _limits(upstream)

@@ -54,7 +54,7 @@ class SampledTrace:
 
 
 @dataclass
-class SamplingRun:
+class SamplingResult:
     """What came of a prompt.
 
     Attributes:
@@ -138,7 +138,7 @@ class Sampler:
         self.policy, self.num_traces, self.answer_of = policy, num_traces, answer_of
         self.wave_size, self.every_tokens = min(wave_size or num_traces, num_traces), every_tokens
 
-    async def run(self, open_stream: Open) -> SamplingRun:
+    async def run(self, open_stream: Open) -> SamplingResult:
         """Sample until the policy stops, or nothing is left to start.
 
         Args:
@@ -153,21 +153,21 @@ class Sampler:
             await group.run_to_end()
         finally:
             await group.cancel()
-        run = group.run
-        if run.traces and all(trace.reason == FAILED for trace in run.traces):
-            assert run.traces[0].error is not None
-            raise run.traces[0].error
-        return run
+        result = group.result
+        if result.traces and all(trace.reason == FAILED for trace in result.traces):
+            assert result.traces[0].error is not None
+            raise result.traces[0].error
+        return result
 
 
 class _Group:
     """The traces of one prompt under way."""
 
-    def __init__(self, by: Sampler, open_stream: Open) -> None:
-        self.by, self.open_stream, self.run = by, open_stream, SamplingRun()
-        self.rows, self.xp = PolicyRows(by.policy, 1), namespace("numpy")
-        self.run.decisions = self.rows.decisions[0]
-        self.tally = VoteTally(np.arange(by.num_traces, dtype=np.int32))
+    def __init__(self, settings: Sampler, open_stream: Open) -> None:
+        self.settings, self.open_stream, self.result = settings, open_stream, SamplingResult()
+        self.rows, self.xp = PolicyRows(settings.policy, 1), namespace("numpy")
+        self.result.decisions = self.rows.decisions[0]
+        self.tally = VoteTally(np.arange(settings.num_traces, dtype=np.int32))
         self.votes = self.tally.init(self.xp, ())
         self.leader = Leader(np.int32(0), np.int32(0), np.int32(0))
         self.labels: dict[str, int] = {}
@@ -181,44 +181,44 @@ class _Group:
 
     @property
     def clock(self) -> int:
-        return max((trace.started_tokens + trace.num_tokens for trace in self.run.traces), default=0)
+        return max((trace.started_tokens + trace.num_tokens for trace in self.result.traces), default=0)
 
     async def run_to_end(self) -> None:
         came = NO_ANSWER
         while True:
             kind, amount = self._ask(came)
-            num_launched, idle = len(self.run.traces), not self.running
+            num_launched, idle = len(self.result.traces), not self.running
             has_answer = bool(self.votes.num_answers)
-            may_stop = has_answer or (idle and num_launched > 0 and Kind.LAUNCH in self.by.policy.kinds)
+            may_stop = has_answer or (idle and num_launched > 0 and Kind.LAUNCH in self.settings.policy.kinds)
             if kind == Kind.STOP and may_stop:
-                self.run.stopped = not idle or num_launched < self.by.num_traces
+                self.result.stopped = not idle or num_launched < self.settings.num_traces
                 break
             if kind == Kind.STOP:
                 self.rows.put_off(0)
-            if idle and num_launched >= self.by.num_traces:
+            if idle and num_launched >= self.settings.num_traces:
                 amount = Return.LEADER.value
                 break
-            wanted = amount if kind == Kind.LAUNCH else self.by.wave_size if idle else 0
-            room = min(self.by.wave_size - len(self.running), self.by.num_traces - num_launched)
+            wanted = amount if kind == Kind.LAUNCH else self.settings.wave_size if idle else 0
+            room = min(self.settings.wave_size - len(self.running), self.settings.num_traces - num_launched)
             for index in range(num_launched, num_launched + min(max(wanted, int(idle)), room)):
                 self._start(index)
             came = self._count(await self.events.get())
-        self.run.latency_tokens = self.clock
+        self.result.latency_tokens = self.clock
         label = self.latest if amount == Return.LATEST.value else int(self.leader.label)
         if self.votes.num_answers:
             key = next(key for key, number in self.labels.items() if number == label)
-            self.run.chosen = next(trace for trace in self.run.traces if trace.key == key)
+            self.result.chosen = next(trace for trace in self.result.traces if trace.key == key)
 
     def _ask(self, came: int) -> tuple[int, int]:
         observation = SamplingObservation(
-            num_launched=len(self.run.traces),
+            num_launched=len(self.result.traces),
             num_running=len(self.running),
             num_answers=int(self.votes.num_answers),
             answer=came,
             leader_votes=int(self.leader.votes),
             runner_up_votes=int(self.leader.runner_up_votes),
             elapsed_tokens=self.clock,
-            total_tokens=self.run.total_tokens,
+            total_tokens=self.result.total_tokens,
         )
         kinds, amounts = self.rows.ask(
             SamplingObservation(*(np.array([value], np.int32) for value in observation)), [0]
@@ -241,12 +241,14 @@ class _Group:
     def _start(self, index: int) -> None:
         trace = SampledTrace(index, self._now() if self.running else self.clock)
         self.running.add(index)
-        self.run.traces.append(trace)
+        self.result.traces.append(trace)
         self.tasks[index] = asyncio.create_task(self._follow(trace))
 
     def _now(self) -> int:
         """The clock, as those that run have it."""
-        return max(trace.started_tokens + trace.num_tokens for trace in map(self.run.traces.__getitem__, self.running))
+        return max(
+            trace.started_tokens + trace.num_tokens for trace in map(self.result.traces.__getitem__, self.running)
+        )
 
     async def _follow(self, trace: SampledTrace) -> None:
         try:
@@ -263,13 +265,13 @@ class _Group:
                     self._tick()
             if not trace.reason:
                 raise UpstreamError("the stream ended without saying why")
-            trace.key = self.by.answer_of(trace.text) if is_natural(trace.reason) else None
+            trace.key = self.settings.answer_of(trace.text) if is_natural(trace.reason) else None
         except Exception as error:
             trace.reason, trace.error = FAILED, error
         self.events.put_nowait(trace)
 
     def _tick(self) -> None:
-        every = self.by.every_tokens
+        every = self.settings.every_tokens
         if every is not None and self.clock // every > self.ticks:
             self.ticks = self.clock // every
             self.events.put_nowait(None)
@@ -279,5 +281,5 @@ class _Group:
         for task in self.tasks.values():
             task.cancel()
         await asyncio.gather(*self.tasks.values(), return_exceptions=True)
-        for trace in self.run.traces:
+        for trace in self.result.traces:
             trace.reason = trace.reason or CANCELLED

@@ -17,7 +17,7 @@ from stopping.policies import THINKING, Kind
 from stopping.policies.decisions import MissingSignal, require_signals
 
 LEGAL = (Kind.CONTINUE, Kind.STOP, Kind.PROBE)
-LEAST_MASS = 1e-6  # beyond a law's likeliest tokens: less is the rounding of their log-probabilities
+LEAST_MASS = 1e-6  # beyond a distribution's likeliest tokens: less is the rounding of their log-probabilities
 
 
 def require(policy: Any, capabilities: Capabilities, markup: Markup) -> None:
@@ -46,7 +46,7 @@ def signals_there(capabilities: Capabilities, markup: Markup) -> set[str]:
     there = {"elapsed_tokens", "probed", "probed_answer"}
     if capabilities.log_probs:
         there |= {"mean_log_prob", "answer_mean_log_prob", "answer_least_log_prob"}
-    if capabilities.whole_law:
+    if capabilities.full_distribution:
         there.add("mean_entropy")
     if capabilities.num_top > 1 and len(markup.close_ids) == 1:
         there.add("log_close_prob")
@@ -59,7 +59,7 @@ def what_gives(signals: Collection[str]) -> str:
     """Say what would give signals that are not there."""
     gives = {
         "log_close_prob": f"a closing tag of one token, and {WHAT_GIVES['num_top']}",
-        "mean_entropy": WHAT_GIVES["whole_law"],
+        "mean_entropy": WHAT_GIVES["full_distribution"],
         "num_candidates": "--candidate TEXT, a token that puts forward a result",
     }
     return "; ".join(f"{name} needs {gives.get(name, WHAT_GIVES['log_probs'])}" for name in sorted(signals))
@@ -99,7 +99,7 @@ def log_close_prob_of(token: Token, markup: Markup) -> float | None:
 
 def says_bound(signals: Collection[str], capabilities: Capabilities) -> str:
     """Say, of signals that are there, that one of them may be a bound; empty if none may."""
-    if "log_close_prob" not in signals or capabilities.whole_law:
+    if "log_close_prob" not in signals or capabilities.full_distribution:
         return ""
     return (
         f"log_close_prob: where the closing tag is not among the {capabilities.num_top} likeliest tokens, the most that it can "
@@ -108,7 +108,7 @@ def says_bound(signals: Collection[str], capabilities: Capabilities) -> str:
 
 
 def entropy_of(token: Token) -> float | None:
-    """Return the entropy of the law a token was drawn from, nats; None where its likeliest tokens are not all of it."""
+    """Return the entropy of the distribution a token was drawn from, nats; None where its likeliest tokens are not all of it."""
     log_probs = [log_prob for _, _, log_prob in token.top if log_prob is not None]
     masses = [math.exp(log_prob) for log_prob in log_probs]
     if 1 - sum(masses) > MISSING_MASS:

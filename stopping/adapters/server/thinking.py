@@ -11,11 +11,11 @@ from contextlib import aclosing
 from typing import Any
 
 from stopping.adapters.server.client import End, Upstream
-from stopping.adapters.server.given_thoughts import FollowedThought, RecordedThought
 from stopping.adapters.server.markup import Markup
 from stopping.adapters.server.protocol import Token
 from stopping.adapters.server.thought import Part, Thought
-from stopping.adapters.server.thought_run import ThoughtRun
+from stopping.adapters.server.thought_result import ThoughtResult
+from stopping.adapters.server.thought_sources import FollowedThought, RecordedThought
 
 
 class Thinker:
@@ -51,7 +51,7 @@ class Thinker:
         self.num_top = num_top if reads_top or num_top is None else 0
 
     def follow(
-        self, tokens: AsyncIterator[Token | End], order: Callable[[], Awaitable[None]] | None, run: ThoughtRun
+        self, tokens: AsyncIterator[Token | End], order: Callable[[], Awaitable[None]] | None, result: ThoughtResult
     ) -> AsyncGenerator[Part, None]:
         """Follow a trace that comes as one stream, and have its thought closed from outside when the policy asks for it.
 
@@ -60,9 +60,9 @@ class Thinker:
         Args:
             tokens: of the trace, without tags; an `End` comes last.
             order: closes the thought; None to ask the policy and close nothing.
-            run: is filled in on the way.
+            result: is filled in on the way.
         """
-        return FollowedThought(self, tokens, order, run).parts()
+        return FollowedThought(self, tokens, order, result).parts()
 
     def capped(self, cap_tokens: int) -> "Thinker":
         """Return the same with another cap."""
@@ -70,7 +70,7 @@ class Thinker:
         other.cap_tokens = cap_tokens
         return other
 
-    async def replay(self, prompt_ids: list[int], tokens: Sequence[Token], reason: str) -> ThoughtRun:
+    async def replay(self, prompt_ids: list[int], tokens: Sequence[Token], reason: str) -> ThoughtResult:
         """Ask the policy about a trace that is there already, and force the answers it wants to see; nothing is stopped.
 
         Args:
@@ -81,31 +81,31 @@ class Thinker:
         Raises:
             UpstreamError: if an answer cannot be forced.
         """
-        run = ThoughtRun()
-        async with aclosing(RecordedThought(self, list(prompt_ids), run, tokens, reason).parts()) as parts:
+        result = ThoughtResult()
+        async with aclosing(RecordedThought(self, list(prompt_ids), result, tokens, reason).parts()) as parts:
             async for _ in parts:
                 pass
-        return run
+        return result
 
-    async def run(self, prompt_ids: list[int], settings: Mapping[str, Any] | None = None) -> ThoughtRun:
+    async def run(self, prompt_ids: list[int], settings: Mapping[str, Any] | None = None) -> ThoughtResult:
         """Think to the end; arguments as of `stream`."""
-        run = ThoughtRun()
-        async with aclosing(self.stream(prompt_ids, settings, run)) as tokens:
+        result = ThoughtResult()
+        async with aclosing(self.stream(prompt_ids, settings, result)) as tokens:
             async for _ in tokens:
                 pass
-        return run
+        return result
 
     def stream(
-        self, prompt_ids: list[int], settings: Mapping[str, Any] | None, run: ThoughtRun
+        self, prompt_ids: list[int], settings: Mapping[str, Any] | None, result: ThoughtResult
     ) -> AsyncGenerator[Part, None]:
         """Think, and yield the trace's tokens as they come, each with the part it belongs to.
 
         Args:
             prompt_ids: up to where the thought begins.
             settings: of the sampling; a `seed` is moved on by the tokens so far.
-            run: is filled in on the way.
+            result: is filled in on the way.
 
         Raises:
             UpstreamError: if the server refuses or breaks off.
         """
-        return Thought(self, list(prompt_ids), dict(settings or {}), run).parts()
+        return Thought(self, list(prompt_ids), dict(settings or {}), result).parts()

@@ -18,7 +18,7 @@ from stopping.adapters.server.protocol import Token
 from stopping.adapters.server.retries import is_passing
 from stopping.adapters.server.room import Room, refuses
 from stopping.adapters.server.signals import entropy_of, log_close_prob_of, log_probs_of
-from stopping.adapters.server.thought_run import ThoughtRun
+from stopping.adapters.server.thought_result import ThoughtResult
 from stopping.policies import Kind
 from stopping.policies.rows import PolicyRows
 from stopping.policies.windows import ThoughtWindows, row_of
@@ -38,20 +38,22 @@ Part = tuple[str, Token]
 class Thought:
     """One trace under way.
 
-    A policy that reads how likely the thought is closed next needs the law of the next token: pieces then reach one token past
-    the decision point, and that token waits (`ahead`) until the policy has been asked. Tokens that may begin a tag wait as well
-    (`held`), until they are that or are not. A thought is opened at the end of the prompt, or by the first tokens of the trace;
-    the blanks before these wait, too.
+    A policy that reads the probability of closing the thought next needs the distribution of the next token. Pieces then extend
+    one token past the decision point, and that token waits (`ahead`) until the policy has been asked. Tokens that may begin a
+    tag also wait (`held`) until it is known whether they do. A thought is opened at the end of the prompt, or by the first
+    tokens of the trace; blanks before these wait, too.
 
     Args:
         thinker: whose it is.
         prompt_ids: up to where the thought begins.
         settings: of the sampling.
-        run: is filled in on the way.
+        result: is filled in on the way.
     """
 
-    def __init__(self, thinker: "Thinker", prompt_ids: list[int], settings: dict[str, Any], run: ThoughtRun) -> None:
-        self.by, self.prompt_ids, self.settings, self.run = thinker, prompt_ids, settings, run
+    def __init__(
+        self, thinker: "Thinker", prompt_ids: list[int], settings: dict[str, Any], result: ThoughtResult
+    ) -> None:
+        self.settings, self.prompt_ids, self.sampling, self.result = thinker, prompt_ids, settings, result
         self.is_open, self.is_closed = thinker.markup.opens(prompt_ids), False
         self.is_observed, self.ending, self.passed_tokens = False, "", 0
         self.cut_word, self.room = "length", Room(thinker.upstream)
@@ -63,7 +65,7 @@ class Thought:
         if thinker.policy is not None:
             self.rows = PolicyRows(thinker.policy, 1)
             self.windows = ThoughtWindows(thinker.policy.signals, candidate_ids=thinker.markup.candidate_ids)
-            run.decisions = self.rows.decisions[0]
+            result.decisions = self.rows.decisions[0]
 
     async def parts(self) -> AsyncGenerator[Part, None]:
         """Yield the trace's tokens as they come, each with the part it belongs to.
@@ -71,41 +73,41 @@ class Thought:
         Raises:
             UpstreamError: if the server refuses or breaks off.
         """
-        run = self.run
-        while not run.reason:
+        result = self.result
+        while not result.reason:
             async with aclosing(self._piece()) as piece:
                 async for token in piece:
                     for part in self._take(token):
                         yield part
             if self._lacks_ahead():
                 continue
-            is_due, self.passed_tokens = self._is_due(), len(run.ids)
+            is_due, self.passed_tokens = self._is_due(), len(result.ids)
             given = await self._decided() if is_due else None
             for token in self.ahead if given is None else given:
                 for part in self._take(token):
                     yield part
             self.ahead = []
-            if given is not None or self.ending or len(run.ids) >= self.by.cap_tokens:
-                run.reason = self.ending or self.cut_word
+            if given is not None or self.ending or len(result.ids) >= self.settings.cap_tokens:
+                result.reason = self.ending or self.cut_word
         if self.is_open and not self.is_closed:
-            run.thought_tokens = len(run.ids)
+            result.thought_tokens = len(result.ids)
         for token in (*self.blanks, *self.held):
             yield self._thought(token) if self.is_open else self._answer(token)
 
     def _is_due(self) -> bool:
         """Whether the policy is to be asked here: not amid what may be the closing tag, nor where no answer has room."""
         is_over = (bool(self.ending) and not self.ahead) or bool(self.held)
-        return self._is_asked() and not is_over and len(self.run.ids) == self._due() and self._room() > 0
+        return self._is_asked() and not is_over and len(self.result.ids) == self._due() and self._room() > 0
 
     def _lacks_ahead(self) -> bool:
-        """Whether the token that the policy is to see the law of is still to come: the server gave no more at once."""
-        is_there = bool(self.ahead or self.ending) or len(self.run.ids) >= self.by.cap_tokens
-        return self.by.peeks and not is_there and self._is_asked() and len(self.run.ids) == self._due()
+        """Whether the token that the policy is to see the distribution of is still to come: the server gave no more at once."""
+        is_there = bool(self.ahead or self.ending) or len(self.result.ids) >= self.settings.cap_tokens
+        return self.settings.peeks and not is_there and self._is_asked() and len(self.result.ids) == self._due()
 
     def _room(self) -> int:
         """Tokens that a forced answer may take, within the cap of the trace."""
-        markup = self.by.markup
-        return min(markup.answer_tokens, self.by.cap_tokens - len(self.run.ids) - len(markup.tags))
+        markup = self.settings.markup
+        return min(markup.answer_tokens, self.settings.cap_tokens - len(self.result.ids) - len(markup.tags))
 
     def _is_asked(self) -> bool:
         """Whether there are decisions left to take, or, of a trace that is only looked at, to see."""
@@ -113,13 +115,16 @@ class Thought:
 
     def _may_be_asked(self) -> bool:
         """The same, of a trace that may yet open a thought, too."""
-        run = self.run
-        is_left = self.is_observed or run.would_stop_at is None
-        return self.by.policy is not None and not self.is_closed and not run.failure and is_left
+        result = self.result
+        is_left = self.is_observed or result.would_stop_at is None
+        return self.settings.policy is not None and not self.is_closed and not result.failure and is_left
 
     def _due(self) -> int:
         """The decision point that this piece goes up to; where the thought stands, if that is one and was reached now."""
-        return -(-max(len(self.run.ids), self.passed_tokens + 1) // self.by.every_tokens) * self.by.every_tokens
+        return (
+            -(-max(len(self.result.ids), self.passed_tokens + 1) // self.settings.every_tokens)
+            * self.settings.every_tokens
+        )
 
     async def _piece(self) -> AsyncGenerator[Token, None]:
         """Go on, to the next decision point at most; what is beyond it waits.
@@ -137,7 +142,7 @@ class Thought:
             except UpstreamError as error:
                 if refuses(error):
                     refusal = refusal or error
-                    num_prompt, has_begun = len(self.prompt_ids) + len(self.run.ids), bool(self.run.ids)
+                    num_prompt, has_begun = len(self.prompt_ids) + len(self.result.ids), bool(self.result.ids)
                     fewer = await self.room.fewer(error, num_prompt, self.asked_tokens, has_begun=has_begun)
                     self._drop_ahead()
                     if fewer is not None:
@@ -146,26 +151,28 @@ class Thought:
                         raise refusal from None
                     self.ending = self.cut_word  # the context is full
                     return
-                if not (self.run.ids and waits and is_passing(error)) or error.timed_out:
+                if not (self.result.ids and waits and is_passing(error)) or error.timed_out:
                     raise
-            self.run.num_resumed += 1
+            self.result.num_resumed += 1
             self._drop_ahead()
             await asyncio.sleep(waits.popleft())
 
     async def _piece_once(self, fewer: int | None) -> AsyncGenerator[Token, None]:
-        run = self.run
-        most = min(self.by.cap_tokens - len(run.ids), MOST_ASKED)
+        result = self.result
+        most = min(self.settings.cap_tokens - len(result.ids), MOST_ASKED)
         if self._may_be_asked():
-            most = min(most, self._due() - len(run.ids) + self.by.peeks)
-        num_prompt = len(self.prompt_ids) + len(run.ids)
+            most = min(most, self._due() - len(result.ids) + self.settings.peeks)
+        num_prompt = len(self.prompt_ids) + len(result.ids)
         most = self.asked_tokens = min(self.room.most(num_prompt, most), MOST_ASKED if fewer is None else fewer)
-        asked = dict(self.settings)
+        asked = dict(self.sampling)
         if isinstance(seed := asked.get("seed"), int) and seed >= 0:  # below 0: any, to llama.cpp
-            asked["seed"] = (seed + len(run.ids)) % 2**31
-        run.num_requests += 1
+            asked["seed"] = (seed + len(result.ids)) % 2**31
+        result.num_requests += 1
         came = 0
-        prompt = [*self.prompt_ids, *run.ids]
-        async with aclosing(self.by.upstream.stream(prompt, most, num_top=self.by.num_top, **asked)) as pieces:
+        prompt = [*self.prompt_ids, *result.ids]
+        async with aclosing(
+            self.settings.upstream.stream(prompt, most, num_top=self.settings.num_top, **asked)
+        ) as pieces:
             async for piece in pieces:
                 self.room.accepted(num_prompt, most)
                 if isinstance(piece, End):
@@ -196,32 +203,38 @@ class Thought:
 
     def _waits(self) -> bool:
         """Whether the next token lies beyond the decision point."""
-        return self._is_asked() and len(self.run.ids) == self._due()
+        return self._is_asked() and len(self.result.ids) == self._due()
 
     async def _with_ids(self, token: Token) -> list[Token]:
         """The tokens of a piece of text whose ids the server did not send; the text stands at the last."""
-        ids = await tokens_of_text(self.by.upstream, token.text, self.by.tokenizer, start=False) if token.text else []
+        ids = (
+            await tokens_of_text(self.settings.upstream, token.text, self.settings.tokenizer, start=False)
+            if token.text
+            else []
+        )
         return [token._replace(text=token.text if at == len(ids) - 1 else "", id=each) for at, each in enumerate(ids)]
 
     async def _find_lost_tokens(self) -> None:
         """Take the tokens of the text so far, where the server kept some back (llama.cpp: parts of a character)."""
         self._drop_ahead()
-        self.run.ids = await tokens_of_text(self.by.upstream, self.run.text, self.by.tokenizer, start=False)
-        if self.by.policy is not None:
-            self.windows.elapsed_tokens[0] = len(self.run.ids) - len(self.since)
+        self.result.ids = await tokens_of_text(
+            self.settings.upstream, self.result.text, self.settings.tokenizer, start=False
+        )
+        if self.settings.policy is not None:
+            self.windows.elapsed_tokens[0] = len(self.result.ids) - len(self.since)
 
     def _drop_ahead(self) -> None:
-        self.run.discarded_tokens += len(self.ahead)
+        self.result.discarded_tokens += len(self.ahead)
         self.ahead = []
 
     def _account(self, end: End) -> None:
-        self.run.prompt_tokens += max((end.num_prompt_tokens or 0) - (end.num_cached_tokens or 0), 0)
+        self.result.prompt_tokens += max((end.num_prompt_tokens or 0) - (end.num_cached_tokens or 0), 0)
 
     def _take(self, token: Token) -> list[Part]:
         """Add a token to the trace; return those whose part is known now."""
-        run, markup = self.run, self.by.markup
-        run.ids.append(UNKNOWN if token.id is None else token.id)
-        run.text += token.text
+        result, markup = self.result, self.settings.markup
+        result.ids.append(UNKNOWN if token.id is None else token.id)
+        result.text += token.text
         if self.is_closed:
             return [self._answer(token)]
         tag = (markup.close_ids, markup.close) if self.is_open else (markup.open_ids, markup.open)
@@ -242,9 +255,9 @@ class Thought:
                 self.is_open, found, self.blanks = True, [*self.blanks, *found], []
                 if self._is_asked():
                     self.since += found  # a recording counts them, too
-                run.thought += rest
+                result.thought += rest
                 return [*((OPEN, each) for each in found), *([(THOUGHT, Token(rest))] if rest else [])]
-            self.is_closed, run.thought_tokens = True, len(run.ids) - len(found)
+            self.is_closed, result.thought_tokens = True, len(result.ids) - len(found)
             return [*((CLOSE, each) for each in found), *([self._answer(Token(rest))] if rest else [])]
         if not self.is_open and not may_be(self.held, *tag):  # no thought at all
             self.is_closed, found, self.held, self.blanks = True, [*self.blanks, *self.held], [], []
@@ -255,13 +268,13 @@ class Thought:
         return known
 
     def _thought(self, token: Token) -> Part:
-        self.run.thought += token.text
+        self.result.thought += token.text
         if self._is_asked():
             self.since.append(token)
         return THOUGHT, token
 
     def _answer(self, token: Token) -> Part:
-        self.run.answer += token.text
+        self.result.answer += token.text
         return ANSWER, token
 
     async def _decided(self) -> list[Token] | None:
@@ -271,9 +284,9 @@ class Thought:
         """
         try:
             observation = self._seen()
-            return None if self.run.would_stop_at is not None else await self._decide(observation)
+            return None if self.result.would_stop_at is not None else await self._decide(observation)
         except Exception as error:
-            self.run.failure = f"{type(error).__name__}: {error}"
+            self.result.failure = f"{type(error).__name__}: {error}"
             return None
 
     def _asks(self, observation: Any) -> int:
@@ -282,7 +295,7 @@ class Thought:
         return int(kinds[0])
 
     async def _decide(self, observation: Any) -> list[Token] | None:
-        run, position = self.run, len(self.run.ids)
+        result, position = self.result, len(self.result.ids)
         kind, forced = self._asks(observation), None
         if kind == Kind.PROBE:
             if (forced := await self._force()) is None:
@@ -292,19 +305,19 @@ class Thought:
         if stops:
             forced = forced or await self._force()
             if forced is not None and self._key(forced) is not None:
-                run.would_stop_at, run.would_answer = position, self.by.markup.answer_prefix + forced.text
+                result.would_stop_at, result.would_answer = position, self.settings.markup.answer_prefix + forced.text
             else:  # an answer is never empty because we stopped
                 stops = False
                 self.rows.put_off(0)
-                had_all = forced is not None and self.room.asked_tokens == self.by.markup.answer_tokens
-                run.num_too_long += forced is not None and had_all and is_cut(forced.end.reason)
+                had_all = forced is not None and self.room.asked_tokens == self.settings.markup.answer_tokens
+                result.num_too_long += forced is not None and had_all and is_cut(forced.end.reason)
         if not stops or self.is_observed:
-            run.probe_tokens += 0 if forced is None else self._cost(forced)
+            result.probe_tokens += 0 if forced is None else self._cost(forced)
             return None
         assert forced is not None
         self._drop_ahead()
-        run.stopped, self.ending = True, forced.end.reason
-        markup = self.by.markup
+        result.stopped, self.ending = True, forced.end.reason
+        markup = self.settings.markup
         tags = [Token(text, number) for text, number in markup.tags]
         return [*tags, *forced.tokens]
 
@@ -314,37 +327,37 @@ class Thought:
         ids = [UNKNOWN if token.id is None else token.id for token in tokens]
         log_probs = [math.nan if token.log_prob is None else token.log_prob for token in tokens]
         entropies = None
-        if "mean_entropy" in self.by.policy.signals:
+        if "mean_entropy" in self.settings.policy.signals:
             entropies = [math.nan if (known := entropy_of(token)) is None else known for token in tokens]
         self.windows.add(ids, log_probs, entropies)
         observation = self.windows.observe(self._log_close_prob())
-        self.run.last_seen = row_of(observation, 0)
+        self.result.last_seen = row_of(observation, 0)
         return observation
 
     def _log_close_prob(self) -> float | None:
-        """Of closing the thought here, by the law from which the next token was drawn; None where that does not tell."""
-        return log_close_prob_of(self.ahead[0], self.by.markup) if self.ahead else None
+        """Of closing the thought here, by the distribution from which the next token was drawn; None where that does not tell."""
+        return log_close_prob_of(self.ahead[0], self.settings.markup) if self.ahead else None
 
     async def _force(self) -> Completion | None:
         """Close the thought here and let the model answer, greedily; None where the server has no room for that."""
-        markup, run, before = self.by.markup, self.run, self.room.num_requests
-        prompt = [*self.prompt_ids, *run.ids, *markup.close_ids, *markup.answer_ids]
-        kept = {name: value for name, value in self.settings.items() if name != "seed"}
-        num_top = None if self.by.num_top is None else 0
+        markup, result, before = self.settings.markup, self.result, self.room.num_requests
+        prompt = [*self.prompt_ids, *result.ids, *markup.close_ids, *markup.answer_ids]
+        kept = {name: value for name, value in self.sampling.items() if name != "seed"}
+        num_top = None if self.settings.num_top is None else 0
         try:
             found = await self.room.complete(prompt, self._room(), num_top=num_top, **kept | {"temperature": 0.0})
         finally:
-            run.num_requests += self.room.num_requests - before
+            result.num_requests += self.room.num_requests - before
         if found is not None:
             self._account(found.end)
         return found
 
     def _key(self, forced: Completion) -> str | None:
         """What a forced answer counts as, as the client would read it; None if it did not end, or is nothing but its prefix."""
-        markup, is_answer = self.by.markup, is_natural(forced.end.reason) and bool(forced.text.strip())
+        markup, is_answer = self.settings.markup, is_natural(forced.end.reason) and bool(forced.text.strip())
         return markup.answer_of(markup.answer_prefix + forced.text) if is_answer else None
 
     def _cost(self, forced: Completion) -> int:
-        markup = self.by.markup
+        markup = self.settings.markup
         added = forced.end.counted(len(forced.tokens), self.room.asked_tokens)
         return len(markup.close_ids) + len(markup.answer_ids) + added

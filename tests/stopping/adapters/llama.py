@@ -13,8 +13,8 @@ import pytest
 from stopping.adapters.llamacpp import LlamaServer
 
 SLOT_TOKENS = 512
-# Its own laws: the server's defaults cut them (top_k 40, top_p .95, min_p .05).
-WHOLE_LAW = {"top_k": 0, "top_p": 1.0, "min_p": 0.0}
+# Its own distributions: the server's defaults cut them (top_k 40, top_p .95, min_p .05).
+FULL_DISTRIBUTION = {"top_k": 0, "top_p": 1.0, "min_p": 0.0}
 
 
 def needs_llama() -> None:

@@ -13,7 +13,7 @@ import openai
 import uvicorn
 from prometheus_client.parser import text_string_to_metric_families
 
-from stopping.adapters.proxy import Serving, build
+from stopping.adapters.proxy import ProxyConfig, build
 from stopping.adapters.proxy.accounts import Accounts
 from stopping.adapters.server.client import Upstream
 from stopping.artifacts import load_policy
@@ -25,7 +25,7 @@ class Proxy:
     """One that runs."""
 
     url: str
-    serving: Serving
+    config: ProxyConfig
     http: httpx.Client
     _stop: Callable[[], None] = field(repr=False)
 
@@ -72,10 +72,10 @@ def proxied(
             markup = await marks_of(upstream, capabilities, **(marks or {}))
         async with Upstream(url, capabilities.model, timeout_seconds=timeout_seconds) as upstream:
             given = {"holdout": 0.0, "cap_tokens": CAP_TOKENS, "default": next(iter(policies), "")} | settings
-            serving = Serving(upstream, capabilities, markup, **given)
+            config = ProxyConfig(upstream, capabilities, markup, **given)
             for name, path in policies.items():
-                serving.add(name, load_policy(path), every_tokens=every_tokens)
-            app = build(serving, None if accounts is None else Accounts(accounts))
+                config.add(name, load_policy(path), every_tokens=every_tokens)
+            app = build(config, None if accounts is None else Accounts(accounts))
             server = uvicorn.Server(
                 uvicorn.Config(app, port=0, log_config=None, access_log=False, timeout_graceful_shutdown=60)
             )
@@ -83,7 +83,7 @@ def proxied(
             while not server.started and not task.done():
                 await asyncio.sleep(0.01)
             port = server.servers[0].sockets[0].getsockname()[1]
-            found.update(url=f"http://127.0.0.1:{port}", serving=serving, server=server)
+            found.update(url=f"http://127.0.0.1:{port}", config=config, server=server)
             is_up.set()
             await task
 
@@ -109,6 +109,6 @@ def proxied(
 
     with httpx.Client(base_url=found["url"], timeout=60.0) as http:
         try:
-            yield Proxy(found["url"], found["serving"], http, stop)
+            yield Proxy(found["url"], found["config"], http, stop)
         finally:
             stop()

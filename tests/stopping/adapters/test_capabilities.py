@@ -39,7 +39,7 @@ def capabilities(llama_server):
 
 def test_what_llama_cpp_can_do_is_found(capabilities):
     found = capabilities
-    assert found.log_probs and found.num_top == 32 and found.whole_law
+    assert found.log_probs and found.num_top == 32 and found.full_distribution
     assert found.continues and found.prefix_cache and found.num_choices and found.usage
     assert found.tokenizer == "llama.cpp"
     assert found.idle_seconds is not None and found.tokens_per_second
@@ -48,7 +48,7 @@ def test_what_llama_cpp_can_do_is_found(capabilities):
 
 def test_fewer_likeliest_tokens_are_not_the_law(llama_server):
     found = found_at(llama_server, num_top=5, measure=False)
-    assert found.num_top == 5 and not found.whole_law and found.continues
+    assert found.num_top == 5 and not found.full_distribution and found.continues
     assert found.tokens_per_second is found.idle_seconds is found.top_share is None
 
 
@@ -101,7 +101,7 @@ def test_doctor(llama_server, tmp_path):
     assert "--max-logprobs -1" in shown  # of all tokens
     assert "is not among the 20 likeliest tokens" in shown
     said = written("doctor", out)
-    assert said["capabilities"]["control"] and not said["capabilities"]["whole_law"]
+    assert said["capabilities"]["control"] and not said["capabilities"]["full_distribution"]
     assert said["policy"] is said["refusal"] is None and "mean_entropy" not in said["signals"]
 
 

@@ -477,7 +477,9 @@ def test_signals_of_what_is_not_known(server):
     markup = asyncio.run(_markup(server))
     close = markup.close_ids[0]
     assert entropy_of(Token("a", 9, None, ((9, "a", None), (8, "b", -1.0)))) is None
-    assert entropy_of(Token("a", 9, 0.0, ((9, "a", 0.0), (8, "b", None)))) == 0.0  # the others are all of the law
+    assert (
+        entropy_of(Token("a", 9, 0.0, ((9, "a", 0.0), (8, "b", None)))) == 0.0
+    )  # the others are all of the distribution
     other = close + 1
     assert log_close_prob_of(Token("a", other, 0.0, ((other, "a", 0.0), (close, "", None))), markup) is None
     assert log_probs_of(type("Forced", (), {"tokens": [Token("a", 1, -1.0), Token("b", 2, None)]})) == (None, None)

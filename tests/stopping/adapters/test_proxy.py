@@ -14,7 +14,7 @@ from prometheus_client.parser import text_string_to_metric_families
 
 import stopping
 from stopping import artifacts
-from stopping.adapters.proxy.serving import BY_ORDER, Serving
+from stopping.adapters.proxy.config import BY_ORDER, ProxyConfig
 from stopping.policies import CloseTokenThreshold, TokenBudget
 from tests.stopping.adapters.live import NEVER, prompt_of, questions, thinker_of
 from tests.stopping.adapters.proxied import proxied
@@ -245,7 +245,7 @@ def test_several_turns(llama_server, proxy):
 
 
 def test_other_paths_are_handed_on(llama_server, proxy, client):
-    assert [model.id for model in client.models.list()] == [proxy.serving.upstream.model]
+    assert [model.id for model in client.models.list()] == [proxy.config.upstream.model]
     assert proxy.http.post("/tokenize", json={"content": "2 3"}).json() == {"tokens": [13, 30, 14]}
     with pytest.raises(openai.NotFoundError):
         client.get("/nothing", cast_to=object)
@@ -369,10 +369,10 @@ def test_the_shadow_changes_not_a_byte_and_notes_what_would_have_been(llama_serv
 
 def test_a_holdout_is_left_alone(llama_server, policies, tmp_path):
 
-    path, lots = tmp_path / "accounts.jsonl", random.Random(3)
-    expected = [random.Random(3).random() < 0.3] and [drawn < 0.3 for drawn in (lots.random() for _ in range(12))]
+    path, rng = tmp_path / "accounts.jsonl", random.Random(3)
+    expected = [random.Random(3).random() < 0.3] and [drawn < 0.3 for drawn in (rng.random() for _ in range(12))]
     budget = {"budget": policies["budget"]}
-    with proxied(llama_server, budget, accounts=path, holdout=0.3, lots=random.Random(3)) as proxy:
+    with proxied(llama_server, budget, accounts=path, holdout=0.3, rng=random.Random(3)) as proxy:
         for held, text in zip(expected, QUESTIONS, strict=False):
             body = asked(text)
             direct, got = (httpx.post(url + CHAT, json=body, timeout=60) for url in (llama_server, proxy.url))
@@ -393,15 +393,15 @@ def test_a_holdout_is_left_alone(llama_server, policies, tmp_path):
 
 @pytest.mark.parametrize("share", [0.02, 0.5])
 def test_the_holdouts_share(share):
-    """Within five standard deviations of the binomial, by lots that are fixed."""
-    serving = Serving(
-        None, None, None, holdout=share, default="a", policies={"a": SimpleNamespace(watch=None)}, lots=random.Random(0)
+    """Within five standard deviations of the binomial, by a seeded generator."""
+    config = ProxyConfig(
+        None, None, None, holdout=share, default="a", policies={"a": SimpleNamespace(watch=None)}, rng=random.Random(0)
     )
-    drawn = [serving.choose({"messages": []}, None)[1] for _ in range(20_000)]
+    drawn = [config.choose({"messages": []}, None)[1] for _ in range(20_000)]
     assert set(drawn) == {"", "holdout"}
     assert abs(drawn.count("holdout") - 20_000 * share) <= 5 * (20_000 * share * (1 - share)) ** 0.5
     with pytest.raises(ValueError, match=r"holdout: expected a share from 0 to 1, got 1\.5"):
-        Serving(None, None, None, holdout=1.5)
+        ProxyConfig(None, None, None, holdout=1.5)
 
 
 def test_metrics_and_health(proxy):

@@ -19,10 +19,10 @@ from starlette.responses import JSONResponse, StreamingResponse
 from starlette.routing import Route
 
 from stopping import artifacts
-from stopping.adapters.proxy import Serving
+from stopping.adapters.proxy import ProxyConfig
 from stopping.adapters.proxy.accounts import Account, Accounts
 from stopping.adapters.proxy.clients import PART_BYTES, limited
-from stopping.adapters.server.thought_run import ThoughtRun
+from stopping.adapters.server.thought_result import ThoughtResult
 from tests.stopping.adapters.live import NEVER, questions
 from tests.stopping.adapters.proxied import proxied
 from tests.stopping.adapters.test_proxy import CHAT, asked
@@ -107,7 +107,7 @@ def flood():
 def flooded(llama_server, flood, policies, **settings):
     """A proxy before the flood, without the limit of the server that it was examined at."""
     with proxied(flood.url, policies, marks_from=llama_server, cap_tokens=ENDLESS, **settings) as proxy:
-        proxy.serving.capabilities = replace(proxy.serving.capabilities, context_tokens=None)
+        proxy.config.capabilities = replace(proxy.config.capabilities, context_tokens=None)
         yield proxy
 
 
@@ -259,14 +259,14 @@ def test_parts_are_the_whole(size, more):
 def test_times_are_above_zero():
     for name in ("body_seconds", "stall_seconds", "answer_seconds"):
         with pytest.raises(ValueError, match=f"{name}: expected a time above 0, got 0"):
-            Serving(None, None, None, **{name: 0})
+            ProxyConfig(None, None, None, **{name: 0})
 
 
 FULL = Path("/dev/full")
 
 
 def run_of(number):
-    return Account(None, 0.0, "policed", [number]), ThoughtRun(ids=[1], text="a", answer="3", reason="stop")
+    return Account(None, 0.0, "policed", [number]), ThoughtResult(ids=[1], text="a", answer="3", reason="stop")
 
 
 @pytest.mark.skipif(not FULL.exists(), reason="this system has no file that is always full")

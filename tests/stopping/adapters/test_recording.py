@@ -22,7 +22,7 @@ from stopping.reasoner import load_model, load_shipped_log
 from stopping.reasoner.countdown import vote_key
 from stopping.reasoner.vocabulary import CLOSE_THINK, YES, decode, encode
 from stopping.traces import LogError, checker, load_log
-from tests.stopping.adapters.llama import WHOLE_LAW, running
+from tests.stopping.adapters.llama import FULL_DISTRIBUTION, running
 from tests.stopping.cli.test_commands import NO_JAX, WIDE, refused, run, written
 
 EVERY, CAP, SAMPLES, NUM_PROBLEMS = 32, 300, 3, 4
@@ -30,7 +30,7 @@ MODEL = ["--probe-every", EVERY, "--max-tokens", CAP, "--top-log-probs", 32, "--
 MODEL += [
     "--answer-tokens",
     20,
-    *(part for name, value in WHOLE_LAW.items() for part in ("--setting", f"{name}={value}")),
+    *(part for name, value in FULL_DISTRIBUTION.items() for part in ("--setting", f"{name}={value}")),
 ]
 MODEL += ["--yes"]
 ROOT = Path(__file__).parents[3]
@@ -91,8 +91,12 @@ def teacher_forced():
     def of(prompt, ids):
         padded = np.zeros((1, 512), np.int32)
         padded[0, : len(prompt) + len(ids)] = [*prompt, *ids]
-        laws = np.asarray(whole(padded))[len(prompt) - 1 : len(prompt) + len(ids) - 1]
-        return laws[np.arange(len(ids)), ids], -np.sum(np.exp(laws) * laws, axis=1), laws[:, CLOSE_THINK]
+        distributions = np.asarray(whole(padded))[len(prompt) - 1 : len(prompt) + len(ids) - 1]
+        return (
+            distributions[np.arange(len(ids)), ids],
+            -np.sum(np.exp(distributions) * distributions, axis=1),
+            distributions[:, CLOSE_THINK],
+        )
 
     return of
 
@@ -265,7 +269,7 @@ def test_nothing_is_paid_for_before_it_is_agreed_to(llama_server, tmp_path):
     assert "2 traces, at most 22 requests, 600 tokens and 420 of probes" in run(*asked, "--dry-run").stdout
     assert not list(tmp_path.glob("runs*"))
     assert "--yes" in refused(*asked)
-    asked = asked[:-6]  # with the server's own cuts of the law
+    asked = asked[:-6]  # with the server's own cuts of the distribution
     assert "--setting: expected NAME=VALUE" in refused(*asked, "--setting", "seed=1")
     assert "--api-key" in refused(*asked, "--api-key", "NO_SUCH_VARIABLE")
     assert "--close-tag" in refused(*asked, "--close-tag", "")

@@ -32,7 +32,7 @@ from stopping.problems.sampling_events import SamplingWorld
 from stopping.reasoner.countdown import vote_key
 from tests.helpers import name_of
 from tests.stopping.adapters.live import CAP_TOKENS, questions, wait_until_idle
-from tests.stopping.adapters.llama import WHOLE_LAW
+from tests.stopping.adapters.llama import FULL_DISTRIBUTION
 
 NUM_TRACES = 6
 QUESTIONS = questions(3)
@@ -48,7 +48,7 @@ def streams(upstream, text, only=lambda index: True):
     async def open_stream(index):
         if not only(index):
             raise UpstreamError("on purpose")
-        settings = {"temperature": 1.0, "seed": 100 + index, **WHOLE_LAW}
+        settings = {"temperature": 1.0, "seed": 100 + index, **FULL_DISTRIBUTION}
         async for piece in upstream.stream(f"{text}<think>", CAP_TOKENS, **settings):
             yield piece
 

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from stopping.adapters.server.protocol import Token
-from stopping.adapters.server.thought import ANSWER, CLOSE, OPEN, THOUGHT, ThoughtRun
+from stopping.adapters.server.thought import ANSWER, CLOSE, OPEN, THOUGHT, ThoughtResult
 from stopping.policies import AnswerAgreement, CloseTokenThreshold, Kind, TokenBudget, bind
 from stopping.reasoner.countdown import vote_key
 from tests.helpers import name_of
@@ -24,10 +24,10 @@ from tests.stopping.adapters.live import (
     wait_until_idle,
     with_thinker,
 )
-from tests.stopping.adapters.llama import WHOLE_LAW
+from tests.stopping.adapters.llama import FULL_DISTRIBUTION
 
 QUESTIONS = questions(6)
-DRAWN = {"temperature": 1.0, **WHOLE_LAW}
+DRAWN = {"temperature": 1.0, **FULL_DISTRIBUTION}
 GREEDY = {"temperature": 0.0}
 
 
@@ -41,7 +41,7 @@ async def runs_of(thinker, texts=QUESTIONS, settings=DRAWN):
 
 
 async def parts_of(thinker, text, settings=GREEDY):
-    run = ThoughtRun()
+    run = ThoughtResult()
     parts = [part async for part in thinker.stream(await prompt_of(thinker, text), settings, run)]
     return parts, run
 
@@ -126,7 +126,7 @@ def test_a_replay_decides_as_the_live_run_did(llama_server, policy):
     async def ask(thinker):
         async def one(text):
             prompt = await prompt_of(thinker, text)
-            live, whole = await thinker.run(prompt, GREEDY), ThoughtRun()
+            live, whole = await thinker.run(prompt, GREEDY), ThoughtResult()
             async with thinker_of(llama_server, None) as untouched:
                 untouched.num_top = thinker.num_top
                 tokens = [token async for _, token in untouched.stream(prompt, GREEDY, whole)]

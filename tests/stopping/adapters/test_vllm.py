@@ -36,7 +36,7 @@ from tests.stopping.adapters.vllm_stand_ins import (
     config,
     drawn,
     install,
-    law,
+    logits_of,
     params,
 )
 
@@ -74,7 +74,7 @@ def alone(prompt, name, policy=None, forced=(BLANK, CLOSE)):
     bound = bind(policy, "numpy") if policy else None
     state = bound.init((1,)) if policy else None
     while len(output) < MAX_TOKENS and (not output or output[-1] != EOS):
-        logits = law([*prompt, *output])
+        logits = logits_of([*prompt, *output])
         log_probs = logits.log_softmax(-1).numpy().astype(float)
         if policy and CLOSE not in output and not to_force and output and len(output) % EVERY == 0:
             means = np.array(window).mean(axis=0)
@@ -175,7 +175,7 @@ def test_with_drafts_signals_are_those_of_the_tokens_kept(tmp_path, monkeypatch)
     sums = []
     for name, prompt in enumerate(PROMPTS):
         free = alone(prompt, name)
-        by_token = [float(law([*prompt, *free[:i]]).log_softmax(-1)[token]) for i, token in enumerate(free)]
+        by_token = [float(logits_of([*prompt, *free[:i]]).log_softmax(-1)[token]) for i, token in enumerate(free)]
         sums.append(np.cumsum(by_token))
     checked = 0
     for asked in seen.values():
@@ -215,7 +215,7 @@ def test_what_cannot_be_followed_goes_on_without_the_policy(tmp_path, caplog):
         added = [(0, params(), PROMPTS[0], [5, 6])]  # it comes with output: it was preempted
         processor.update_state(SimpleNamespace(batch_size=1, removed=[], added=added, moved=[]))
     assert processor.thoughts.setup.counts["given_up"] == 1 and "preempted" in caplog.text
-    logits = law(PROMPTS[0])[None].clone()
+    logits = logits_of(PROMPTS[0])[None].clone()
     assert (processor.apply(logits.clone()) == logits).all()
 
     engine = v2(directory)

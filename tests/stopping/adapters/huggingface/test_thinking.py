@@ -147,15 +147,15 @@ def test_the_account_adds_up(policy, runs, reasoner):
 
 @pytest.fixture(scope="module")
 def ours():
-    """Our own model's next-token laws, log `[tokens, vocabulary]`, in JAX."""
+    """Our own model's next-token distributions, log `[tokens, vocabulary]`, in JAX."""
     model = load_model("target")
     forward = jax.jit(lambda tokens: jax.nn.log_softmax(model(tokens)[0]))
 
-    def laws(tokens):
+    def distributions(tokens):
         padded = np.pad(tokens, (0, 256 - len(tokens)), constant_values=PAD)
         return np.asarray(forward(jnp.asarray(padded)[None]))[: len(tokens)]
 
-    return laws
+    return distributions
 
 
 def test_signals_are_those_of_our_own_sampler(ours, thought, reasoner):
@@ -163,9 +163,11 @@ def test_signals_are_those_of_our_own_sampler(ours, thought, reasoner):
     run, compared = thought(ConfidenceExit(1.0, 32)), 0
     for row, (tokens, decisions) in enumerate(zip(run.tokens, run.decisions, strict=True)):
         prompt = reasoner[2]["input_ids"][row][reasoner[2]["attention_mask"][row] == 1].numpy()
-        laws = ours(np.concatenate([prompt, tokens]))[len(prompt) - 1 :]  # of each generated token, and the next
-        log_prob = np.take_along_axis(laws[:-1], tokens[:, None], axis=1)[:, 0]
-        entropy = -np.sum(np.exp(laws) * laws, axis=1)[:-1]
+        distributions = ours(np.concatenate([prompt, tokens]))[
+            len(prompt) - 1 :
+        ]  # of each generated token, and the next
+        log_prob = np.take_along_axis(distributions[:-1], tokens[:, None], axis=1)[:, 0]
+        entropy = -np.sum(np.exp(distributions) * distributions, axis=1)[:-1]
         windows, at = ThoughtWindows(ThinkingObservation._fields, candidate_ids=[YES]), 0
         for decision in decisions:
             seen = decision.observation
@@ -173,14 +175,14 @@ def test_signals_are_those_of_our_own_sampler(ours, thought, reasoner):
             if not seen.probed:
                 part = slice(at, position)
                 windows.add(tokens[part], log_prob[part], entropy[part])
-                expected, at = row_of(windows.observe(laws[position, CLOSE_THINK]), 0), position
+                expected, at = row_of(windows.observe(distributions[position, CLOSE_THINK]), 0), position
                 np.testing.assert_allclose(seen, expected, rtol=2e-3, atol=2e-3)
             else:
                 prefix, log_probs = [*prompt, *tokens[:position], CLOSE_THINK], []
                 while len(log_probs) < 20 and prefix[-1] != EOS:
-                    law = ours(np.array(prefix))[-1]
-                    prefix.append(int(law.argmax()))
-                    log_probs.append(law.max())
+                    distribution = ours(np.array(prefix))[-1]
+                    prefix.append(int(distribution.argmax()))
+                    log_probs.append(distribution.max())
                 shown = seen.answer_mean_log_prob, seen.answer_least_log_prob
                 np.testing.assert_allclose(shown, (np.mean(log_probs), np.min(log_probs)), rtol=2e-3, atol=2e-3)
             compared += 1

@@ -8,14 +8,14 @@ from typing import TYPE_CHECKING, Any
 from stopping.adapters.server.client import End, UpstreamError
 from stopping.adapters.server.protocol import Token
 from stopping.adapters.server.thought import Thought
-from stopping.adapters.server.thought_run import ThoughtRun
+from stopping.adapters.server.thought_result import ThoughtResult
 from stopping.policies import Kind
 
 if TYPE_CHECKING:
     from stopping.adapters.server.thinking import Thinker
 
 
-class GivenThought(Thought, ABC):
+class ExternalThought(Thought, ABC):
     """A trace whose tokens come from elsewhere; those that are there and not taken yet are `left`."""
 
     left: deque[Token]
@@ -27,19 +27,19 @@ class GivenThought(Thought, ABC):
     async def _piece(self) -> AsyncGenerator[Token, None]:
         while self.left or await self._more():
             if self._waits():
-                if self.by.peeks:
+                if self.settings.peeks:
                     self.ahead.append(self.left.popleft())
                 return
             yield self.left.popleft()
 
 
-class RecordedThought(GivenThought):
+class RecordedThought(ExternalThought):
     """A trace that is there already."""
 
     def __init__(
-        self, thinker: "Thinker", prompt_ids: list[int], run: ThoughtRun, tokens: Sequence[Token], reason: str
+        self, thinker: "Thinker", prompt_ids: list[int], result: ThoughtResult, tokens: Sequence[Token], reason: str
     ) -> None:
-        super().__init__(thinker, prompt_ids, {}, run)
+        super().__init__(thinker, prompt_ids, {}, result)
         self.is_observed, self.left, self.how = True, deque(tokens), reason
 
     async def _more(self) -> bool:
@@ -47,7 +47,7 @@ class RecordedThought(GivenThought):
         return False
 
 
-class FollowedThought(GivenThought):
+class FollowedThought(ExternalThought):
     """A trace that comes as one stream, whose thought is closed by order, or, without one, only looked at."""
 
     def __init__(
@@ -55,9 +55,9 @@ class FollowedThought(GivenThought):
         thinker: "Thinker",
         tokens: AsyncIterator[Token | End],
         order: Callable[[], Awaitable[None]] | None,
-        run: ThoughtRun,
+        result: ThoughtResult,
     ) -> None:
-        super().__init__(thinker, [], {}, run)
+        super().__init__(thinker, [], {}, result)
         self.tokens, self.order, self.is_observed = tokens, order, order is None
         self.left = deque()
 
@@ -71,29 +71,34 @@ class FollowedThought(GivenThought):
 
     def _end(self, reason: str) -> None:
         self.ending = reason
-        if self.run.stopped and not self.is_closed:
-            self.run.stopped, self.run.order_failure = False, "no answer came after the order"
+        if self.result.stopped and not self.is_closed:
+            self.result.stopped, self.result.order_failure = False, "no answer came after the order"
 
     def _place(self, token: Token) -> None:
         """Tell the thought from the answer, and put the tag between them where the server leaves it out."""
-        if not self.run.ids and not self.ahead:
+        if not self.result.ids and not self.ahead:
             self.is_open, self.is_closed = token.reasoning, not token.reasoning
-        elif self.is_open and not self.is_closed and not token.reasoning and token.id not in self.by.markup.close_ids:
-            size = len(self.by.markup.close_ids)
-            self.left.extend(Token(text, number, reasoning=True) for text, number in self.by.markup.tags[:size])
+        elif (
+            self.is_open
+            and not self.is_closed
+            and not token.reasoning
+            and token.id not in self.settings.markup.close_ids
+        ):
+            size = len(self.settings.markup.close_ids)
+            self.left.extend(Token(text, number, reasoning=True) for text, number in self.settings.markup.tags[:size])
         self.left.append(token)
 
     async def _decide(self, observation: Any) -> list[Token] | None:
         if self._asks(observation) != Kind.STOP:
             return None
-        if self._room() < self.by.markup.answer_tokens:
+        if self._room() < self.settings.markup.answer_tokens:
             self.rows.put_off(0)
             return None
-        self.run.would_stop_at = len(self.run.ids)
+        self.result.would_stop_at = len(self.result.ids)
         if self.order is not None:
             try:
                 await self.order()
-                self.run.stopped = True
+                self.result.stopped = True
             except (UpstreamError, TimeoutError) as error:
-                self.run.order_failure = f"{type(error).__name__}: {error}"
+                self.result.order_failure = f"{type(error).__name__}: {error}"
         return None

@@ -11,7 +11,7 @@ from stopping.adapters.server.client import Upstream
 from stopping.adapters.server.markup import Markup
 from stopping.adapters.server.signals import require
 from stopping.adapters.server.thinking import Thinker
-from stopping.adapters.server.thought_run import ThoughtRun
+from stopping.adapters.server.thought_result import ThoughtResult
 from stopping.artifacts import Artifact
 from stopping.policies import Kind
 
@@ -45,7 +45,7 @@ HEADER = "x-stopping-policy"  # a policy by its name, or `none`
 
 
 @dataclass(frozen=True)
-class Served:
+class ServedPolicy:
     """A policy that is served.
 
     Attributes:
@@ -62,17 +62,17 @@ class Served:
     thinker: Thinker
     watch: Watch | None = None
 
-    def expected_saving(self, run: ThoughtRun) -> float | None:
+    def expected_saving(self, result: ThoughtResult) -> float | None:
         """Return how many tokens a stop saved, net, as the log has it that the policy was calibrated on.
 
         Of the traces there that were longer, the mean less what this one took; None where it was not stopped, or the policy does
         not say how long traces were, or none was longer.
         """
         lengths = (self.artifact.document.traffic or {}).get("length_tokens")
-        if not run.stopped or lengths is None:
+        if not result.stopped or lengths is None:
             return None
-        longer = (values := lengths.array())[values > run.thought_tokens]
-        return float(longer.mean()) - run.total_tokens if len(longer) else None
+        longer = (values := lengths.array())[values > result.thought_tokens]
+        return float(longer.mean()) - result.total_tokens if len(longer) else None
 
     @property
     def reads_log_probs(self) -> bool:
@@ -86,7 +86,7 @@ class Served:
 
 
 @dataclass
-class Serving:
+class ProxyConfig:
     """All that a proxy needs.
 
     Attributes:
@@ -106,13 +106,13 @@ class Serving:
         answer_seconds: to wait for an answer that is handed on and not streamed; the default is the official client's own.
         body_seconds: to wait for the whole body of a request, which is refused then.
         stall_seconds: to wait for a client that does not read its answer; its connection is cut then.
-        lots: drawn for the holdout.
+        rng: drawn for the holdout.
     """
 
     upstream: Upstream
     capabilities: Capabilities
     markup: Markup
-    policies: dict[str, Served] = field(default_factory=dict)
+    policies: dict[str, ServedPolicy] = field(default_factory=dict)
     default: str = ""
     models: Mapping[str, str] = field(default_factory=dict)
     shadow: bool = False
@@ -125,7 +125,7 @@ class Serving:
     answer_seconds: float = 600.0
     body_seconds: float = 60.0
     stall_seconds: float = 60.0
-    lots: random.Random = field(default_factory=random.SystemRandom)
+    rng: random.Random = field(default_factory=random.SystemRandom)
 
     def __post_init__(self) -> None:
         """Check the share and the time limits.
@@ -156,9 +156,9 @@ class Serving:
             num_top=self.capabilities.num_top if self.capabilities.log_probs else None,
             tokenizer=self.capabilities.tokenizer,
         )  # fmt: skip
-        self.policies[name] = Served(name, artifact, every, thinker, watch)
+        self.policies[name] = ServedPolicy(name, artifact, every, thinker, watch)
 
-    def choose(self, body: Mapping[str, Any], named: str | None) -> tuple[Served | None, str, bool]:
+    def choose(self, body: Mapping[str, Any], named: str | None) -> tuple[ServedPolicy | None, str, bool]:
         """Return the policy of a request, or None and why there is none; and whether its thought is closed by order.
 
         Args:
@@ -182,7 +182,7 @@ class Serving:
             return None, [*beyond, "no policy"][0], False
         if served.watch and served.watch.alarm:
             return None, "drift", False
-        if not self.shadow and self.lots.random() < self.holdout:
+        if not self.shadow and self.rng.random() < self.holdout:
             return served, "holdout", by_order
         return served, "", by_order
 
@@ -198,7 +198,7 @@ class Serving:
         room = 0 if context is None else context - len(prompt)
         return min(most, room) if room > 0 else most
 
-    def _takes_orders(self, served: Served, body: Mapping[str, Any], beyond: list[str]) -> bool:
+    def _takes_orders(self, served: ServedPolicy, body: Mapping[str, Any], beyond: list[str]) -> bool:
         """Whether the thought of a request that asks for such things can be closed by order."""
         is_followed = (
             body.get("stream") is True and "messages" in body and Kind.PROBE not in served.artifact.policy.kinds

@@ -23,7 +23,7 @@ HOP = {
 
 
 @dataclass
-class Seen:
+class ObservedAnswer:
     """An answer on its way: its tokens, why it ended, how long it took."""
 
     tokens: list[Token] = field(default_factory=list)
@@ -31,7 +31,7 @@ class Seen:
     seconds: float = 0.0
 
 
-class Passing:
+class Forwarder:
     """Hands requests on.
 
     Args:
@@ -50,7 +50,7 @@ class Passing:
         return self.relayed(response := await self.send(request, body), response.aiter_raw())
 
     async def observed(
-        self, request: Request, body: dict[str, Any], num_top: int | None, when_done: Callable[[Seen], None]
+        self, request: Request, body: dict[str, Any], num_top: int | None, when_done: Callable[[ObservedAnswer], None]
     ) -> Response:
         """The same, and tell what was seen: the server is asked for log-probabilities, which the client does not get.
 
@@ -66,7 +66,7 @@ class Passing:
             return await self.hand_on(request, msgspec.json.encode(body))
         if response.status_code >= 400:
             return self.relayed(response, response.aiter_raw())
-        seen, start = Seen(), time.monotonic()
+        seen, start = ObservedAnswer(), time.monotonic()
         if not body.get("stream"):
             try:
                 raw = await response.aread()
@@ -128,7 +128,7 @@ class Passing:
         return Streamed(counted(), close, response.status_code, headers_of(response))
 
 
-async def _watched_lines(response: httpx.Response, seen: Seen) -> AsyncGenerator[bytes, None]:
+async def _watched_lines(response: httpx.Response, seen: ObservedAnswer) -> AsyncGenerator[bytes, None]:
     async for line in lines_of(response.aiter_bytes()):
         data = line[5:].strip() if line.startswith(b"data:") else b""
         if data and data != b"[DONE]":
@@ -136,7 +136,7 @@ async def _watched_lines(response: httpx.Response, seen: Seen) -> AsyncGenerator
         yield line + b"\n"
 
 
-def _watched(raw: bytes, seen: Seen) -> bytes:
+def _watched(raw: bytes, seen: ObservedAnswer) -> bytes:
     """Take the tokens of a document or a chunk; return it without what the client did not ask for."""
     try:
         document = document_of(raw)

@@ -11,19 +11,19 @@ from starlette.responses import JSONResponse, Response
 
 from stopping.adapters.proxy.accounts import Account
 from stopping.adapters.proxy.answers import Answer
+from stopping.adapters.proxy.config import ServedPolicy, settings_of
 from stopping.adapters.proxy.metrics import Metrics
-from stopping.adapters.proxy.serving import Served, settings_of
 from stopping.adapters.proxy.streams import Streamed
 from stopping.adapters.server.client import UpstreamError
-from stopping.adapters.server.thought_run import ThoughtRun
+from stopping.adapters.server.thought_result import ThoughtResult
 
 log = logging.getLogger("stopping.proxy")
 EVENT = {"cache-control": "no-cache", "x-accel-buffering": "no"}
 
-Count = Callable[[Served, ThoughtRun, Account, float], None]
+Count = Callable[[ServedPolicy, ThoughtResult, Account, float], None]
 
 
-class Policed:
+class PiecewiseCompletion:
     """A thought that a policy may stop, and its answer.
 
     Args:
@@ -34,12 +34,12 @@ class Policed:
         cap: the most tokens of the trace.
         account: of the request.
         metrics: counts what goes wrong.
-        count: takes the run when it is over.
+        count: takes the result when it is over.
     """
 
     def __init__(
         self,
-        served: Served,
+        served: ServedPolicy,
         answer: Answer,
         body: dict[str, Any],
         prompt: list[int],
@@ -49,8 +49,8 @@ class Policed:
         count: Count,
     ) -> None:
         self.served, self.answer, self.body, self.prompt, self.account = served, answer, body, prompt, account
-        self.metrics, self.count, self.run, self.started = metrics, count, ThoughtRun(), time.monotonic()
-        self.parts = served.thinker.capped(cap).stream(prompt, settings_of(body), self.run)
+        self.metrics, self.count, self.result, self.started = metrics, count, ThoughtResult(), time.monotonic()
+        self.parts = served.thinker.capped(cap).stream(prompt, settings_of(body), self.result)
 
     async def whole(self) -> Response:
         """The answer as one document."""
@@ -60,7 +60,7 @@ class Policed:
                     pass
         finally:
             self._count()
-        return JSONResponse(self.answer.whole(self.run, self._usage()))
+        return JSONResponse(self.answer.whole(self.result, self._usage()))
 
     async def streamed(self) -> Response:
         """The answer as a stream; it begins when the first token is there, so that a refusal is still one."""
@@ -90,7 +90,7 @@ class Policed:
             log.warning("the server failed amid an answer: %s", error)
             yield _event({"error": {"message": str(error), "type": "upstream_failed", "code": 502}})
             return
-        yield _event(answer.last(self.run))
+        yield _event(answer.last(self.result))
         if (self.body.get("stream_options") or {}).get("include_usage"):
             yield _event(answer.usage_chunk(self._usage()))
         yield b"data: [DONE]\n\n"
@@ -102,11 +102,11 @@ class Policed:
         self._count()
 
     def _count(self) -> None:
-        self.account.expected_saved = self.served.expected_saving(self.run)
-        self.count(self.served, self.run, self.account, time.monotonic() - self.started)
+        self.account.expected_saved = self.served.expected_saving(self.result)
+        self.count(self.served, self.result, self.account, time.monotonic() - self.started)
 
     def _usage(self) -> dict[str, Any]:
-        return self.answer.usage(self.run, len(self.prompt), self.served.expected_saving(self.run))
+        return self.answer.usage(self.result, len(self.prompt), self.served.expected_saving(self.result))
 
 
 def _event(document: Any) -> bytes:

@@ -19,35 +19,35 @@ from starlette.responses import Response
 
 from stopping.adapters.proxy.accounts import Account
 from stopping.adapters.proxy.answers import account_of
-from stopping.adapters.proxy.passing import Passing
-from stopping.adapters.proxy.policed import Count
-from stopping.adapters.proxy.serving import Served
+from stopping.adapters.proxy.config import ServedPolicy
+from stopping.adapters.proxy.forwarder import Forwarder
+from stopping.adapters.proxy.piecewise import Count
 from stopping.adapters.server.client import REFUSALS, End, UpstreamError, lines_of
 from stopping.adapters.server.protocol import Choice, Token, document_of, tokens_of
-from stopping.adapters.server.thought_run import ThoughtRun
+from stopping.adapters.server.thought_result import ThoughtResult
 
 CONTROL = "/v1/chat/completions/control"
 ORDER_SECONDS = 5.0  # waited for the reply to an order, and the client with it
 TOP_BY_DEFAULT = 20  # likeliest tokens that llama.cpp sends with log-probabilities where the client does not say
 
 
-class Ordered:
+class ControlledCompletion:
     """A streamed conversation whose thought a policy may have closed.
 
     Args:
         served: the policy.
-        passing: hands the request on.
+        forwarder: hands the request on.
         body: of the request.
         cap: the most tokens of the trace.
         account: of the request; where its treatment is not `policed`, the policy is asked and nothing is closed.
-        count: takes the run when it is over.
+        count: takes the result when it is over.
     """
 
     def __init__(
-        self, served: Served, passing: Passing, body: dict[str, Any], cap: int, account: Account, count: Count
+        self, served: ServedPolicy, forwarder: Forwarder, body: dict[str, Any], cap: int, account: Account, count: Count
     ) -> None:  # fmt: skip
-        self.served, self.passing, self.body, self.account = served, passing, body, account
-        self.count, self.run, self.started = count, ThoughtRun(), time.monotonic()
+        self.served, self.forwarder, self.body, self.account = served, forwarder, body, account
+        self.count, self.result, self.started = count, ThoughtResult(), time.monotonic()
         self.thinker, self.id = served.thinker.capped(cap), ""
         said = body.get("top_logprobs")
         self.num_top = 0  # likeliest tokens as the client gets them; with none it gets no log-probabilities, either
@@ -63,25 +63,25 @@ class Ordered:
             # by llama.cpp's own name for them: by the protocol's it refuses them with tools
             name = "top_logprobs" if self.body.get("logprobs") else "n_probs"
             asked[name] = max(self.num_top, self.thinker.num_top or 1)
-        response = await self.passing.send(request, msgspec.json.encode(asked), is_stream=True)
+        response = await self.forwarder.send(request, msgspec.json.encode(asked), is_stream=True)
         if response.status_code in REFUSALS and asked != self.body:  # as the client asked, then, and nobody is asked
             await response.aclose()
-            return await self.passing.hand_on(request, msgspec.json.encode(self.body))
+            return await self.forwarder.hand_on(request, msgspec.json.encode(self.body))
         if response.status_code >= 400:
-            return self.passing.relayed(response, response.aiter_raw())
+            return self.forwarder.relayed(response, response.aiter_raw())
 
-        return self.passing.relayed(response, self._lines(response), self._count)
+        return self.forwarder.relayed(response, self._lines(response), self._count)
 
     def _count(self) -> None:
-        self.account.expected_saved = self.served.expected_saving(self.run)
-        self.count(self.served, self.run, self.account, time.monotonic() - self.started)
+        self.account.expected_saved = self.served.expected_saving(self.result)
+        self.count(self.served, self.result, self.account, time.monotonic() - self.started)
 
     async def _lines(self, response: httpx.Response) -> AsyncGenerator[bytes, None]:
         """The server's lines as they come, while the policy looks on."""
         order = self._order if self.is_policed else None
         async with (
             aclosing(self._tokens(lines_of(response.aiter_bytes()))) as tokens,
-            aclosing(self.thinker.follow(tokens, order, self.run)) as parts,
+            aclosing(self.thinker.follow(tokens, order, self.result)) as parts,
         ):
             async for _ in parts:
                 if self.lines:
@@ -124,8 +124,8 @@ class Ordered:
             tokens += [End(read.finish_reason)] if read.finish_reason else []
             self._trim(choice)
         if isinstance(document.get("usage"), dict) and self.is_policed:
-            saved = self.served.expected_saving(self.run)
-            document["usage"]["stopping"] = account_of(self.served.identity, self.run, saved)
+            saved = self.served.expected_saving(self.result)
+            document["usage"]["stopping"] = account_of(self.served.identity, self.result, saved)
         return b"data: " + msgspec.json.encode(document), tokens
 
     def _trim(self, choice: dict[str, Any]) -> None:
@@ -144,6 +144,6 @@ class Ordered:
             TimeoutError: if it does not say so in time.
         """
         with anyio.fail_after(ORDER_SECONDS):
-            found = await self.passing.upstream.post(CONTROL, {"id": self.id, "action": "reasoning_end"})
+            found = await self.forwarder.upstream.post(CONTROL, {"id": self.id, "action": "reasoning_end"})
         if not found.get("success"):
             raise UpstreamError(f"{CONTROL}: {found}")

@@ -7,7 +7,7 @@ from stopping.policies.rows import TakenDecision
 
 
 @dataclass
-class ThoughtRun:
+class ThoughtResult:
     """What came of one thought, and what it cost.
 
     Attributes:

@@ -8,7 +8,7 @@ import httpx
 import numpy as np
 import pytest
 
-import stopping.adapters.proxy.ordered as ordered
+import stopping.adapters.proxy.controlled as ordered
 from stopping import artifacts
 from stopping.adapters.server.client import Upstream
 from stopping.policies import AnswerAgreement, CloseTokenThreshold, Kind, ThinkingObservation, TokenBudget
@@ -50,7 +50,7 @@ def accounts(tmp_path_factory):
 @pytest.fixture(scope="module")
 def proxy(server, policies, accounts):
     with proxied(server, policies, accounts=accounts) as proxy:
-        assert proxy.serving.capabilities.control
+        assert proxy.config.capabilities.control
         yield proxy
 
 
