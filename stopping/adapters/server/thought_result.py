@@ -1,4 +1,4 @@
-"""What came of one chain of thought on a server."""
+"""The result of one chain of thought on a server."""
 
 from dataclasses import dataclass, field
 
@@ -8,27 +8,27 @@ from stopping.policies.rows import TakenDecision
 
 @dataclass
 class ThoughtResult:
-    """What came of one thought, and what it cost.
+    """The result of one thought, and its cost.
 
     Attributes:
-        ids: of the tokens of the trace: its thought, the closing tag and the answer.
-        thought_tokens: before the thought was closed; all, if it never was.
+        ids: token ids of the trace: the thought, the closing tag and the answer.
+        thought_tokens: tokens before the thought was closed; all tokens if it never was.
         thought, answer: their texts.
-        text: of all of it, tags included.
-        reason: why it ended: `stop`, or `length` for a cap.
-        stopped: by the policy.
-        would_stop_at: tokens after which the policy asked to stop, and could have been; None if never.
-        would_answer: what it would have answered there, prefix included.
+        text: the whole text, including tags.
+        reason: why the trace ended: `stop`, or `length` for a cap.
+        stopped: whether the policy stopped it.
+        would_stop_at: the number of tokens at which the policy asked to stop and could have stopped; None if never.
+        would_answer: the answer there, including its prefix.
         num_too_long: stops that were put off because the forced answer did not end within `Markup.answer_tokens`.
-        last_seen: what there was to see at the last decision point, before any probe, as plain numbers.
-        probe_tokens: generated for answers that were not given.
-        discarded_tokens: generated and thrown away.
-        prompt_tokens: read, again and again, less those that the server had cached.
-        num_requests: sent.
-        num_resumed: times that the server failed amid the trace, which went on from the tokens there were.
-        decisions: of the policy, in order.
-        failure: why the policy was not asked any more, where it failed; the thought went on without it.
-        order_failure: why an order did not close the thought, which then ended by itself.
+        last_seen: the observation at the last decision point, before any probe, as plain numbers.
+        probe_tokens: tokens generated for answers that were not returned.
+        discarded_tokens: tokens generated and thrown away.
+        prompt_tokens: prompt tokens read by all requests, without those that the server had cached.
+        num_requests: requests sent.
+        num_resumed: how often the server failed during the trace, which was then resumed from the tokens so far.
+        decisions: the policy's decisions, in order.
+        failure: why the policy failed; the thought then continued without it. Empty if it did not.
+        order_failure: why an order did not close the thought, which then ended by itself. Empty if none failed.
     """
 
     ids: list[int] = field(default_factory=list)
@@ -53,10 +53,10 @@ class ThoughtResult:
 
     @property
     def lag_tokens(self) -> int:
-        """Tokens of thought that came after the stop was asked for: none where the model stood still meanwhile."""
+        """Tokens of thought generated after the stop was requested: none if the model was waiting."""
         return self.thought_tokens - self.would_stop_at if self.stopped and self.would_stop_at is not None else 0
 
     @property
     def total_tokens(self) -> int:
-        """All tokens generated for it."""
+        """All tokens generated for this thought."""
         return len(self.ids) + self.probe_tokens + self.discarded_tokens

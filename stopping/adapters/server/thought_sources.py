@@ -1,28 +1,26 @@
-"""Traces that nobody continues piece by piece: one that is there already, and one that comes as a single stream."""
+"""Traces that are not generated piece by piece: complete ones, and those that arrive as a single stream."""
 
 from abc import ABC, abstractmethod
 from collections import deque
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from stopping.adapters.server.client import End, UpstreamError
 from stopping.adapters.server.protocol import Token
 from stopping.adapters.server.thought import Thought
 from stopping.adapters.server.thought_result import ThoughtResult
+from stopping.adapters.server.thought_settings import ThoughtSettings
 from stopping.policies import Kind
-
-if TYPE_CHECKING:
-    from stopping.adapters.server.thinking import Thinker
 
 
 class ExternalThought(Thought, ABC):
-    """A trace whose tokens come from elsewhere; those that are there and not taken yet are `left`."""
+    """A trace whose tokens come from elsewhere; `left` holds those that have arrived and are not consumed yet."""
 
     left: deque[Token]
 
     @abstractmethod
     async def _more(self) -> bool:
-        """Fetch more tokens into `left`; return False, and note why the trace ended, if there are none."""
+        """Add tokens to `left`; if there are none, note why the trace ended and return False."""
 
     async def _piece(self) -> AsyncGenerator[Token, None]:
         while self.left or await self._more():
@@ -34,30 +32,35 @@ class ExternalThought(Thought, ABC):
 
 
 class RecordedThought(ExternalThought):
-    """A trace that is there already."""
+    """A complete trace."""
 
     def __init__(
-        self, thinker: "Thinker", prompt_ids: list[int], result: ThoughtResult, tokens: Sequence[Token], reason: str
+        self,
+        settings: ThoughtSettings,
+        prompt_ids: list[int],
+        result: ThoughtResult,
+        tokens: Sequence[Token],
+        reason: str,
     ) -> None:
-        super().__init__(thinker, prompt_ids, {}, result)
-        self.is_observed, self.left, self.how = True, deque(tokens), reason
+        super().__init__(settings, prompt_ids, {}, result)
+        self.is_observed, self.left, self.reason = True, deque(tokens), reason
 
     async def _more(self) -> bool:
-        self.ending = self.how
+        self.ending = self.reason
         return False
 
 
 class FollowedThought(ExternalThought):
-    """A trace that comes as one stream, whose thought is closed by order, or, without one, only looked at."""
+    """A trace that arrives as one stream; its thought is closed by an order, or only observed if there is no order."""
 
     def __init__(
         self,
-        thinker: "Thinker",
+        settings: ThoughtSettings,
         tokens: AsyncIterator[Token | End],
         order: Callable[[], Awaitable[None]] | None,
         result: ThoughtResult,
     ) -> None:
-        super().__init__(thinker, [], {}, result)
+        super().__init__(settings, [], {}, result)
         self.tokens, self.order, self.is_observed = tokens, order, order is None
         self.left = deque()
 
@@ -75,17 +78,13 @@ class FollowedThought(ExternalThought):
             self.result.stopped, self.result.order_failure = False, "no answer came after the order"
 
     def _place(self, token: Token) -> None:
-        """Tell the thought from the answer, and put the tag between them where the server leaves it out."""
+        """Separate the thought from the answer, inserting the closing tag where the server omits it."""
+        close_ids = self.settings.markup.close_ids
         if not self.result.ids and not self.ahead:
             self.is_open, self.is_closed = token.reasoning, not token.reasoning
-        elif (
-            self.is_open
-            and not self.is_closed
-            and not token.reasoning
-            and token.id not in self.settings.markup.close_ids
-        ):
-            size = len(self.settings.markup.close_ids)
-            self.left.extend(Token(text, number, reasoning=True) for text, number in self.settings.markup.tags[:size])
+        elif self.is_open and not self.is_closed and not token.reasoning and token.id not in close_ids:
+            tag = self.settings.markup.tags[: len(close_ids)]
+            self.left.extend(Token(text, number, reasoning=True) for text, number in tag)
         self.left.append(token)
 
     async def _decide(self, observation: Any) -> list[Token] | None:

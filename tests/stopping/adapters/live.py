@@ -11,7 +11,7 @@ import httpx
 from stopping.adapters.server.capabilities import Capabilities, examine, is_idle, tokens_of_text
 from stopping.adapters.server.client import Upstream
 from stopping.adapters.server.markup import Markup, read_markup
-from stopping.adapters.server.thinking import Thinker
+from stopping.adapters.server.thought_settings import ThoughtSettings
 from stopping.policies import (
     AnswerAgreement,
     CandidateStop,
@@ -51,32 +51,32 @@ async def marks_of(upstream: Upstream, capabilities: Capabilities, **others: Any
 
 
 @asynccontextmanager
-async def thinker_of(
+async def settings_of(
     url: str,
     policy: Any,
     *,
     every_tokens: int = EVERY_TOKENS,
     cap_tokens: int = CAP_TOKENS,
     **marks: Any,
-) -> AsyncIterator[Thinker]:
+) -> AsyncIterator[ThoughtSettings]:
     async with Upstream(url) as upstream:
         found = Capabilities(upstream.model, tokenizer="llama.cpp", token_ids=True, prompt_ids=True, num_top=32)
         markup = await marks_of(upstream, found, **marks)
-        yield Thinker(upstream, markup, policy, every_tokens=every_tokens, cap_tokens=cap_tokens, num_top=32)
+        yield ThoughtSettings(upstream, markup, policy, every_tokens, cap_tokens, num_top=32)
 
 
-async def prompt_of(thinker: Thinker, text: str) -> list[int]:
+async def prompt_of(settings: ThoughtSettings, text: str) -> list[int]:
     """Of a problem, with the thought begun; of any other text if it holds a tag."""
     text = text if "<" in text else text + "<think>"
-    return await tokens_of_text(thinker.upstream, text, "llama.cpp")
+    return await tokens_of_text(settings.upstream, text, "llama.cpp")
 
 
-def with_thinker(url: str, policy: Any, ask: Callable[[Thinker], Awaitable[Any]], **settings: Any) -> Any:
-    """Return what `ask` makes of a thinker."""
+def with_settings(url: str, policy: Any, ask: Callable[[ThoughtSettings], Awaitable[Any]], **options: Any) -> Any:
+    """Return what `ask` returns for the settings of a policy."""
 
     async def run() -> Any:
-        async with thinker_of(url, policy, **settings) as thinker:
-            return await ask(thinker)
+        async with settings_of(url, policy, **options) as settings:
+            return await ask(settings)
 
     return asyncio.run(run())
 

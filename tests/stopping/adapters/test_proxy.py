@@ -5,6 +5,7 @@ import json
 import random
 import re
 import time
+from dataclasses import replace
 from types import SimpleNamespace
 
 import httpx
@@ -15,8 +16,9 @@ from prometheus_client.parser import text_string_to_metric_families
 import stopping
 from stopping import artifacts
 from stopping.adapters.proxy.config import BY_ORDER, ProxyConfig
+from stopping.adapters.server.thinking import think
 from stopping.policies import CloseTokenThreshold, TokenBudget
-from tests.stopping.adapters.live import NEVER, prompt_of, questions, thinker_of
+from tests.stopping.adapters.live import NEVER, prompt_of, questions, settings_of
 from tests.stopping.adapters.proxied import proxied
 
 QUESTIONS = questions(40)
@@ -340,8 +342,8 @@ def test_the_shadow_changes_not_a_byte_and_notes_what_would_have_been(llama_serv
     ]
 
     async def replayed(text):
-        async with thinker_of(llama_server, artifacts.load_policy(policies["close"]).policy) as thinker:
-            return await thinker.capped(200).run(await prompt_of(thinker, text), {"temperature": 0})
+        async with settings_of(llama_server, artifacts.load_policy(policies["close"]).policy) as settings:
+            return await think(replace(settings, cap_tokens=200), await prompt_of(settings, text), {"temperature": 0})
 
     with proxied(llama_server, budget, accounts=path, shadow=True, holdout=0.5) as proxy:
         for where, body in bodies:

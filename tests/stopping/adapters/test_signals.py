@@ -3,6 +3,7 @@
 import asyncio
 import json
 import math
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -10,9 +11,10 @@ import pytest
 from stopping.adapters.server.client import Token
 from stopping.adapters.server.markup import Markup, stripped
 from stopping.adapters.server.signals import log_close_prob_of
+from stopping.adapters.server.thinking import think
 from stopping.policies import CloseTokenThreshold
 from stopping.traces import load_log
-from tests.stopping.adapters.live import CAP_TOKENS, EVERY_TOKENS, prompt_of, questions, with_thinker
+from tests.stopping.adapters.live import CAP_TOKENS, EVERY_TOKENS, prompt_of, questions, with_settings
 from tests.stopping.adapters.llama import FULL_DISTRIBUTION
 from tests.stopping.cli.test_commands import run
 
@@ -74,15 +76,13 @@ def test_what_is_recorded_is_what_a_live_policy_sees(llama_server, tmp_path, k):
     assert ("log_close_prob: where the closing tag is not among the 2 likeliest" in shown) == (k == 2)
     assert "log_close_prob: missing" not in shown
 
-    async def ask(thinker):
-        thinker.num_top = k
-        runs = [
-            thinker.run(await prompt_of(thinker, text), {"temperature": 0.0, **FULL_DISTRIBUTION}) for text in texts
-        ]
+    async def ask(settings):
+        settings, sampling = replace(settings, num_top=k), {"temperature": 0.0, **FULL_DISTRIBUTION}
+        runs = [think(settings, await prompt_of(settings, text), sampling) for text in texts]
         return await asyncio.gather(*runs)
 
     points, compared = load_log(out).checkpoints, 0
-    for index, live in enumerate(with_thinker(llama_server, WATCHES, ask)):
+    for index, live in enumerate(with_settings(llama_server, WATCHES, ask)):
         assert not live.failure
         mine = (points.problem_index == index) & (points.position_tokens > 0)
         logged = dict(zip(points.position_tokens[mine], points.signals["log_close_prob"][mine], strict=True))
