@@ -260,7 +260,7 @@ def test_what_is_wrong_here_is_not_hidden(llama_server):
     async def without_end(index):
         yield Token("a")
 
-    with pytest.raises(UpstreamError, match="ended without saying why"):
+    with pytest.raises(UpstreamError, match="ended without a finish reason"):
         asyncio.run(Sampler(FixedSamples(1), 1, str).run(without_end))
 
 
