@@ -310,8 +310,9 @@ async def _plain(there: Connection, upstream: str) -> None:
 async def _proxy(there: Connection, upstream: str, *policies: Path, llama: bool = False) -> None:
     """Ours, as `stopping serve` runs it."""
     from stopping.adapters.proxy import ProxyConfig, build
-    from stopping.adapters.server.capabilities import Capabilities, examine
+    from stopping.adapters.server.capabilities import Capabilities
     from stopping.adapters.server.client import Upstream
+    from stopping.adapters.server.examination import examine
     from stopping.adapters.server.markup import read_markup
     from stopping.artifacts import load_policy
 

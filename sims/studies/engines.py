@@ -129,7 +129,7 @@ def on_llamacpp(problems: Sequence[Problem], rules: Sequence[Any]) -> list[list[
 
 async def _served(url: str, problems: Sequence[Problem], rules: Sequence[Any]) -> list[list[Run]]:
     from stopping.adapters.server.client import Upstream
-    from stopping.adapters.server.capabilities import examine
+    from stopping.adapters.server.examination import examine
     from stopping.adapters.server.markup import read_markup
     from stopping.adapters.server.retries import retried
     from stopping.adapters.server.signals import require

@@ -51,7 +51,7 @@ def doctor(
         imports.load()
         artifact = load_policy(policy)
     upstream = server.upstream(url)
-    from stopping.adapters.server.capabilities import examine
+    from stopping.adapters.server.examination import examine
     from stopping.cli.output import DoctorOutput, ServerCapabilities
 
     async def ask() -> "tuple[Capabilities, Markup | None, str]":

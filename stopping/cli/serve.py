@@ -257,7 +257,8 @@ async def _serving(
     proxy: ProxyOptions,
 ) -> "ProxyConfig":
     from stopping.adapters.proxy import ProxyConfig
-    from stopping.adapters.server.capabilities import examine, require_continuation
+    from stopping.adapters.server.capabilities import require_continuation
+    from stopping.adapters.server.examination import examine
     from stopping.artifacts import load_policy
     from stopping.reasoner.names import SHIPPED as FOLDER
 

@@ -8,8 +8,9 @@ from typing import Any
 
 import httpx
 
-from stopping.adapters.server.capabilities import Capabilities, examine, is_idle, tokens_of_text
+from stopping.adapters.server.capabilities import Capabilities, tokens_of_text
 from stopping.adapters.server.client import Upstream
+from stopping.adapters.server.examination import examine, is_idle
 from stopping.adapters.server.markup import Markup, read_markup
 from stopping.adapters.server.thought_settings import ThoughtSettings
 from stopping.policies import (

@@ -9,8 +9,8 @@ from pathlib import Path
 import pytest
 
 from stopping import artifacts
-from stopping.adapters.server.capabilities import examine
 from stopping.adapters.server.client import Upstream
+from stopping.adapters.server.examination import examine
 from stopping.adapters.server.markup import read_markup
 from stopping.adapters.server.signals import require, signals_there
 from stopping.cli.upstream import MarkupOptions
