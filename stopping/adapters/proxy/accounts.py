@@ -1,4 +1,4 @@
-"""A line on each request: what was generated, what the policy saw and said. It is a log that `stopping.load_log` reads."""
+"""A line for each request: what was generated, and the policy's observations and decisions; `stopping.load_log` reads it."""
 
 import hashlib
 import json
@@ -19,15 +19,15 @@ log = logging.getLogger("stopping.accounts")
 
 @dataclass
 class Account:
-    """What is known of a request before its answer.
+    """What is known about a request before its answer.
 
     Attributes:
-        policy: its identity, None without one.
-        holdout: the share that is never policed.
+        policy: the policy's identity; None without a policy.
+        holdout: the share of requests that are never stopped.
         treatment: `policed`, `holdout`, `shadow` or `unpoliced`.
         problem: the prompt's tokens; the log holds a hash of them, and no text.
-        expected_saved: tokens, where the thought was stopped.
-        by_order: the thought could be closed by order alone.
+        expected_saved: the expected number of tokens saved, if the thought was stopped.
+        by_order: whether the thought could only be closed by an order.
     """
 
     policy: str | None
@@ -39,7 +39,7 @@ class Account:
 
     @property
     def propensity(self) -> float:
-        """The chance with which the request was treated as it was."""
+        """The probability of the treatment that the request received."""
         if self.treatment == "holdout":
             return self.holdout
         return 1 - self.holdout if self.treatment == "policed" else 1.0
@@ -48,22 +48,22 @@ class Account:
 class Accounts:
     """Writes lines of JSON to a file, and to the log `stopping.accounts`.
 
-    A line that cannot be written (the disk is full) is lost and costs no answer. Later lines are tried again.
+    A line that cannot be written (a full disk) is lost, but the request is still answered, and later lines are tried again.
 
     Args:
-        path: of the file, which is added to; None for the log alone.
+        path: the file to append to; None for the log alone.
 
     Raises:
         OSError: if the file cannot be opened.
     """
 
     def __init__(self, path: str | Path | None) -> None:
-        # unbuffered, so that a line that failed does not come back later, in part
+        # unbuffered, so that no part of a failed line is written later
         self._file = None if path is None else Path(path).open("ab", buffering=0)
         self._num_lost, self._is_torn = 0, False
 
     def write(self, account: Account, result: ThoughtResult, answer_of: Callable[[str], str | None]) -> bool:
-        """Write a request's line; returns False if the file did not take it."""
+        """Write a request's line; return False if that failed."""
         line = json.dumps(row(account, result, answer_of), ensure_ascii=False, separators=(",", ":"))
         log.info("%s", line)
         if self._file is None:
@@ -83,7 +83,7 @@ class Accounts:
         return True
 
     def _append(self, file: RawIOBase, line: bytes) -> None:
-        """Write a line whole; what there is of one that failed is taken back, or ended before the next."""
+        """Write a complete line; a part of a failed line is removed, or ended before the next line."""
         rest, written = b"\n" * self._is_torn + line, 0
         try:
             while rest:
@@ -114,7 +114,7 @@ class Accounts:
 def row(account: Account, result: ThoughtResult, answer_of: Callable[[str], str | None]) -> dict[str, Any]:
     """Return a request as a row of a log.
 
-    Lengths are of the trace alone; what was generated besides stands in `probe_tokens` and `discarded_tokens`.
+    Lengths are those of the trace; other tokens generated are in `probe_tokens` and `discarded_tokens`.
     """
     ids = ",".join(map(str, account.problem)).encode()
     asked = [
