@@ -1,4 +1,4 @@
-"""What tests of a running model share: its problems, its marks, and policies that stop some thoughts and not others."""
+"""What tests of a running model share: its problems, its markup, and policies that stop some thoughts but not all."""
 
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable
@@ -38,7 +38,7 @@ POLICIES = (
 
 
 def questions(number: int) -> list[str]:
-    """Held-out problems, as the model reads them."""
+    """Return held-out problems, as the model reads them."""
     return [problem.prompt for problem in draw_distinct(replace(Plan(), num_problems=number))]
 
 
@@ -67,7 +67,7 @@ async def settings_of(
 
 
 async def prompt_of(settings: ThoughtSettings, text: str) -> list[int]:
-    """Of a problem, with the thought begun; of any other text if it holds a tag."""
+    """Return the token ids of a problem followed by the opening tag, or of a text that already has a tag."""
     text = text if "<" in text else text + "<think>"
     return await tokens_of_text(settings.upstream, text, "llama.cpp")
 
@@ -83,7 +83,7 @@ def with_settings(url: str, policy: Any, ask: Callable[[ThoughtSettings], Awaita
 
 
 async def wait_until_idle(upstream: Upstream, seconds: float = 5.0) -> None:
-    """Raise unless the server soon works on nothing."""
+    """Raise unless the server is soon idle."""
     async with asyncio.timeout(seconds):
         while not await is_idle(upstream):
             await asyncio.sleep(0.005)

@@ -1,4 +1,4 @@
-"""The proxy on a port of its own, in a thread of this process."""
+"""The proxy on its own port, in a thread of this process."""
 
 import asyncio
 import threading
@@ -22,7 +22,7 @@ from tests.stopping.adapters.live import CAP_TOKENS, EVERY_TOKENS, capabilities_
 
 @dataclass
 class Proxy:
-    """One that runs."""
+    """A running proxy."""
 
     url: str
     config: ProxyConfig
@@ -35,7 +35,7 @@ class Proxy:
         )
 
     def counts(self, name: str) -> dict[str, float]:
-        """A counter by the value of its one label; what is 0 left out."""
+        """Return the nonzero values of a counter by its only label."""
         families = text_string_to_metric_families(self.http.get("/metrics").text)
         samples = [
             sample for family in families for sample in family.samples if sample.name == f"stopping_{name}_total"
@@ -43,7 +43,7 @@ class Proxy:
         return {next(iter(sample.labels.values())): sample.value for sample in samples if sample.value}
 
     def stop(self) -> None:
-        """End it in order, and wait for that."""
+        """Shut the proxy down, and wait until it has ended."""
         self._stop()
 
 
@@ -59,9 +59,9 @@ def proxied(
     marks: Mapping[str, Any] | None = None,
     **settings: Any,
 ) -> Iterator[Proxy]:
-    """Run it before a server; policies by name, the first is the default.
+    """Run a proxy for a server; the first of the policies is the default.
 
-    `marks_from`: another address of the same server, to examine it at.
+    `marks_from` is another address of the same server, at which it is examined.
     """
     found: dict[str, Any] = {}
     is_up, failure = threading.Event(), []

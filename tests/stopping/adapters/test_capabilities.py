@@ -1,4 +1,4 @@
-"""What llama.cpp's own server can do, found by asking it, and `stopping doctor` about it."""
+"""The capabilities of llama.cpp's server, found by asking it, and `stopping doctor`."""
 
 import asyncio
 import json
@@ -20,7 +20,7 @@ from tests.stopping.adapters.llama import running, write_reasoner
 from tests.stopping.cli.test_commands import NO_JAX, WIDE, run, written
 
 ROOT = Path(__file__).parents[3]
-# Begins a thought, and does not say where one stood in an answer: llama.cpp does not take the model to think.
+# Opens a thought, but has no place for one in an answer, so that llama.cpp does not treat the model as thinking.
 NO_THINKER = "{{ bos_token }}{% for message in messages %}{{ message['content'] }}{% endfor %}<think>"
 
 
@@ -57,7 +57,7 @@ def test_an_order_that_closes_a_thought_counts(capabilities):
 
 
 def test_an_order_that_does_nothing_does_not(tmp_path):
-    """Its reply says success all the same."""
+    """Although its reply is a success."""
     with running(write_reasoner(tmp_path, NO_THINKER)) as server:
         found = found_at(server.url, num_top=1, measure=False)
     assert found.continues and not found.control and found.control_seconds is None
@@ -98,7 +98,7 @@ def test_doctor(llama_server, tmp_path):
     out = tmp_path / "doctor.json"
     shown = doctor(llama_server, "--json", out).stdout
     assert "mean_log_prob" in shown and "can be stopped, by continuing it from its token ids" in shown
-    assert "--max-logprobs -1" in shown  # of all tokens
+    assert "--max-logprobs -1" in shown  # for the whole vocabulary
     assert "is not among the 20 likeliest tokens" in shown
     said = written("doctor", out)
     assert said["capabilities"]["control"] and not said["capabilities"]["full_distribution"]

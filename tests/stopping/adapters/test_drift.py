@@ -1,4 +1,4 @@
-"""Drift: ranks are uniform, bets are fair, alarms are as rare as stated, and what has moved is named."""
+"""Drift: ranks are uniform, bets are fair, alarms are as rare as stated, and changed distributions are named."""
 
 import json
 import math
@@ -18,14 +18,14 @@ from stopping.adapters.drift import DIRECTIONS, Drift, Traffic, capital, coarse,
 from stopping.policies import Margin
 
 STEADY = settings(max_examples=60, deadline=None, derandomize=True)
-MIDDLES = (np.arange(1600) + 0.5) / 1600  # the edges of the tails lie between them
+MIDDLES = (np.arange(1600) + 0.5) / 1600  # the edges of the tails are between them
 tied = st.lists(st.integers(-2, 2), min_size=1, max_size=7)
 
 
 @STEADY
 @given(values=tied, place=st.floats(0, 1, exclude_max=True))
 def test_the_rank_of_an_exchangeable_value_is_uniform(values, place):
-    """Each of the values as the one that came last: together their ranks have density 1."""
+    """The ranks of all values, each taken as the last one, have density 1 together."""
     density = 0.0
     for last in range(len(values)):
         others = np.array(values[:last] + values[last + 1 :], float)
@@ -68,7 +68,7 @@ def run(test, values, uniforms, distributions=("x",)):
 
 @pytest.mark.parametrize("forget", ["one at random", "the oldest"])
 def test_ranks_stay_independent_when_some_are_forgotten(forget, monkeypatch):
-    """Of three in a row, none tells anything of another; with the oldest always forgotten they do, and this test sees it."""
+    """Three successive ranks are independent; if the oldest value is always dropped they are not, and this test detects it."""
     seen = []
     monkeypatch.setattr(drift, "rank", lambda kept, value, uniform: seen.append(rank(kept, value, uniform)) or seen[-1])
     if forget == "the oldest":
@@ -85,7 +85,7 @@ def test_ranks_stay_independent_when_some_are_forgotten(forget, monkeypatch):
 
 
 def test_false_alarms_are_as_rare_as_stated():
-    """Two distributions of one kind of request, both tied and one missing now and then, for so long as is feasible."""
+    """Two dependent distributions with ties, one sometimes missing, for as long as is feasible."""
     random, alpha, num_runs, alarms = np.random.default_rng(1), 0.1, 250, 0
     for _ in range(num_runs):
         lengths = random.geometric(0.1, 30 + 150)
@@ -98,7 +98,7 @@ def test_false_alarms_are_as_rare_as_stated():
             )
         alarms += test.alarm(state)
     assert alarms / num_runs < alpha + 4 * math.sqrt(alpha * (1 - alpha) / num_runs)
-    assert alarms > 0  # it can
+    assert alarms > 0  # false alarms do occur
 
 
 CHANGES = {
@@ -126,7 +126,7 @@ def test_a_change_is_found_and_described(direction):
     assert moved.reference_mean == pytest.approx(values[:300].mean(), rel=1e-3)
     if direction in ("higher", "lower"):
         assert (moved.recent_mean > moved.reference_mean + 2) == (direction == "higher")
-    assert alarms[first:] == [True] * (600 - first) and state["moved"].num_seen == first + 1  # it stays as it was
+    assert alarms[first:] == [True] * (600 - first) and state["moved"].num_seen == first + 1  # frozen
 
 
 def test_answers_that_agree_less_are_found():

@@ -64,7 +64,7 @@ def folder(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def recorded(llama_server, folder):
-    """The log, its file, and what --json wrote."""
+    """The log, its file, and the output of --json."""
     prompts, out = write_prompts(folder), folder / "runs.parquet"
     here = Path.cwd()
     os.chdir(folder)
@@ -84,7 +84,7 @@ def traces_of(log):
 
 
 def teacher_forced():
-    """From a prompt's ids and a trace's: log-probability, entropy and close probability of each of its tokens, by our model."""
+    """From the ids of a prompt and a trace: log-probability, entropy and close probability of each token, by our model."""
     model = load_model("target")
     whole = jax.jit(lambda ids: jax.nn.log_softmax(model(ids)[0]))
 
@@ -102,7 +102,7 @@ def teacher_forced():
 
 
 def test_signals_are_those_of_our_sampler(recorded):
-    """Half precision there (weights, cache) and in the log's lists; float32 here."""
+    """The server (weights, cache) and the log's lists have half precision; this computation has float32."""
     log, forced, differences = recorded[0], teacher_forced(), []
     assert len(traces_of(log)) == NUM_PROBLEMS * SAMPLES
     for p, s in traces_of(log):
@@ -111,7 +111,7 @@ def test_signals_are_those_of_our_sampler(recorded):
         ours = forced(encode(f"<bos>{log.problem_ids[p]}<think>"), ids)
         for name, values in zip(("log_prob", "entropy", "log_close_prob"), ours, strict=True):
             said = log.token_signal(name, p, s)
-            near = values > -8  # half a digit of half precision is more than the tolerance beyond
+            near = values > -8  # below, the rounding of half precision exceeds the tolerance
             differences.append(np.abs(said - values)[near])
     differences = np.concatenate(differences)
     assert len(differences) > 1000 and differences.mean() < 1e-3
@@ -138,7 +138,7 @@ def test_checkpoints_are_those_of_our_recorder(recorded):
             assert signals["num_candidates"] == np.count_nonzero(ids[:at] == YES)
             window = slice(max(at - EVERY, 0), at)
             for name, values in (("mean_log_prob", log_prob), ("mean_entropy", entropy)):
-                if at:  # of values that are themselves kept to three digits
+                if at:  # the values themselves are rounded to three digits
                     assert signals[name] == pytest.approx(values[window].mean(), rel=2e-3, abs=1e-4)
                 else:
                     assert np.isnan(signals[name])
@@ -162,7 +162,7 @@ def test_forced_answers_are_those_of_a_direct_request(recorded, llama_server):
         assert points.probe_cost_tokens[point] == 1 + said["tokens_predicted"] or points.answer_text[point] != answer
         assert points.answer[point] >= 0 or vote_key(answer or "") is None or points.answer_text[point] != answer
         count += 1
-    assert count >= 10 and same >= count - 1  # one may be a near tie that another batch size rounds the other way
+    assert count >= 10 and same >= count - 1  # one may be a near tie, rounded differently in batches of another size
 
 
 def test_other_commands_read_the_log(recorded):
@@ -227,7 +227,7 @@ def test_a_killed_run_goes_on(llama_server, tmp_path):
     assert f"{len(kept)} of 12 traces are there" in shown and "If they are like those there" in shown
     log = load_log(out)
     assert log.present.sum() == 12 and log.present.shape == (6, 2) and not log.set_aside
-    assert not log.correct_known.any()  # the checker is none by default
+    assert not log.correct_known.any()  # there is no checker by default
     for trace in kept:
         p = log.problem_ids.index(trace["problem"])
         assert log.length_tokens[p, trace["sample"]] == trace["length_tokens"]
@@ -260,7 +260,7 @@ def test_a_trace_that_cannot_be_had_is_counted(llama_server, tmp_path):
     assert "1 traces could not be had (1 times: the server refused with status 400)" in result.stderr
     log = load_log(tmp_path / "runs.parquet")
     assert log.num_problems == 2 and log.set_aside == {"the server refused with status 400": 1}
-    assert "2 of 3 traces are there" in run(*asked, code=1).stdout  # that one alone is tried again
+    assert "2 of 3 traces are there" in run(*asked, code=1).stdout  # only the missing one is tried again
 
 
 def test_nothing_is_paid_for_before_it_is_agreed_to(llama_server, tmp_path):
@@ -269,7 +269,7 @@ def test_nothing_is_paid_for_before_it_is_agreed_to(llama_server, tmp_path):
     assert "2 traces, at most 22 requests, 600 tokens and 420 of probes" in run(*asked, "--dry-run").stdout
     assert not list(tmp_path.glob("runs*"))
     assert "--yes" in refused(*asked)
-    asked = asked[:-6]  # with the server's own cuts of the distribution
+    asked = asked[:-6]  # with the server's own truncation of the distribution
     assert "--setting: expected NAME=VALUE" in refused(*asked, "--setting", "seed=1")
     assert "--api-key" in refused(*asked, "--api-key", "NO_SUCH_VARIABLE")
     assert "--close-tag" in refused(*asked, "--close-tag", "")

@@ -1,4 +1,4 @@
-"""How likely the closing tag is, where a server tells only the likeliest tokens: recorded and live alike."""
+"""The log-probability of the closing tag, from top log-probabilities alone, in recordings and live."""
 
 import asyncio
 import json
@@ -24,7 +24,7 @@ MARKUP = Markup("<think>", (3,), "</think>", (CLOSE,), "", (), None, 20, strippe
 
 
 def token_of(distribution, drawn, k, *, by_text=False, adds_drawn=False):
-    """As a server tells it: the k likeliest, which vLLM knows by text alone, and to which it adds the drawn one."""
+    """Return a token as a server sends it: with its top k, which vLLM identifies by text and to which it adds the sampled one."""
     texts = [f"t{number}" for number in range(SIZE)]
     texts[CLOSE] = MARKUP.close
     shown = np.argsort(-distribution)[:k].tolist()
@@ -47,7 +47,7 @@ def test_a_tag_that_is_not_told_is_bounded(k, by_text, adds_drawn):
         true = math.log(distribution[CLOSE])
         if CLOSE in np.argsort(-distribution)[:k]:
             assert found == true
-        elif found != true:  # it may be the one that was added
+        elif found != true:  # it may be the added one
             assert true <= found + 1e-9 and found <= -math.log(k) + 1e-9
             bounded += 1
     assert bounded or k == SIZE
@@ -65,7 +65,7 @@ def test_of_no_more_than_rounding_there_is_a_bound():
 
 @pytest.mark.parametrize("k", [2, 32])
 def test_what_is_recorded_is_what_a_live_policy_sees(llama_server, tmp_path, k):
-    """Greedily, so that the traces are the same: at every decision point, also where two likeliest tokens leave the tag out."""
+    """Greedily, so that traces are equal; at every decision point, even if the tag is not among the top two."""
     texts = questions(3)
     prompts, out = tmp_path / "prompts.jsonl", tmp_path / "runs.parquet"
     prompts.write_text("".join(json.dumps({"problem": text, "prompt": text + "<think>"}) + "\n" for text in texts))
@@ -88,7 +88,7 @@ def test_what_is_recorded_is_what_a_live_policy_sees(llama_server, tmp_path, k):
         logged = dict(zip(points.position_tokens[mine], points.signals["log_close_prob"][mine], strict=True))
         for decision in live.decisions:
             seen = decision.observation
-            # batches of another size round otherwise
+            # rounded differently in batches of another size
             assert seen.log_close_prob == pytest.approx(logged[seen.elapsed_tokens], rel=1e-2, abs=1e-2)
             compared += 1
     assert compared >= 6

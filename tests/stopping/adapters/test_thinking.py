@@ -35,7 +35,7 @@ GREEDY = {"temperature": 0.0}
 
 
 async def runs_of(settings, texts=QUESTIONS, sampling=DRAWN):
-    """A run of each problem, all at once, each with a seed of its own."""
+    """Return a run of each problem, all concurrent, with different seeds."""
 
     async def one(index, text):
         return await think(settings, await prompt_of(settings, text), {**sampling, "seed": index})
@@ -50,7 +50,7 @@ async def parts_of(settings, text, sampling=GREEDY):
 
 
 def num_forced(run):
-    """Answers that were forced: one for each probe, and for each stop that did not follow one."""
+    """Return the number of forced answers: one for each probe, and for each stop without a probe before it."""
     kinds = [decision.kind for decision in run.decisions]
     after_probe = [now == Kind.STOP and before == Kind.PROBE for before, now in itertools.pairwise([None, *kinds])]
     return kinds.count(Kind.PROBE) + kinds.count(Kind.STOP) - sum(after_probe)
@@ -58,7 +58,7 @@ def num_forced(run):
 
 @pytest.fixture(scope="module")
 def counted(llama_server):
-    """By policy: runs, and what the server says that it generated and read for them."""
+    """By policy: runs, and the server's counts of tokens generated and read for them."""
 
     async def ask(settings):
         names = ("tokens_predicted_total", "prompt_tokens_total")
@@ -79,7 +79,7 @@ def counted(llama_server):
 def test_it_adds_up_against_the_servers_own_counters(counted, policy):
     runs, predicted, read = counted((None, NEVER, *POLICIES).index(policy))
     assert not any(run.failure or run.num_resumed for run in runs)
-    # a tag that forces an answer is read and not generated, and counts as its cost all the same
+    # a tag that forces an answer is read rather than generated, but counts as a cost
     assert sum(run.total_tokens - num_forced(run) for run in runs) == predicted
     assert sum(run.prompt_tokens for run in runs) == read
     peeks = policy is not None and "log_close_prob" in policy.signals
@@ -102,7 +102,7 @@ def test_it_adds_up_against_the_servers_own_counters(counted, policy):
 
 @pytest.mark.parametrize("policy", POLICIES, ids=name_of)
 def test_decisions_are_those_of_jax(counted, policy):
-    """On the observations noted; but where the margin is a rounding error."""
+    """On the same observations, except where the margin is within rounding."""
     runs, *_ = counted(POLICIES.index(policy) + 2)
     bound, compared, ties = bind(policy, "jax"), 0, 0
     for run in runs:
@@ -124,7 +124,7 @@ def test_decisions_are_those_of_jax(counted, policy):
 
 @pytest.mark.parametrize("policy", POLICIES, ids=name_of)
 def test_a_replay_decides_as_the_live_run_did(llama_server, policy):
-    """On the tokens of a trace that was not stopped, and of which the live policy saw the beginning alone."""
+    """On the tokens of a trace that was not stopped; the live policy saw only its beginning."""
 
     async def ask(settings):
         async def one(text):
@@ -145,7 +145,7 @@ def test_a_replay_decides_as_the_live_run_did(llama_server, policy):
         for one, other in zip(again.decisions, live.decisions, strict=True):
             assert np.allclose(
                 one.observation, other.observation, rtol=2e-3, atol=2e-3
-            )  # f16, and batches of another size
+            )  # float16, and batches of another size
         assert (again.probe_tokens > 0) == (again.would_stop_at is not None or live.probe_tokens > 0)
 
 
@@ -156,7 +156,7 @@ def test_a_cap(llama_server):
     for policy in (None, NEVER, TokenBudget(32)):
         for run in with_settings(llama_server, policy, ask):
             assert len(run.ids) <= 50 and (run.reason == "length") == (len(run.ids) == 50)
-            if policy == TokenBudget(32):  # what has no room to end puts the stop off, and the cap holds
+            if policy == TokenBudget(32):  # without room for an answer the stop is put off, and the cap holds
                 assert run.stopped or run.decisions[0].put_off
 
 
@@ -174,7 +174,7 @@ def test_a_thought_that_never_opens_is_all_answer(llama_server, text, policy):
 
 
 def test_a_thought_that_the_model_opens(llama_server):
-    """With a tag that it writes: `yes` opens what `wait` closes."""
+    """With tags that the model writes: `yes` opens a thought, and `wait` closes it."""
 
     def ask(settings):
         return parts_of(replace(settings, cap_tokens=60), "<bos>2 3 4>24<think>4*3=12,12*2=24")
@@ -192,7 +192,7 @@ def test_a_thought_that_the_model_opens(llama_server):
 @pytest.mark.parametrize("policy", [None, NEVER, TokenBudget(16), AnswerAgreement(1, 16)], ids=name_of)
 @pytest.mark.parametrize("every_tokens", [1, 16])
 def test_a_closing_tag_of_several_tokens(llama_server, policy, every_tokens):
-    """A failed try, ` no` and a new line, is taken for the end of the thought: decision points fall amid it, too."""
+    """The text of a failed try, ` no` and a new line, serves as the closing tag; some decision points fall within it."""
 
     async def ask(settings):
         assert len(settings.markup.close_ids) == 2 and not settings.peeks
@@ -221,7 +221,7 @@ def test_a_closing_tag_of_several_tokens(llama_server, policy, every_tokens):
 
 
 def test_an_empty_answer_puts_the_stop_off(llama_server):
-    """Every answer is none: the thought goes on as if nobody had asked, and pays."""
+    """There is never an answer: the thought continues as if the policy had not been asked, but its cost is counted."""
 
     async def ask(settings):
         return await think(settings, await prompt_of(settings, QUESTIONS[0]), GREEDY)
@@ -233,17 +233,17 @@ def test_an_empty_answer_puts_the_stop_off(llama_server):
     assert asked and all(decision.put_off for decision in asked)
     assert run.probe_tokens >= 2 * len(asked)
     assert run.num_too_long == 0
-    # one that does not end in time is none, either, and is told apart
+    # an answer that does not end in time is no answer either, and is counted separately
     short = with_settings(llama_server, TokenBudget(64), ask, answer_tokens=2, answer_of=str)
     assert short.text == plain.text and not short.stopped and short.probe_tokens == 3 * num_forced(short)
     assert short.num_too_long == sum(decision.put_off for decision in short.decisions) > 0
-    # but not for the cap of the trace
+    # but not if the cap of the trace is the reason
     capped = with_settings(llama_server, TokenBudget(64), ask, cap_tokens=67, answer_of=str)
     assert capped.decisions[-1].put_off and capped.num_too_long == 0
 
 
 def test_a_forced_answer_is_read_with_its_prefix(llama_server):
-    """What a stopped trace answers, and would have answered, counts as the client reads it: like the model's own."""
+    """The answer of a stopped trace is compared as a client reads it, like the model's own."""
     prefix, read = "2+", []
 
     def answer_of(text):
@@ -258,13 +258,13 @@ def test_a_forced_answer_is_read_with_its_prefix(llama_server):
     assert stopped.would_answer == stopped.answer == read[-1]
     agreed = with_settings(llama_server, AnswerAgreement(2, 32), ask, answer_of=answer_of, answer_prefix=prefix)
     assert agreed.stopped and all(text.startswith(prefix) for text in read)
-    # a prefix that the model adds nothing to is no answer
+    # a prefix alone is no answer
     nothing = with_settings(llama_server, TokenBudget(64), ask, answer_of=str, answer_prefix="(15+10)-(9-9)")
     assert not nothing.stopped and nothing.decisions[-1].put_off and nothing.num_too_long == 0
 
 
 def test_a_missing_signal_is_the_policys_failure_alone(llama_server):
-    """The likeliest tokens do not come: nothing is known of the closing tag."""
+    """Without top log-probabilities, that of the closing tag is unknown."""
 
     async def ask(settings):
         requested = settings.upstream.stream
@@ -295,7 +295,7 @@ def test_a_policy_that_raises_is_the_policys_failure_alone(llama_server):
 
 
 def test_a_seed_moves_on_with_the_tokens(llama_server):
-    """The same seed gives the same trace, and seeds below 0 ask for none, in every piece."""
+    """Equal seeds give equal traces, and a seed below 0 means a random one in every piece."""
 
     async def ask(settings):
         prompt = await prompt_of(settings, QUESTIONS[0])
@@ -307,7 +307,7 @@ def test_a_seed_moves_on_with_the_tokens(llama_server):
 
 
 def test_a_full_context_ends_it_as_one_long_request(llama_server):
-    """The context of a slot is 512 tokens: pieces end there exactly, short of it, and where the next prompt has no room."""
+    """The context of a slot is 512 tokens: pieces end exactly there, before it, and where the next prompt does not fit."""
 
     async def ask(settings):
         found = []
@@ -325,7 +325,7 @@ def test_a_full_context_ends_it_as_one_long_request(llama_server):
 
 
 def test_tokens_without_ids_are_read_from_their_text(llama_server):
-    """The server stops to send ids amid a thought: the tag is still found, and the next piece goes on from all there is."""
+    """The server stops sending ids during a thought: the tag is still found, and the next piece continues from all tokens."""
 
     async def ask(settings):
         requested = settings.upstream.stream

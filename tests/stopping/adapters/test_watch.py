@@ -1,4 +1,4 @@
-"""Drift as the proxy sees it: on what was left alone, and what an alarm changes."""
+"""Drift in the proxy: it is tested on requests that are not stopped, and an alarm disables the policy."""
 
 import random
 import time
@@ -36,7 +36,7 @@ def left_alone(length=70, answer="1+2", would_stop_at=None, would_answer="", **m
 
 
 def kept(watch, distribution):
-    """The values that were seen of a distribution, after those of the log."""
+    """Return the values of a distribution after those of the log."""
     return watch._state[distribution].kept[len(DISTRIBUTIONS[distribution]) :].tolist()
 
 
@@ -48,7 +48,7 @@ def test_what_is_measured_is_what_the_log_was_measured_by(artifact):
     assert kept(watch, "length_tokens") == [70, 90, 50]
     assert kept(watch, "agreement") == [1, 1, 0]
     assert kept(watch, "mean_entropy") == [0.5] * 3
-    assert kept(watch, "answer_mean_log_prob") == []  # nobody probed
+    assert kept(watch, "answer_mean_log_prob") == []  # there were no probes
 
 
 def test_what_broke_off_or_failed_is_not_looked_at(artifact):
@@ -89,7 +89,7 @@ def test_after_an_alarm_thoughts_end_by_themselves_and_that_is_counted(llama_ser
         for text in questions(60):
             ask(text)
             asked += 1
-            time.sleep(0.02)  # the look comes after the answer
+            time.sleep(0.02)  # the policy is asked after the answer
             if watch.alarm:
                 break
         assert watch.alarm and asked < 60
@@ -101,7 +101,7 @@ def test_after_an_alarm_thoughts_end_by_themselves_and_that_is_counted(llama_ser
 
 
 def test_like_its_log_there_is_no_alarm(llama_server, tmp_path):
-    """The log is what the server itself gives."""
+    """The log has the server's own distributions."""
     texts = questions(60)
     with proxied(llama_server, {}, holdout=0.0) as plain:
         client = plain.client()

@@ -1,4 +1,4 @@
-"""Stand-ins for vLLM's two runners: base classes, and engines that call them in the documented order and no other.
+"""Stand-ins for vLLM's two runners: base classes, and engines that call them only in the documented order.
 
 A request's next-token distribution is a function of its tokens so far, and its noise of its name and position. The tokens
 drawn do not depend on batches, slots, rows or drafts, so both runners must give what a loop over one request gives.
@@ -107,7 +107,7 @@ def drawn(logits, name, position):
 
 
 class V1Engine:
-    """A persistent batch without gaps: the last request is moved into one that is freed, and two are swapped at times."""
+    """A persistent batch without gaps: the last request moves into a freed row, and two rows are sometimes swapped."""
 
     def __init__(self, processor, seed=0):
         self.processor, self.rng = processor, np.random.default_rng(seed)
@@ -129,7 +129,7 @@ class V1Engine:
                 moved.append((one, other, Direction.SWAP))
             update = SimpleNamespace(batch_size=0, removed=list(self.removed), added=[], moved=moved)
             self.removed = []
-            # vLLM fills removed rows with additions first; here additions come in a step of their own
+            # vLLM fills removed rows with additions first; here additions have a separate step
             if not moved and not update.removed:
                 while waiting and len(self.batch) < max_running:
                     name, prompt = waiting.pop(0)
@@ -153,7 +153,7 @@ class V1Engine:
 
 
 class V2Engine:
-    """Slots that are recycled, rows in another order at every step, prompts in two chunks, and drafts that may be rejected."""
+    """Recycled slots, rows in another order at every step, prompts in two chunks, and drafts that may be rejected."""
 
     def __init__(self, make, num_slots=3, num_drafts=0, seed=0):
         self.rng, self.num_drafts, self.num_slots = np.random.default_rng(seed), num_drafts, num_slots
@@ -191,7 +191,7 @@ class V2Engine:
         order, rows = self.rng.permutation(list(running)).tolist(), []
         for slot in order:
             request = running[slot]
-            if request.computed == 0 and request.length > 1:  # half a prompt: a row, whose token is thrown away
+            if request.computed == 0 and request.length > 1:  # half a prompt: a row whose token is discarded
                 rows.append((slot, 0, request.length // 2 - 1, request.ids[: request.length // 2], None))
                 request.computed = request.length // 2
                 continue
@@ -227,7 +227,7 @@ class V2Engine:
                 rejected.add(slot)
 
     def _drafts(self, request):
-        """The tokens that would come without a policy, two of three times, and others."""
+        """Return drafts: two of three times the tokens without a policy, otherwise others."""
         ids, drafts = list(request.ids), []
         for _ in range(self.num_drafts):
             token = drawn(logits_of(ids), request.name, len(ids) - request.length)
