@@ -77,7 +77,7 @@ class Traffic:
         """
         if document.traffic is None:
             raise ValueError(
-                "traffic: policy.json has none: save the policy by `stopping tune`, or with save(..., traffic=...)"
+                "traffic: policy.json has none: save the policy by `stopping tune`, or with save_policy(..., traffic=...)"
             )
         return cls({name: array.array() for name, array in document.traffic.items()})
 

@@ -35,9 +35,7 @@ from stopping.policies.decisions import require_signals
 from stopping.policies.windows import ThoughtWindows
 
 LOG = logging.getLogger(__name__)
-BLANKS = (
-    2  # maximum number of blank tokens between the opening tag and the end of the prompt, or the start of the output
-)
+BLANKS = 2  # maximum number of blank tokens between the opening tag and the prompt's end or the output's start
 FREE_SIGNALS = ("elapsed_tokens", "log_close_prob", "mean_log_prob", "mean_entropy")
 
 
@@ -159,7 +157,7 @@ class Thought:
             return
         if self.forced:
             if token_id != self.forced[0]:
-                return self.give_up("something else was drawn than the policy's stop forced")
+                return self.give_up("the next token was not the forced one")
             self.forced = self.forced[1:]
             self.is_over = not self.forced
         elif self._is_open and _ends_with(self._tail, self.setup.close_ids):
@@ -186,7 +184,7 @@ class Thought:
         """Continue without the policy."""
         self.is_over, self.forced = True, ()
         self.setup.counts["given_up"] += 1
-        LOG.warning("a request goes on without the policy: %s", why)
+        LOG.warning("a request continues without the policy: %s", why)
 
 
 class Thoughts:

@@ -146,12 +146,10 @@ class _Thoughts(LogitsProcessor):
         self.probe_tokens, self.prefill_tokens = np.zeros(num_rows, np.int32), np.zeros(num_rows, np.int32)
         self.log_probs: list[torch.Tensor] = []  # of the tokens since the last decision point, each `[rows]`
         self.entropies: list[torch.Tensor] = []
-        self.log_distribution: torch.Tensor | None = (
-            None  # log-probabilities the last token was drawn from, `[rows, vocabulary]`
-        )
-        self.steer: tuple[torch.Tensor, ...] | None = (
-            None  # the stops on the device: rows, where, and ids `[rows, steps]`
-        )
+        # the log-probabilities that the last token was sampled from, `[rows, vocabulary]`
+        self.log_distribution: torch.Tensor | None = None
+        # the stops on the device: rows, positions, and forced ids `[rows, steps]`
+        self.steer: tuple[torch.Tensor, ...] | None = None
 
     def __call__(self, input_ids: Any, scores: Any) -> Any:
         position = input_ids.shape[1] - self.prompt_width

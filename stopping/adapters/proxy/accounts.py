@@ -69,12 +69,11 @@ class Accounts:
         if self._file is None:
             return True
         try:
-            self._append(
-                self._file, line.encode("utf-8", "backslashreplace") + b"\n"
-            )  # half a character, as JSON escapes it
+            # half a character is escaped, as in JSON
+            self._append(self._file, line.encode("utf-8", "backslashreplace") + b"\n")
         except OSError as error:
             if not self._num_lost:
-                log.error("accounts: a line cannot be written, and is lost: %s; later lines are tried again", error)
+                log.error("accounts: a line could not be written and is lost: %s; later lines are tried again", error)
             self._num_lost += 1
             return False
         if self._num_lost:

@@ -77,7 +77,7 @@ class Journal:
             except ValueError:
                 raise ValueError(
                     f"{self.path.name}, line {number}: expected a line of a recording, got {line[:60]!r}; "
-                    "move the file away to begin again"
+                    "move the file away to start again"
                 ) from None
             if number == 1:
                 self._compare(found, head)
@@ -92,6 +92,6 @@ class Journal:
         for name in dict.fromkeys([*ours, *theirs]):
             if theirs.get(name) != ours.get(name):
                 raise ValueError(
-                    f"{name}: {self.path.name} was begun with {theirs.get(name)!r}, got {ours.get(name)!r}; "
-                    "go on with the same, or move that file away to begin again"
+                    f"{name}: {self.path.name} was started with {theirs.get(name)!r}, got {ours.get(name)!r}; "
+                    "continue with the same value, or move the file away to start again"
                 )

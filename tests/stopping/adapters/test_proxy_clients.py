@@ -275,7 +275,7 @@ def test_a_full_disk_costs_no_answer(llama_server, policies, caplog):
             assert response.status_code == 200
             assert response.text.endswith("[DONE]\n\n") if streamed else response.json()["choices"]
         until(lambda: proxy.counts("faults") == {"account_lost": 3}, "lost lines are counted")
-    told = [record.getMessage() for record in caplog.records if "a line cannot be written" in record.getMessage()]
+    told = [record.getMessage() for record in caplog.records if "a line could not be written" in record.getMessage()]
     assert len(told) == 1 and "No space left on device" in told[0]
 
 
@@ -318,7 +318,7 @@ def test_lines_after_a_failure_are_whole(tmp_path, caplog, can_truncate):
     assert len(lines) == 3 + (not can_truncate)
     assert [json.loads(line)["answer"] for line in lines if line.endswith("}")] == ["3"] * 3
     told = [record.getMessage() for record in caplog.records]
-    assert sum("a line cannot be written" in each for each in told) == 1
+    assert sum("a line could not be written" in each for each in told) == 1
     assert sum("2 were lost" in each for each in told) == 1
 
 

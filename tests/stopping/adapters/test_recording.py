@@ -220,7 +220,7 @@ def test_a_killed_run_goes_on(llama_server, tmp_path):
         assert f"{name}" in refused("record", prompts, *asked) and partial.exists()
     other = write_prompts(tmp_path, 5, "other.jsonl")
     asked = ["--upstream", llama_server, "--out", out, *MODEL, "--samples", 2]
-    assert "PROMPTS: runs.parquet.partial.jsonl was begun with" in refused("record", other, *asked)
+    assert "PROMPTS: runs.parquet.partial.jsonl was started with" in refused("record", other, *asked)
     partial.write_bytes(whole + b'{"problem": "torn')
     shown = run("record", prompts, *asked).stdout
     assert "not written to its end is dropped" in shown
@@ -349,5 +349,5 @@ def test_a_journal_cut_anywhere_goes_on(tmp_path_factory, data):
         for line in lines[kept:]:
             journal.append(line)
     assert path.read_bytes() == whole
-    with pytest.raises(ValueError, match=r"--seed: a\.jsonl was begun with 1, got 2"):
+    with pytest.raises(ValueError, match=r"--seed: a\.jsonl was started with 1, got 2"):
         Journal(path, {"--seed": 2})
