@@ -278,6 +278,8 @@ async def _control(asking: _Asking, close_id: int, most: int) -> dict[str, Any] 
         if not is_begun:
             raise
         return {}
+    except ValueError:  # an inconsistent chunk
+        return {}
     return None
 
 

@@ -104,5 +104,5 @@ async def connect(
         capabilities = await examine(upstream, num_top=num_top, measure=False)
         require_continuation(capabilities, "a thought cannot be continued")
         marks = await read_markup(upstream, capabilities, **markup)
-        limits = {"every_tokens": every_tokens, "cap_tokens": cap_tokens}
+        limits: dict[str, Any] = {"every_tokens": every_tokens, "cap_tokens": cap_tokens}
         yield Session(capabilities, ThoughtSettings.of(upstream, capabilities, marks, policy, **limits))
