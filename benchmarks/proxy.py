@@ -309,16 +309,17 @@ async def _plain(there: Connection, upstream: str) -> None:
 
 async def _proxy(there: Connection, upstream: str, *policies: Path, llama: bool = False) -> None:
     """Ours, as `stopping serve` runs it."""
-    from stopping.adapters.proxy import Serving, build
-    from stopping.adapters.server.capabilities import Capabilities, examine
+    from stopping.adapters.proxy import ProxyConfig, build
+    from stopping.adapters.server.capabilities import Capabilities
     from stopping.adapters.server.client import Upstream
+    from stopping.adapters.server.examination import examine
     from stopping.adapters.server.markup import read_markup
     from stopping.artifacts import load_policy
 
     async with Upstream(upstream) as client:
         can = {"log_probs": True, "num_top": 1, "token_ids": True, "prompt_ids": True, "tokenizer": "llama.cpp"}
         capabilities = await examine(client, measure=False) if llama else Capabilities("fake", **can)  # type: ignore[arg-type]
-        serving = Serving(
+        serving = ProxyConfig(
             client, capabilities, await read_markup(client, capabilities), holdout=0.0, default=policies[0].name
         )
         for path in policies:

@@ -134,24 +134,25 @@ def on_llamacpp(problems: Sequence[Problem], rules: Sequence[Any]) -> list[list[
 
 
 async def _served(url: str, problems: Sequence[Problem], rules: Sequence[Any]) -> list[list[Run]]:
-    from stopping.adapters.server.capabilities import examine
     from stopping.adapters.server.client import Upstream
+    from stopping.adapters.server.examination import examine
     from stopping.adapters.server.markup import read_markup
     from stopping.adapters.server.retries import retried
     from stopping.adapters.server.signals import require
-    from stopping.adapters.server.thinking import Thinker
-    from stopping.adapters.server.thought_run import ThoughtRun
+    from stopping.adapters.server.thinking import stream
+    from stopping.adapters.server.thought_result import ThoughtResult
+    from stopping.adapters.server.thought_settings import ThoughtSettings
 
     gate = asyncio.Semaphore(NUM_SLOTS)
 
-    async def think(thinker: Thinker, problem: Problem, seed: int) -> Run:
-        came, log_probs = ThoughtRun(), []
-        async with aclosing(thinker.stream(prompt_tokens(problem), {"seed": seed}, came)) as parts:
+    async def think(settings: ThoughtSettings, problem: Problem, seed: int) -> Run:
+        came, log_probs = ThoughtResult(), []
+        async with aclosing(stream(settings, prompt_tokens(problem), {"seed": seed}, came)) as parts:
             async for _, token in parts:
                 log_probs.append(token.log_prob)
         if came.failure:
-            raise RuntimeError(f"{thinker.policy}: {came.failure}")
-        told, besides = np.array([] if thinker.policy else log_probs, float), came.discarded_tokens
+            raise RuntimeError(f"{settings.policy}: {came.failure}")
+        told, besides = np.array([] if settings.policy else log_probs, float), came.discarded_tokens
         return Run(np.array(came.ids), told, came.total_tokens - besides, besides, came.decisions)
 
     async def in_turn(*asked: Any) -> Run:
@@ -166,10 +167,9 @@ async def _served(url: str, problems: Sequence[Problem], rules: Sequence[Any]) -
         for number, rule in enumerate(rules):
             if rule is not None:
                 require(rule, there, markup)
-            sizes: Any = {"every_tokens": EVERY_TOKENS, "cap_tokens": CAP_TOKENS, "num_top": there.num_top}
-            thinker = Thinker(upstream, markup, rule, **sizes)
+            settings = ThoughtSettings(upstream, markup, rule, EVERY_TOKENS, CAP_TOKENS, there.num_top)
             seeds = np.random.default_rng([SEED, number]).integers(2**31, size=len(problems)).tolist()
-            found.append(await asyncio.gather(*map(in_turn, [thinker] * len(problems), problems, seeds)))
+            found.append(await asyncio.gather(*map(in_turn, [settings] * len(problems), problems, seeds)))
     return found
 
 

@@ -1,1 +1,1 @@
-"""A policy on a running model: servers of the OpenAI protocol, a proxy before them, engines in process. Nothing needs JAX."""
+"""A policy on a running model: servers of the OpenAI protocol, a proxy for them, and engines in process; nothing needs JAX."""

@@ -1,24 +1,27 @@
-"""Is the traffic still like the log a policy was calibrated on? A test without end, with a rate of false alarms for all time.
+"""A sequential test of whether requests still look like the log that a policy was calibrated on.
 
-On a random share of the requests, the holdout, nothing is stopped: their lengths, signals and answers are those of the model and
-of the tasks alone. Each law of them is tested against a reference sample of the calibration log. A new value has a rank r among
-the n values kept, ties split by a uniform number that the caller supplies,
+The probability of ever raising a false alarm is bounded, however long the test runs.
+
+On a random share of the requests, the holdout, nothing is stopped: their lengths, signals and answers depend on the model and the
+tasks alone. The distribution of each of these quantities is tested against a reference sample from the calibration log. A new
+value has a rank r among the n values kept, with ties split by a uniform number that the caller supplies,
 
     r = (number below it + uniform * (1 + number equal to it)) / (n + 1),
 
-and joins them. As long as all of them are exchangeable, ranks are independent and uniform on (0, 1), whatever the law. Whoever
-does not believe it bets: each bet multiplies its stake by f(r) >= 0, where f integrates to 1. Half of a capital of 1 is staked on
-the first rank, in equal parts on all bets; the rest is held back, and of it 1 / (1 + ln t) is left after t ranks: what begins to
-differ at the t-th is betted on from there, at a price of about ln t + 2 ln(1 + ln t) in the logarithm of the capital. By Ville's
-inequality the capital of a law ever reaches L / alpha with probability alpha / L, and of L laws any with probability alpha.
+and is then kept itself. While all values are exchangeable, ranks are independent and uniform on (0, 1), whatever the
+distribution. The test bets against this: each bet multiplies its stake by f(r) >= 0, where f integrates to 1. Half of an initial
+capital of 1 is staked on the first rank, split equally among the bets. The other half is held in reserve, and 1 / (1 + ln t) of
+it remains after t ranks. A change at the t-th rank is therefore bet on from there, which costs about ln t + 2 ln(1 + ln t) in
+log capital. By Ville's inequality, the capital of one distribution ever reaches L / alpha with probability at most alpha / L,
+and any of L distributions with probability at most alpha.
 
-Capitals are not averaged over the laws: each is a martingale in the past of its own ranks, not in that of all, and their mean
-need be none. Proofs, and what no such test can see: `theory_notes/08_drift.md`.
+Capitals are not averaged over the distributions: each is a martingale with respect to its own ranks, not to all ranks, so their
+mean need not be a martingale. Proofs and limits of such tests: `theory_notes/08_drift.md`.
 
 References:
     Vovk, Nouretdinov and Gammerman, "Testing exchangeability on-line" (ICML 2003), theorem 1: ranks and martingales; Ville,
     "Etude critique de la notion de collectif" (1939); Choe and Ramdas, "Combining evidence across filtrations" (arXiv
-    2402.09698). Added here: bets of a fixed form that start at every time, and a bounded memory.
+    2402.09698). This module adds bets of a fixed form that start at every time, and a bounded memory.
 """
 
 import hashlib
@@ -32,69 +35,69 @@ import numpy as np
 
 from stopping.artifacts import Document
 
-TILTS = np.array([0.4, 0.8, -0.4, -0.8])  # ranks higher, or lower
-SPREADS = np.array([0.8, -0.6])  # more at both ends, or in the middle
-TAIL = 1 / 16  # of the ranks, at either end
-TAIL_ODDS = np.array([2.0, 5.0])  # of falling there, by which they grow
-DIRECTIONS = ("higher",) * 2 + ("lower",) * 2 + ("wider", "narrower") + ("lower",) * 2 + ("higher",) * 2  # of the bets
-NUM_DIGITS = 3  # significant, of a value: logs and servers keep more or fewer, and must not differ by that
-LEAST = 1e-6  # what is smaller is 0
+TILTS = np.array([0.4, 0.8, -0.4, -0.8])  # bets on higher ranks, or on lower ones
+SPREADS = np.array([0.8, -0.6])  # bets on ranks at both ends, or in the middle
+TAIL = 1 / 16  # share of the ranks in a tail
+TAIL_ODDS = np.array([2.0, 5.0])  # density in a tail relative to elsewhere
+DIRECTIONS = ("higher",) * 2 + ("lower",) * 2 + ("wider", "narrower") + ("lower",) * 2 + ("higher",) * 2  # one per bet
+NUM_DIGITS = 3  # significant digits of a value: logs and servers keep different numbers of digits, which must not count
+LEAST = 1e-6  # smaller values count as 0
 
 
 @dataclass(frozen=True, eq=False)
 class Traffic:
-    """The reference sample: by law, values `[values]` of the calibration log, one a problem.
+    """The reference sample: for each distribution, values `[values]` from the calibration log, one per problem.
 
-    One, because several traces of a problem are alike and would not be exchangeable with those of other problems.
+    There is one value per problem because traces of one problem are correlated, and thus not exchangeable with other problems'.
 
     Raises:
-        ValueError: for no laws, or a law without values or with one that is no finite number.
+        ValueError: if there are no distributions, or one has no values or a value that is not finite.
     """
 
-    laws: Mapping[str, np.ndarray]
+    distributions: Mapping[str, np.ndarray]
 
     def __post_init__(self) -> None:
-        if not self.laws:
-            raise ValueError("traffic: expected at least one law, got none")
-        laws = {}
-        for name, values in self.laws.items():
+        if not self.distributions:
+            raise ValueError("traffic: expected at least one distribution, got none")
+        distributions = {}
+        for name, values in self.distributions.items():
             array = np.asarray(values)
             if array.ndim != 1 or not array.size or array.dtype.kind not in "biuf" or not np.isfinite(array).all():
                 raise ValueError(f"traffic.{name}: expected finite numbers [values], got {array.dtype} {array.shape}")
-            laws[name] = coarse(array)
-            laws[name].setflags(write=False)
-        object.__setattr__(self, "laws", laws)
+            distributions[name] = coarse(array)
+            distributions[name].setflags(write=False)
+        object.__setattr__(self, "distributions", distributions)
 
     @classmethod
     def of(cls, document: Document) -> "Traffic":
-        """Return the reference sample that a saved policy carries.
+        """Return the reference sample saved with a policy.
 
         Raises:
-            ValueError: if it carries none.
+            ValueError: if there is none.
         """
         if document.traffic is None:
             raise ValueError(
-                "traffic: policy.json has none: save the policy by `stopping tune`, or with save(..., traffic=...)"
+                "traffic: policy.json has none: save the policy by `stopping tune`, or with save_policy(..., traffic=...)"
             )
         return cls({name: array.array() for name, array in document.traffic.items()})
 
     @property
     def digest(self) -> str:
-        """SHA-256 of names and values."""
+        """SHA-256 of the names and values."""
         found = hashlib.sha256()
-        for name, values in sorted(self.laws.items()):
+        for name, values in sorted(self.distributions.items()):
             found.update(f"{name} {len(values)} ".encode() + values.astype("<f8").tobytes())
         return found.hexdigest()
 
 
-class LawState(NamedTuple):
-    """What has been seen of one law.
+class DistributionState(NamedTuple):
+    """The state of the test for one distribution.
 
     Attributes:
         num_seen: values so far, without the reference sample.
-        kept: those that new ones are ranked among, the latest last; float64 `[kept]`.
-        stakes: what each bet is worth; float64 `[bets]`.
-        most_capital: the most that the capital has been worth.
+        kept: values that new ones are ranked among, the latest last; float64 `[kept]`.
+        stakes: the current value of each bet; float64 `[bets]`.
+        most_capital: the largest capital so far.
     """
 
     num_seen: int
@@ -103,22 +106,22 @@ class LawState(NamedTuple):
     most_capital: float
 
 
-DriftState = dict[str, LawState]  # by law
+DriftState = dict[str, DistributionState]  # by the distribution's name
 
 
 class Move(NamedTuple):
-    """How a law differs from the reference sample, for the operator.
+    """How a distribution differs from the reference sample, for the operator.
 
     Attributes:
-        law: its name.
-        p_value: of all laws being as they were, by this law alone; holds at any time.
+        distribution: its name.
+        p_value: for the hypothesis that no distribution has changed, from this distribution alone; valid at any time.
         direction: `higher`, `lower`, `wider` or `narrower`: the bet that has won most.
-        reference_mean: of the reference sample.
-        recent_mean: of the values since the move began.
-        num_recent: how many these are: the likeliest beginning, if that bet is right.
+        reference_mean: the mean of the reference sample.
+        recent_mean: the mean of the values since the change.
+        num_recent: the number of values since the change, at the most likely change point under the winning bet.
     """
 
-    law: str
+    distribution: str
     p_value: float
     direction: str
     reference_mean: float
@@ -128,15 +131,15 @@ class Move(NamedTuple):
 
 @dataclass(frozen=True)
 class Drift:
-    """The test of some traffic. It runs on one state for as long as the policy is used; after an alarm the state stays as it was.
+    """A sequential test of traffic. It has one state for as long as the policy is used; after an alarm the state does not change.
 
     Attributes:
         traffic: the reference sample.
-        alpha: the chance of ever raising a false alarm.
-        max_kept: values kept a law; beyond, one of them, drawn at random, is forgotten for each that comes.
+        alpha: an upper bound on the probability of ever raising a false alarm.
+        max_kept: the number of values kept per distribution; beyond it, each new value replaces a random one.
 
     Raises:
-        ValueError: for an alpha outside (0, 1), or fewer kept than the reference sample has.
+        ValueError: if alpha is outside (0, 1), or `max_kept` is smaller than the reference sample.
     """
 
     traffic: Traffic
@@ -146,7 +149,7 @@ class Drift:
     def __post_init__(self) -> None:
         if not 0 < self.alpha < 1:
             raise ValueError(f"alpha: expected a number between 0 and 1, got {self.alpha!r}")
-        most = max(map(len, self.traffic.laws.values()))
+        most = max(map(len, self.traffic.distributions.values()))
         if self.max_kept < most:
             raise ValueError(
                 f"max_kept: expected at least the {most:,} values of the reference sample, got {self.max_kept!r}"
@@ -154,92 +157,109 @@ class Drift:
 
     def init(self) -> DriftState:
         """Return the state before the first request of the holdout."""
-        return {name: LawState(0, values, np.zeros(len(DIRECTIONS)), 1.0) for name, values in self.traffic.laws.items()}
+        return {
+            name: DistributionState(0, values, np.zeros(len(DIRECTIONS)), 1.0)
+            for name, values in self.traffic.distributions.items()
+        }
 
     def step(self, state: DriftState, values: Mapping[str, float], uniform: float) -> DriftState:
         """Return the state after one more request of the holdout.
 
         Args:
-            state: before it.
-            values: by law, measured as those of the log were; a law that the request has no value of is left out.
-            uniform: in [0, 1), drawn by the caller for this request alone: it splits ties, and says who is forgotten.
+            state: before the request.
+            values: by distribution, measured as in the log; distributions for which the request has no value are left out.
+            uniform: a number in [0, 1), drawn by the caller for this request alone, which splits ties and chooses the value to
+                drop.
 
         Raises:
-            ValueError: for a law that the reference sample does not have, or a number that is none or out of range.
+            ValueError: if the reference sample lacks a distribution, or a number is not finite or out of range.
         """
         if not 0 <= uniform < 1:
             raise ValueError(f"uniform: expected a number in [0, 1), got {uniform!r}")
         for name, value in values.items():
             if name not in state:
-                raise ValueError(f"values: expected laws of {', '.join(state)}, got {name!r}")
+                raise ValueError(f"values: expected distributions of {', '.join(state)}, got {name!r}")
             if not math.isfinite(value):
                 raise ValueError(f"values.{name}: expected a finite number, got {value!r}")
         if self.alarm(state):
             return state
         return state | {name: self._seen(state[name], float(coarse(value)), uniform) for name, value in values.items()}
 
-    def _seen(self, law: LawState, value: float, uniform: float) -> LawState:
-        # The first digits say who is forgotten, the others, which do not hang on them, split the ties.
-        forgotten, rest = divmod(uniform * (len(law.kept) + 1), 1.0)
-        num_seen = law.num_seen + 1
-        stakes = staked(law.stakes, rank(law.kept, value, rest), num_seen)
-        kept = np.append(law.kept, value)
+    def _seen(self, distribution: DistributionState, value: float, uniform: float) -> DistributionState:
+        # The first digits choose the value to drop; the others, which are independent of them, split ties.
+        dropped, rest = divmod(uniform * (len(distribution.kept) + 1), 1.0)
+        num_seen = distribution.num_seen + 1
+        stakes = staked(distribution.stakes, rank(distribution.kept, value, rest), num_seen)
+        kept = np.append(distribution.kept, value)
         if len(kept) > self.max_kept:
-            kept = np.delete(kept, int(forgotten))
-        return LawState(num_seen, kept, stakes, max(law.most_capital, float(capital(stakes, num_seen))))
+            kept = np.delete(kept, int(dropped))
+        return DistributionState(
+            num_seen, kept, stakes, max(distribution.most_capital, float(capital(stakes, num_seen)))
+        )
 
     def p_value(self, state: DriftState) -> float:
-        """The p-value of the traffic being as it was; holds at any time, however often it is looked at."""
-        return min(self._p_value(law) for law in state.values())
+        """Return the p-value for the hypothesis of no change; valid at any time, however often it is read."""
+        return min(self._p_value(distribution) for distribution in state.values())
 
-    def _p_value(self, law: LawState) -> float:
-        return min(len(self.traffic.laws) / law.most_capital, 1.0)
+    def _p_value(self, distribution: DistributionState) -> float:
+        return min(len(self.traffic.distributions) / distribution.most_capital, 1.0)
 
     def alarm(self, state: DriftState) -> bool:
-        """Whether there is, or has been, an alarm: from there on the reference rule should be used."""
+        """Return whether an alarm has been raised; from then on the reference rule should be used."""
         return self.p_value(state) <= self.alpha
 
     def moves(self, state: DriftState) -> tuple[Move, ...]:
-        """How each law has moved, the clearest first; a law that has not been seen is left out."""
-        found = [self._move(name, law) for name, law in state.items() if law.num_seen]
+        """Return how each distribution has changed, the smallest p-value first; those without a new value are left out."""
+        found = [self._move(name, distribution) for name, distribution in state.items() if distribution.num_seen]
         return tuple(sorted(found, key=lambda move: move.p_value))
 
-    def _move(self, name: str, law: LawState) -> Move:
-        best, reference = int(law.stakes.argmax()), self.traffic.laws[name]
-        recent = law.kept[-min(law.num_seen, len(law.kept)) :]
+    def _move(self, name: str, distribution: DistributionState) -> Move:
+        best, reference = int(distribution.stakes.argmax()), self.traffic.distributions[name]
+        recent = distribution.kept[-min(distribution.num_seen, len(distribution.kept)) :]
         won = np.log(factors(rank(reference, recent, 0.5))[:, best])
         start = len(won) - 1 - int(won[::-1].cumsum().argmax())
         since = recent[start:]
         return Move(
-            name, self._p_value(law), DIRECTIONS[best], float(reference.mean()), float(since.mean()), len(since)
+            name,
+            self._p_value(distribution),
+            DIRECTIONS[best],
+            float(reference.mean()),
+            float(since.mean()),
+            len(since),
         )
 
     def to_json(self, state: DriftState) -> str:
-        """Return the state as JSON, for a server that is to go on after a restart."""
-        laws = {
-            name: law._replace(kept=law.kept.tolist(), stakes=law.stakes.tolist())._asdict()
-            for name, law in state.items()
+        """Return the state as JSON, so that a server can continue the test after a restart."""
+        distributions = {
+            name: distribution._replace(kept=distribution.kept.tolist(), stakes=distribution.stakes.tolist())._asdict()
+            for name, distribution in state.items()
         }
-        return json.dumps({"traffic": self.traffic.digest, "laws": laws}, allow_nan=False)
+        return json.dumps({"traffic": self.traffic.digest, "distributions": distributions}, allow_nan=False)
 
     def from_json(self, text: str) -> DriftState:
         """Return the state that `to_json` wrote.
 
         Raises:
-            ValueError: naming the field, if it is none of ours or that of another reference sample.
+            ValueError: naming the field, if it is not such a state or belongs to another reference sample.
         """
         content = json.loads(text)
-        if not isinstance(content, dict) or content.keys() != {"traffic", "laws"}:
-            raise ValueError("state: expected traffic and laws")
+        if not isinstance(content, dict) or content.keys() != {"traffic", "distributions"}:
+            raise ValueError("state: expected traffic and distributions")
         if content["traffic"] != self.traffic.digest:
-            raise ValueError("state.traffic: is of another reference sample: begin anew with init()")
-        if not isinstance(content["laws"], dict) or content["laws"].keys() != self.traffic.laws.keys():
-            raise ValueError(f"state.laws: expected {', '.join(self.traffic.laws)}")
-        return {name: self._law(f"state.laws.{name}", content["laws"][name]) for name in self.traffic.laws}
+            raise ValueError("state.traffic: belongs to another reference sample; start again with init()")
+        if (
+            not isinstance(content["distributions"], dict)
+            or content["distributions"].keys() != self.traffic.distributions.keys()
+        ):
+            raise ValueError(f"state.distributions: expected {', '.join(self.traffic.distributions)}")
+        return {
+            name: self._distribution(f"state.distributions.{name}", content["distributions"][name])
+            for name in self.traffic.distributions
+        }
 
-    def _law(self, field: str, given: Any) -> LawState:
-        if not isinstance(given, dict) or given.keys() != set(LawState._fields):
-            raise ValueError(f"{field}: expected {', '.join(LawState._fields)}")
+    def _distribution(self, field: str, given: Any) -> DistributionState:
+        if not isinstance(given, dict) or given.keys() != set(DistributionState._fields):
+            raise ValueError(f"{field}: expected {', '.join(DistributionState._fields)}")
         arrays = {}
         for name, (least, most) in {"kept": (1, self.max_kept), "stakes": (len(DIRECTIONS),) * 2}.items():
             values = given[name]
@@ -254,11 +274,11 @@ class Drift:
             raise ValueError(f"{field}.num_seen: expected a whole number >= 0, got {num_seen!r}")
         if not _is_number(most_capital) or most_capital < 1:
             raise ValueError(f"{field}.most_capital: expected a number >= 1, got {most_capital!r}")
-        return LawState(num_seen, arrays["kept"], arrays["stakes"], float(most_capital))
+        return DistributionState(num_seen, arrays["kept"], arrays["stakes"], float(most_capital))
 
 
 def rank(kept: np.ndarray, value: Any, uniform: Any) -> np.ndarray:
-    """The rank in [0, 1] of each value `[...]` among those kept, `[..., kept]` or `[kept]`; a NaN there is none."""
+    """Return the rank in [0, 1] of each value `[...]` among those kept, `[..., kept]` or `[kept]`; NaNs do not count."""
     each = np.asarray(value)[..., None]
     below, equal, number = (np.count_nonzero(those, axis=-1) for those in (kept < each, kept == each, ~np.isnan(kept)))
     found: np.ndarray = (below + uniform * (1 + equal)) / (1 + number)
@@ -266,7 +286,7 @@ def rank(kept: np.ndarray, value: Any, uniform: Any) -> np.ndarray:
 
 
 def factors(rank: Any) -> np.ndarray:
-    """What each bet is multiplied by at a rank in [0, 1], `[..., bets]`: densities, of mean 1 under uniform ranks."""
+    """Return the factor of each bet at a rank in [0, 1], `[..., bets]`: densities, with mean 1 under uniform ranks."""
     each = np.asarray(rank, np.float64)[..., None]
     inside = TAIL_ODDS / (1 - TAIL + TAIL_ODDS * TAIL)
     outside = 1 / (1 - TAIL + TAIL_ODDS * TAIL)
@@ -282,25 +302,25 @@ def factors(rank: Any) -> np.ndarray:
 
 
 def held_back(num_seen: Any) -> Any:
-    """What is not staked yet after so many ranks, `[...]`."""
+    """Return the capital not yet staked after `num_seen` ranks, `[...]`."""
     return np.where(num_seen, 0.5 / (1 + np.log(np.maximum(num_seen, 1))), 1.0)
 
 
 def staked(stakes: np.ndarray, rank: Any, num_seen: Any) -> np.ndarray:
-    """What the bets `[..., bets]` are worth after a rank `[...]`, the `num_seen`-th, counted from 1."""
+    """Return the value of the bets `[..., bets]` after a rank `[...]`, the `num_seen`-th, counted from 1."""
     fresh = held_back(np.asarray(num_seen) - 1) - held_back(num_seen)
     worth: np.ndarray = (stakes + fresh[..., None] / len(DIRECTIONS)) * factors(rank)
     return worth
 
 
 def capital(stakes: np.ndarray, num_seen: Any) -> np.ndarray:
-    """All that there is, `[...]`: the bets' worth and what is held back."""
+    """Return the capital, `[...]`: the value of the bets plus what is held back."""
     total: np.ndarray = stakes.sum(axis=-1) + held_back(num_seen)
     return total
 
 
 def coarse(values: Any) -> np.ndarray:
-    """Values to three significant digits, float64."""
+    """Return values rounded to three significant digits, float64."""
     exact = np.asarray(values, np.float64)
     size = np.abs(exact)
     digits = 10.0 ** (NUM_DIGITS - 1 - np.floor(np.log10(np.maximum(size, LEAST))))

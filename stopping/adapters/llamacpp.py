@@ -1,6 +1,6 @@
-"""The llama.cpp server, in a process of its own: `with LlamaServer(path) as url: ...`.
+"""The llama.cpp server in a child process: `with LlamaServer(path) as server: ...`, at `server.url`.
 
-It is the real server, as the package `xllamacpp` (extra `llamacpp`) carries it, on this machine's loopback.
+It is the server of the package `xllamacpp` (extra `llamacpp`), on the loopback interface.
 """
 
 import argparse
@@ -18,26 +18,26 @@ STOP_SECONDS = 10.0
 
 
 class ServerFailed(RuntimeError):
-    """The server did not start; with the end of what it wrote."""
+    """The server did not start; the message has the end of its output."""
 
 
 class LlamaServer:
-    """A server of one model, started on entering and stopped on leaving.
+    """A server of one model, started on entering the context and stopped on leaving it.
 
-    The child ends when its standard input is closed, so it does not outlive this process, however that ends.
+    The child ends when its standard input is closed, so it never outlives this process.
 
     Args:
         model: a `.gguf` file.
-        port: 0 for a free one.
-        num_slots: requests that are decoded at once.
-        context_tokens: of each slot; None for what the model was trained on.
-        num_threads: of decoding; None for all cores.
-        temperature: of requests that name none; None for llama.cpp's own defaults, which also cut unlikely tokens off. With it
-            they are kept.
+        port: the port; 0 for a free one.
+        num_slots: how many requests are decoded at once.
+        context_tokens: the context length of each slot; None for that of the model's training.
+        num_threads: threads for decoding; None for all cores.
+        temperature: the temperature of requests that have none, without truncation of unlikely tokens; None for llama.cpp's
+            defaults, which truncate.
 
     Attributes:
-        url: where it listens.
-        process: the child.
+        url: the server's address.
+        process: the child process.
 
     Raises:
         ServerFailed: on entering, if it does not start.
@@ -61,12 +61,12 @@ class LlamaServer:
         self.process: subprocess.Popen[str]
 
     def __enter__(self) -> Self:
-        """Start it, and wait until it listens."""
+        """Start the server, and wait until it listens."""
         self._log = tempfile.TemporaryFile("w+")
         command = [sys.executable, "-m", "stopping.adapters.llamacpp", *self._arguments]
         self.process = subprocess.Popen(
             command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=self._log, text=True,
-            start_new_session=True,  # an interrupt at the terminal is ours: requests under way end first
+            start_new_session=True,  # an interrupt at the terminal is for this process: requests under way end first
         )  # fmt: skip
         assert self.process.stdout is not None
         line = next((line for line in self.process.stdout if line.startswith("{")), "")
@@ -80,7 +80,7 @@ class LlamaServer:
         return self
 
     def __exit__(self, kind: type | None, error: BaseException | None, trace: TracebackType | None) -> None:
-        """Stop it."""
+        """Stop the server."""
         assert self.process.stdin is not None and self.process.stdout is not None
         self.process.stdin.close()
         try:
@@ -93,7 +93,7 @@ class LlamaServer:
 
 
 def main(arguments: list[str] | None = None) -> None:
-    """Serve a model until standard input ends; print where, as one line of JSON."""
+    """Serve a model until standard input ends; print the address as one line of JSON."""
     parser = argparse.ArgumentParser(prog="python -m stopping.adapters.llamacpp", description=main.__doc__)
     parser.add_argument("model")
     parser.add_argument("--port", type=int, default=0)
@@ -119,10 +119,10 @@ def main(arguments: list[str] | None = None) -> None:
     server = xllamacpp.Server(parameters)
     print(json.dumps({"url": server.listening_address}), flush=True)
     nowhere = os.open(os.devnull, os.O_WRONLY)
-    for stream in (1, 2):  # it logs every request, and nobody reads that
+    for stream in (1, 2):  # the server logs every request
         os.dup2(nowhere, stream)
     sys.stdin.read()
-    os._exit(0)  # freeing a server may block for ever
+    os._exit(0)  # freeing a server may block forever
 
 
 def _free_port() -> int:

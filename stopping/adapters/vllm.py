@@ -9,14 +9,15 @@ r"""A thinking policy inside vLLM, as a logits processor of either of its runner
 reasoning configuration, and what it forces as `reasoning_end_str` is what a stop forces. A request opts out by
 `"vllm_xargs": {"stopping": 0}`.
 
-At each decision point the policy is asked before the next token is drawn, on the law of that token before temperature, and a
-stop takes effect there. With speculative decoding (V2) several tokens come at once: it is asked once they are there, as many
-tokens late at most, and never on drafts that may be rejected. It cannot probe, and an answer that a stop leaves empty stays
-empty. A request that cannot be followed (it was preempted, a signal is lost, the policy fails) goes on without, and is counted.
+At each decision point the policy is asked before the next token is sampled. It sees that token's distribution before temperature,
+and a stop takes effect immediately. With speculative decoding (V2) several tokens arrive at once: the policy is asked after they
+have arrived, hence at most that many tokens late, and never on drafts that may be rejected. The policy cannot probe, and an
+answer that is empty after a stop stays empty. A request that cannot be followed (it was preempted, a signal is missing, or the
+policy fails) continues without the policy and is counted.
 
-Written from vLLM's sources (`vllm/v1/sample/logits_processor/interface.py` of V1,
-`vllm/v1/worker/gpu/sample/logits_processor/interface.py` of Model Runner V2) and tested on stand-ins for its base classes that
-keep the documented order of calls. **It has not been run on vLLM.** A step copies a few numbers a request to the host.
+This module was written from vLLM's sources (`vllm/v1/sample/logits_processor/interface.py` for V1,
+`vllm/v1/worker/gpu/sample/logits_processor/interface.py` for Model Runner V2) and tested on stand-ins for its base classes that
+make calls in the documented order. **It has not been run on vLLM.** Each step copies a few numbers per request to the host.
 """
 
 import functools
@@ -34,26 +35,26 @@ from stopping.policies.decisions import require_signals
 from stopping.policies.windows import ThoughtWindows
 
 LOG = logging.getLogger(__name__)
-BLANKS = 2  # tokens of blanks that may come between a prompt's end, or an answer's beginning, and the opening tag
+BLANKS = 2  # maximum number of blank tokens between the opening tag and the prompt's end or the output's start
 FREE_SIGNALS = ("elapsed_tokens", "log_close_prob", "mean_log_prob", "mean_entropy")
 
 
 @dataclass(frozen=True)
 class Setup:
-    """What is the same for all requests.
+    """Settings that all requests share.
 
     Attributes:
-        policy: that stops thoughts.
-        every_tokens: between decision points.
-        open_ids: of the tag before a thought.
-        close_ids: of the tag by which a thought closes itself.
-        forced_ids: what a stop forces: a message, if there is one, and the closing tag.
-        candidate_ids: tokens that put forward a result; None where none are known.
-        counts: of requests: `policed`, `stopped`, `given_up`.
+        policy: the policy.
+        every_tokens: the number of tokens between decision points.
+        open_ids: token ids of the tag that opens a thought.
+        close_ids: token ids of the tag by which the model closes a thought itself.
+        forced_ids: token ids that a stop forces: a message, if there is one, and the closing tag.
+        candidate_ids: tokens that each propose a result; None if unknown.
+        counts: numbers of requests: `policed`, `stopped`, `given_up`.
 
     Raises:
-        MissingSignal: if the policy reads what vLLM does not give.
-        ValueError: naming what is wrong, for a policy that probes, an interval below 1, or no tags.
+        MissingSignal: if the policy reads a signal that vLLM does not provide.
+        ValueError: for a policy that probes, an interval below 1, or missing tags.
     """
 
     policy: Any
@@ -72,12 +73,18 @@ class Setup:
         if not (self.open_ids and self.close_ids and self.forced_ids):
             raise ValueError("--reasoning-config: expected reasoning_start_str and reasoning_end_str, got none")
 
+    @property
+    def reads_tokens(self) -> bool:
+        """Whether the policy reads the log-probabilities or entropies of sampled tokens."""
+        return bool({"mean_log_prob", "mean_entropy"} & set(self.policy.signals))
+
     @classmethod
     def of(cls, vllm_config: Any) -> "Setup":
-        """Read the settings and the policy.
+        """Return the settings in vLLM's configuration, with the policy loaded.
 
         Raises:
-            ValueError: naming the option, if it is missing or has a key that we do not know; `ArtifactError` for the policy.
+            ValueError: naming the option, if it is missing or has an unknown key.
+            ArtifactError: if the policy cannot be loaded.
         """
         given = dict((getattr(vllm_config, "additional_config", None) or {}).get("stopping") or {})
         if not isinstance(given.get("policy"), str) or not given.keys() <= {"policy", "every_tokens", "candidate_ids"}:
@@ -101,21 +108,26 @@ class Setup:
 
 
 class Thought:
-    """One request: whether it thinks, what the policy has seen of it, and what is still to be forced.
+    """One request: whether it is thinking, the policy's state, and the tokens still to be forced.
 
     Args:
-        setup: what is the same for all.
-        prompt_ids: its prompt; the thought may have been opened there.
+        setup: the shared settings.
+        prompt_ids: its prompt, which may open the thought.
+        output_ids: its output, which the V1 runner appends to.
 
     Attributes:
-        num_seen: tokens of prompt and output taken in.
-        forced: ids that must come next, in order.
-        is_over: nothing is left to decide.
+        num_prompt, num_seen: the number of tokens in the prompt, and of those processed so far, the prompt included.
+        forced: token ids that must come next, in order.
+        is_over: whether there is nothing left to decide.
+        distributions: log-probabilities `[rows, vocabulary]` and entropies `[rows]` of the tokens being sampled; None if no
+            signal needs them.
     """
 
-    def __init__(self, setup: Setup, prompt_ids: Sequence[int]) -> None:
-        self.setup, self.num_seen = setup, len(prompt_ids)
+    def __init__(self, setup: Setup, prompt_ids: Sequence[int], output_ids: Sequence[int] = ()) -> None:
+        self.setup, self.output_ids = setup, output_ids
+        self.num_prompt = self.num_seen = len(prompt_ids)
         self.forced: tuple[int, ...] = ()
+        self.distributions: tuple[Any, Any] | None = None
         self._bound = bind(setup.policy, "numpy")
         self._state = self._bound.init((1,))
         self._windows = ThoughtWindows(setup.policy.signals, candidate_ids=setup.candidate_ids)
@@ -133,19 +145,19 @@ class Thought:
 
     @property
     def is_due(self) -> bool:
-        """A decision point was reached and the policy was not asked."""
+        """Whether a decision point has been reached at which the policy has not been asked."""
         thinks = self._is_open and not self.is_over and not self.forced
         return thinks and int(self._windows.elapsed_tokens[0]) // self.setup.every_tokens > self._num_asked
 
     def take(self, token_id: int, log_prob: float, entropy: float) -> None:
-        """Take in a token that was drawn; NaN for what is not known of it."""
+        """Process a sampled token; unknown values are NaN."""
         self.num_seen += 1
         self._tail = (*self._tail, token_id)[-self._longest :]
         if self.is_over:
             return
         if self.forced:
             if token_id != self.forced[0]:
-                return self.give_up("something else was drawn than the policy's stop forced")
+                return self.give_up("the next token was not the forced one")
             self.forced = self.forced[1:]
             self.is_over = not self.forced
         elif self._is_open and _ends_with(self._tail, self.setup.close_ids):
@@ -155,7 +167,7 @@ class Thought:
         elif self.num_seen <= self._opens_before:
             self._is_open = _ends_with(self._tail, self.setup.open_ids)
         else:
-            self.is_over = True  # no thought at all: a tag from here on is what the model writes about
+            self.is_over = True  # there is no thought: a tag from here on is part of the text
 
     def ask(self, log_close_prob: float) -> None:
         """Ask the policy, at a decision point."""
@@ -169,35 +181,34 @@ class Thought:
             self.setup.counts["stopped"] += 1
 
     def give_up(self, why: str) -> None:
-        """Go on without the policy."""
+        """Continue without the policy."""
         self.is_over, self.forced = True, ()
         self.setup.counts["given_up"] += 1
-        LOG.warning("a request goes on without the policy: %s", why)
+        LOG.warning("a request continues without the policy: %s", why)
 
 
 class Thoughts:
-    """The policed requests of a batch, by key (a row or a slot), and the laws of the tokens that are being drawn."""
+    """The requests of a batch that the policy may stop, by key (a row or a slot)."""
 
     def __init__(self, setup: Setup) -> None:
         self.setup = setup
         self.by_key: dict[int, Thought] = {}
-        self._laws: dict[int, tuple[Any, Any]] = {}  # log-probabilities `[rows, vocabulary]` and entropies `[rows]`
 
     def apply(self, logits: Any, rows: Mapping[int, Sequence[int]], new_ids: Mapping[int, Sequence[int]]) -> None:
-        """Take in new tokens, ask where it is due, and force what is to be forced, in place.
+        """Process new tokens, ask the policy where it is due, and force tokens, in place.
 
         Args:
             logits: `[rows, vocabulary]`, before temperature.
-            rows: for each key, its rows: that of the next token, and those behind drafts, in order.
-            new_ids: for each key, the tokens drawn since the last call, in order.
+            rows: for each key, its rows: that of the next token, then those after drafts, in order.
+            new_ids: for each key, the tokens sampled since the last call, in order.
         """
-        told = self._told(new_ids)
+        known = self._known(new_ids)
         for key, ids in new_ids.items():
             thought = self.by_key[key]
+            thought.distributions = None
             for place, token_id in enumerate(ids):
-                thought.take(token_id, *told.get((key, place), (np.nan, np.nan)))
+                thought.take(token_id, *known.get((key, place), (np.nan, np.nan)))
         live = [key for key in rows if rows[key] and not self.by_key[key].is_over]
-        self._laws = self._laws_of(logits, {key: rows[key] for key in live})
         due = [key for key in live if self.by_key[key].is_due]
         if due:
             first = logits[[rows[key][0] for key in due]].float()
@@ -205,42 +216,38 @@ class Thoughts:
             for key, log_close_prob in zip(due, close, strict=True):
                 self.by_key[key].ask(log_close_prob)
         for key in live:
-            for row, token_id in zip(rows[key], self.by_key[key].forced, strict=False):
+            thought = self.by_key[key]
+            if self.setup.reads_tokens and not (thought.is_over or thought.forced):
+                log_probs = logits[list(rows[key])].float().log_softmax(-1)
+                thought.distributions = log_probs, _entropy(log_probs)
+            for row, token_id in zip(rows[key], thought.forced, strict=False):
                 logits[row] = -float("inf")
                 logits[row, token_id] = 0.0
 
-    def _laws_of(self, logits: Any, rows: Mapping[int, Sequence[int]]) -> dict[int, tuple[Any, Any]]:
-        signals, found = self.setup.policy.signals, {}
-        if "mean_log_prob" in signals or "mean_entropy" in signals:
-            for key, places in rows.items():
-                law = logits[list(places)].float().log_softmax(-1)
-                found[key] = law, _entropy(law)
-        return found
-
-    def _told(self, new_ids: Mapping[int, Sequence[int]]) -> dict[tuple[int, int], tuple[float, float]]:
+    def _known(self, new_ids: Mapping[int, Sequence[int]]) -> dict[tuple[int, int], tuple[float, float]]:
         """Log-probability and entropy of each new token, by key and place, in one copy to the host."""
         import torch
 
         names, values = [], []
         for key, ids in new_ids.items():
-            if key in self._laws:
-                law, entropy = self._laws[key]
-                for place, token_id in enumerate(ids[: len(law)]):
+            if (distributions := self.by_key[key].distributions) is not None:
+                log_probs, entropy = distributions
+                for place, token_id in enumerate(ids[: len(log_probs)]):
                     names.append((key, place))
-                    values.append(torch.stack((law[place, token_id], entropy[place])))
+                    values.append(torch.stack((log_probs[place, token_id], entropy[place])))
         numbers = torch.stack(values).tolist() if values else []
         return {name: (pair[0], pair[1]) for name, pair in zip(names, numbers, strict=True)}
 
 
-def _entropy(law: Any) -> Any:
-    """Of log-probabilities `[rows, vocabulary]`, nats."""
+def _entropy(log_probs: Any) -> Any:
+    """Entropies, in nats, of log-probabilities `[rows, vocabulary]`."""
     import torch
 
-    return torch.special.entr(law.exp()).sum(-1)
+    return torch.special.entr(log_probs.exp()).sum(-1)
 
 
 def _last(ids: Sequence[int], part: Sequence[int]) -> int:
-    """Where the part last begins; -1 for nowhere."""
+    """Index of the last occurrence of the part; -1 if there is none."""
     size, part = len(part), tuple(part)
     return next((at for at in range(len(ids) - size, -1, -1) if tuple(ids[at : at + size]) == part), -1)
 
@@ -250,10 +257,10 @@ def _ends_with(ids: Sequence[int], part: Sequence[int]) -> bool:
 
 
 def _is_policed(sampling_params: Any) -> bool:
-    """Whether a request is stopped by the policy; it is unless it says otherwise.
+    """Whether the policy applies to a request: yes, unless the request opts out.
 
     Raises:
-        ValueError: if what it says is neither 0 nor 1.
+        ValueError: if its option is neither 0 nor 1.
     """
     wanted = (getattr(sampling_params, "extra_args", None) or {}).get("stopping", 1)
     if wanted not in (0, 1):
@@ -266,11 +273,11 @@ def _v1() -> type:
     from vllm.v1.sample.logits_processor import LogitsProcessor
 
     class V1LogitsProcessor(LogitsProcessor):
-        """The policy in the V1 runner; a row is a request, and rows are moved."""
+        """The policy in the V1 runner, where a row is a request and rows may move."""
 
         @classmethod
         def validate_params(cls, sampling_params: Any) -> None:
-            """Refuse a request that opts neither in nor out."""
+            """Refuse a request with an invalid option."""
             _is_policed(sampling_params)
 
         def __init__(self, vllm_config: Any, device: Any, is_pin_memory: bool) -> None:
@@ -279,49 +286,36 @@ def _v1() -> type:
                     "--async-scheduling: the V1 runner then hides the last token; --no-async-scheduling, or V2"
                 )
             self.thoughts = Thoughts(Setup.of(vllm_config))
-            self._outputs: dict[int, tuple[int, list[int]]] = {}  # by row: length of the prompt, and what came, alive
 
         def is_argmax_invariant(self) -> bool:
-            """It changes which token is likeliest."""
+            """Return False: the most likely token may change."""
             return False
 
         def update_state(self, batch_update: Any) -> None:
             """Follow requests that were removed, added and moved, in this order."""
             if batch_update is None:
                 return
+            by_row = self.thoughts.by_key
             for row in batch_update.removed:
-                self._put(row, None)
+                by_row.pop(row, None)
             for row, sampling_params, prompt_ids, output_ids in batch_update.added:
-                self._put(row, None)
+                by_row.pop(row, None)
                 if _is_policed(sampling_params) and prompt_ids is not None:
-                    thought = Thought(self.thoughts.setup, prompt_ids)
+                    thought = by_row[row] = Thought(self.thoughts.setup, prompt_ids, output_ids)
                     if output_ids:
                         thought.give_up("it was preempted")
-                    self._put(row, (thought, (len(prompt_ids), output_ids), None))
             for one, other, direction in batch_update.moved:
-                moved, met = self._take(one), self._take(other)
-                self._put(other, moved)
-                if direction.name == "SWAP":
-                    self._put(one, met)
-
-        def _take(self, row: int) -> Any:
-            laws = self.thoughts._laws.pop(row, None)
-            thought = self.thoughts.by_key.pop(row, None)
-            return None if thought is None else (thought, self._outputs.pop(row), laws)
-
-        def _put(self, row: int, what: Any) -> None:
-            self._take(row)
-            if what is not None:
-                self.thoughts.by_key[row], self._outputs[row], laws = what
-                if laws is not None:
-                    self.thoughts._laws[row] = laws
+                moved, met = by_row.pop(one, None), by_row.pop(other, None)
+                if moved is not None:
+                    by_row[other] = moved
+                if met is not None and direction.name == "SWAP":
+                    by_row[one] = met
 
         def apply(self, logits: Any) -> Any:
             """Force the closing tag where the policy stops."""
-            known = {row: thought for row, thought in self.thoughts.by_key.items() if not thought.is_over}
-            outputs = {row: self._outputs[row] for row in known}
-            new_ids = {row: ids[known[row].num_seen - start :] for row, (start, ids) in outputs.items()}
-            self.thoughts.apply(logits, {row: [row] for row in known}, new_ids)
+            live = {row: thought for row, thought in self.thoughts.by_key.items() if not thought.is_over}
+            new_ids = {row: each.output_ids[each.num_seen - each.num_prompt :] for row, each in live.items()}
+            self.thoughts.apply(logits, {row: [row] for row in live}, new_ids)
             return logits
 
     return V1LogitsProcessor
@@ -332,11 +326,11 @@ def _v2() -> type:
     from vllm.v1.worker.gpu.sample.logits_processor import LogitsProcessor
 
     class V2LogitsProcessor(LogitsProcessor):
-        """The policy in Model Runner V2; rows are reordered at every step, a request keeps its slot."""
+        """The policy in Model Runner V2, where rows are reordered at every step and a request keeps its slot."""
 
         @classmethod
         def validate_params(cls, sampling_params: Any) -> None:
-            """Refuse a request that opts neither in nor out."""
+            """Refuse a request with an invalid option."""
             _is_policed(sampling_params)
 
         def __init__(self, vllm_config: Any, req_states: Any) -> None:
@@ -345,16 +339,15 @@ def _v2() -> type:
             self._new_slots: list[int] = []
 
         def add_request(self, req_idx: int, sampling_params: Any) -> bool:
-            """Forget who was in the slot; whether the request is policed."""
+            """Forget the slot's previous request; return whether the policy applies to the new one."""
             self.thoughts.by_key.pop(req_idx, None)
-            self.thoughts._laws.pop(req_idx, None)
             self._new_slots = [slot for slot in self._new_slots if slot != req_idx]
             if policed := _is_policed(sampling_params):
                 self._new_slots.append(req_idx)
             return policed
 
         def apply_staged_writes(self) -> None:
-            """Read the prompts of new requests, which are on the device only now."""
+            """Read the prompts of new requests, which have just reached the device."""
             for slot in self._new_slots:
                 length = int(self.req_states.prompt_len.np[slot])
                 prompt_ids = self.req_states.all_token_ids.gpu[slot, :length].tolist()
@@ -396,7 +389,7 @@ def _v2() -> type:
 
 
 def __getattr__(name: str) -> type:
-    """The two classes, made when they are asked for: vLLM is imported then."""
+    """Return one of the two classes, made on demand because making it imports vLLM."""
     makers = {"V1LogitsProcessor": _v1, "V2LogitsProcessor": _v2}
     if name not in makers:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 _NAMES = {
     "log_probs": "log-probabilities in a stream",
     "num_top": "the likeliest tokens' too",
-    "whole_law": "of all tokens: entropies",
+    "full_distribution": "of all tokens: entropies",
     "token_ids": "ids of generated tokens",
     "prompt_ids": "prompts of token ids",
     "tokenizer": "a tokeniser",
@@ -51,7 +51,7 @@ def doctor(
         imports.load()
         artifact = load_policy(policy)
     upstream = server.upstream(url)
-    from stopping.adapters.server.capabilities import examine
+    from stopping.adapters.server.examination import examine
     from stopping.cli.output import DoctorOutput, ServerCapabilities
 
     async def ask() -> "tuple[Capabilities, Markup | None, str]":

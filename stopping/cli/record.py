@@ -199,7 +199,7 @@ class _Run:
         return reasons(self.failures)
 
     async def all(self, source: Path, concurrency: int, *, yes: bool, dry_run: bool) -> None:
-        from stopping.adapters.server.capabilities import examine
+        from stopping.adapters.server.examination import examine
         from stopping.adapters.server.journal import Journal
         from stopping.adapters.server.recording import RecordedTrace, check_possible, signals_recorded
 

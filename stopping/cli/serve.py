@@ -23,7 +23,7 @@ from stopping.cli.options import ImportOptions
 from stopping.cli.upstream import MarkupOptions, ServerOptions, talking
 
 if TYPE_CHECKING:
-    from stopping.adapters.proxy import Serving
+    from stopping.adapters.proxy import ProxyConfig
     from stopping.adapters.proxy.accounts import Accounts
     from stopping.adapters.proxy.watch import Watch
     from stopping.artifacts import Artifact
@@ -255,9 +255,10 @@ async def _serving(
     server: ServerOptions,
     markup: MarkupOptions,
     proxy: ProxyOptions,
-) -> "Serving":
-    from stopping.adapters.proxy import Serving
-    from stopping.adapters.server.capabilities import examine, require_continuation
+) -> "ProxyConfig":
+    from stopping.adapters.proxy import ProxyConfig
+    from stopping.adapters.server.capabilities import require_continuation
+    from stopping.adapters.server.examination import examine
     from stopping.artifacts import load_policy
     from stopping.reasoner.names import SHIPPED as FOLDER
 
@@ -270,7 +271,7 @@ async def _serving(
         from stopping.reasoner.countdown import vote_key
 
         marks = replace(marks, answer_of=vote_key)
-    serving = Serving(
+    serving = ProxyConfig(
         upstream, capabilities, marks,
         shadow=proxy.shadow, holdout=proxy.holdout, max_streams=proxy.max_streams,
         body_seconds=proxy.body_seconds, stall_seconds=proxy.stall_seconds,
@@ -295,7 +296,7 @@ async def _serving(
     return serving
 
 
-def _say(serving: "Serving", address: str, url: str) -> None:
+def _say(serving: "ProxyConfig", address: str, url: str) -> None:
     console = Console(highlight=False)
     does = "notes what it would do, and changes nothing" if serving.shadow else "stops thoughts"
     for served in serving.policies.values():

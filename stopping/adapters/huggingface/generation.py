@@ -1,4 +1,4 @@
-"""What `model.generate` is given, and what its ids mean."""
+"""Options and inputs of `model.generate`, and its token ids."""
 
 import copy
 from collections.abc import Mapping, Sequence
@@ -11,7 +11,7 @@ _REFUSED = ("assistant_model", "custom_generate", "logits_processor", "stop_stri
 
 
 def configured(model: Any, options: dict[str, Any]) -> tuple[Any, dict[str, Any]]:
-    """Return the generation configuration with these options, and the options that are none of its own.
+    """Return the generation configuration with these options, and the options that do not belong to it.
 
     Raises:
         ValueError: naming an option that is not supported.
@@ -20,7 +20,7 @@ def configured(model: Any, options: dict[str, Any]) -> tuple[Any, dict[str, Any]
     config = copy.deepcopy(options.pop("generation_config", None) or model.generation_config)
     for name in _REFUSED:
         if options.get(name) is not None or getattr(config, name, None) is not None:
-            raise ValueError(f"{name}: not supported beside a policy; expected none")
+            raise ValueError(f"{name}: not supported together with a policy; expected none")
     rest = config.update(**options)
     for name in ("num_beams", "num_return_sequences"):
         if (getattr(config, name) or 1) != 1:
@@ -33,7 +33,7 @@ def prompts_of(model: Any, inputs: Mapping[str, Any]) -> dict[str, Any]:
     """Return `input_ids` and `attention_mask`, int64 `[rows, tokens]`, on the model's device.
 
     Raises:
-        ValueError: if there is something else, or they are not padded on the left.
+        ValueError: if there are other inputs, or they are not padded on the left.
     """
     if odd := sorted(set(inputs) - {"input_ids", "attention_mask", "token_type_ids"}):
         raise ValueError(f"inputs: expected input_ids and attention_mask, got also {', '.join(odd)}")
@@ -47,7 +47,7 @@ def prompts_of(model: Any, inputs: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def token_ids(name: str, given: str | Sequence[int], tokenizer: Any) -> list[int]:
-    """Return ids, or a text's, which must not be empty.
+    """Return the token ids given, or those of a text.
 
     Raises:
         ValueError: naming the argument, if there are none.
@@ -59,19 +59,19 @@ def token_ids(name: str, given: str | Sequence[int], tokenizer: Any) -> list[int
 
 
 def end_ids(model: Any, config: Any) -> list[int]:
-    """Return the tokens that end a row."""
+    """Return the ids of the tokens that end a row."""
     given = model.generation_config.eos_token_id if config.eos_token_id is None else config.eos_token_id
     return [] if given is None else [int(token) for token in np.atleast_1d(given)]
 
 
 def length_of(ids: np.ndarray, ends: Sequence[int]) -> int:
-    """Return how many tokens a row has, up to and with its first end token; all if there is none."""
+    """Return the length of a row, up to and including its first end token; the whole row if there is none."""
     ended = np.flatnonzero(np.isin(ids, ends))
     return int(ended[0]) + 1 if len(ended) else len(ids)
 
 
 def find(ids: np.ndarray, tag: Sequence[int]) -> np.ndarray:
-    """Return where each row of ids `[rows, tokens]` first has the tag's ids; -1 where it has not."""
+    """Return where the tag's ids first occur in each row of ids `[rows, tokens]`; -1 where they do not."""
     if ids.shape[1] < len(tag):
         return np.full(len(ids), -1)
     here = (np.lib.stride_tricks.sliding_window_view(ids, len(tag), axis=1) == np.asarray(tag)).all(axis=-1)

@@ -1,7 +1,7 @@
 """Thoughts of a batch, each closed when the policy stops it.
 
-What a policy sees is computed from all logits at temperature 1, before top-k and top-p; between decision points nothing is read
-back from the device.
+Observations are computed from all logits at temperature 1, before top-k and top-p. Between decision points nothing is copied to
+the host.
 """
 
 import copy
@@ -21,19 +21,19 @@ from stopping.policies.rows import PolicyRows, TakenDecision, tuple_of
 from stopping.policies.windows import ThoughtWindows
 
 
-class ThinkingRun(NamedTuple):
-    """What came of a batch of thoughts; one entry a row.
+class ThinkingResult(NamedTuple):
+    """The thoughts of a batch, and their answers; one entry per row.
 
     Attributes:
-        answers: what the answer given counts as, by `answer_of`; None where none came.
-        texts: the answer given, without special tokens; empty where the thought was never closed.
-        tokens: ids generated, up to the row's end.
-        stopped: bool; the thought was closed by the policy.
-        thought_tokens: int32; before the stop, or before the closing tag; all of the row where it was never closed.
-        probe_tokens: int32; paid for answers tried on the way, and thrown away: what was forced, and the answer.
-        prefill_tokens: int32; read again for them, the prompt included.
-        total_tokens: int32; paid: generated and probes.
-        decisions: each time the policy was asked.
+        answers: the values of the answers, as `answer_of` gives them; None without an answer.
+        texts: the texts of the answers, without special tokens; empty if the thought was never closed.
+        tokens: the token ids generated, up to the row's end.
+        stopped: whether the policy closed the thought; bool.
+        thought_tokens: tokens before the stop or the closing tag, or the whole row if the thought was never closed; int32.
+        probe_tokens: tokens forced and generated for answers that were discarded; int32.
+        prefill_tokens: tokens read again for those, including the prompt; int32.
+        total_tokens: tokens generated, including probes; int32.
+        decisions: the policy's decisions, in order.
     """
 
     answers: list[str | None]
@@ -48,7 +48,7 @@ class ThinkingRun(NamedTuple):
 
 
 def stripped(text: str) -> str | None:
-    """Return an answer that counts as itself, but for space around it; None for an empty one."""
+    """Return an answer without surrounding blanks; None if nothing is left."""
     return text.strip() or None
 
 
@@ -65,29 +65,29 @@ def think(
     candidate_ids: Collection[int] | None = None,
     max_answer_tokens: int = 32,
     **options: Any,
-) -> ThinkingRun:
-    """Generate, and close each row's thought when the policy stops it.
+) -> ThinkingResult:
+    """Generate a batch, and close the thought of each row when the policy stops it.
 
-    Rows think from their first generated token. A stop is tried first: an answer is forced from the row's prefix and decoded
-    greedily. If it is none, the row thinks on. Otherwise the closing tag is forced, token by token, and the row goes on by
-    itself, greedily, as the answers were on which a policy is tuned. Should it then not come to an answer before the cap, the
-    answer tried is given. Rows that are not stopped draw the tokens they would have drawn.
+    Rows think from their first generated token. On a stop, an answer is first forced from the row's prefix and decoded greedily.
+    If this fails, the row continues to think. Otherwise the closing tag is forced, token by token, and the row continues
+    greedily, like the answers in a log. If it then reaches the cap without an answer, the forced answer is returned. Rows that
+    are not stopped generate the tokens that they would have generated without a policy.
 
     Args:
         model: a causal language model of `transformers`.
         tokenizer: its tokeniser.
         inputs: `input_ids` and `attention_mask`, padded on the left.
-        policy: one that reads a `ThinkingObservation`, its artifact, or its directory.
-        every_tokens: between decision points; by default what the artifact says.
-        close: the tag that closes a thought, as text or ids; a policy sees the log-probability of its first token.
-        forced: what is forced to close a thought, where it is more than the tag: words before it, or the answer's first.
-        answer_of: what an answer's text counts as, None for no answer.
-        candidate_ids: tokens that each put forward a result, for policies that count them.
-        max_answer_tokens: of an answer that is tried.
-        **options: of `model.generate`.
+        policy: a policy that reads `ThinkingObservation`, its artifact, or its directory.
+        every_tokens: the number of tokens between decision points; by default the artifact's.
+        close: the tag that closes a thought, as text or ids; policies read the log-probability of its first token.
+        forced: what is forced to close a thought, if more than the tag: words before it, or the first words of the answer.
+        answer_of: returns the value of an answer's text; None for no answer.
+        candidate_ids: tokens that each propose a result, for policies that count them.
+        max_answer_tokens: the maximum length of a forced answer.
+        **options: options of `model.generate`.
 
     Raises:
-        MissingSignal: if the policy reads what cannot be had here, before the first token.
+        MissingSignal: if the policy reads a signal that is not available here; raised before the first token.
         ValueError: naming the argument that does not fit.
     """
     policy, every_tokens = policy_and_interval(policy, every_tokens)
@@ -106,7 +106,7 @@ def think(
     )
     thoughts = _Thoughts(model, tokenizer, prompts, policy, every_tokens, tag, whole, answer_of, candidate_ids, tried)
     generated = model.generate(**prompts, generation_config=config, logits_processor=[thoughts], **options)
-    return thoughts.run(generated)
+    return thoughts.result(generated)
 
 
 class _Tried(NamedTuple):
@@ -119,7 +119,7 @@ class _Tried(NamedTuple):
 
 
 class _Thoughts(LogitsProcessor):
-    """Sees the logits of each step, forms observations, asks the policy, and forces what closes a thought."""
+    """Forms observations from the logits of each step, asks the policy, and forces the tokens that close a thought."""
 
     def __init__(
         self,
@@ -142,30 +142,30 @@ class _Thoughts(LogitsProcessor):
         self.policy = PolicyRows(policy, num_rows)
         self.windows = ThoughtWindows(policy.signals, num_rows, candidate_ids=candidate_ids)
         self.thinks = np.ones(num_rows, bool)
-        self.stops: dict[int, tuple[int, list[int], _Tried]] = {}  # where, what is forced, and the answer tried
+        self.stops: dict[int, tuple[int, list[int], _Tried]] = {}  # position, forced tokens, and the forced answer
         self.probe_tokens, self.prefill_tokens = np.zeros(num_rows, np.int32), np.zeros(num_rows, np.int32)
-        self.log_probs: list[torch.Tensor] = []  # of the tokens drawn since the last decision point, each `[rows]`
+        self.log_probs: list[torch.Tensor] = []  # of the tokens since the last decision point, each `[rows]`
         self.entropies: list[torch.Tensor] = []
-        self.law: torch.Tensor | None = None  # log-probabilities the last token was drawn from, `[rows, vocabulary]`
-        self.steer: tuple[torch.Tensor, ...] | None = (
-            None  # the stops on the device: rows, where, and ids `[rows, steps]`
-        )
+        # the log-probabilities that the last token was sampled from, `[rows, vocabulary]`
+        self.log_distribution: torch.Tensor | None = None
+        # the stops on the device: rows, positions, and forced ids `[rows, steps]`
+        self.steer: tuple[torch.Tensor, ...] | None = None
 
     def __call__(self, input_ids: Any, scores: Any) -> Any:
         position = input_ids.shape[1] - self.prompt_width
         if self.thinks.any():
-            law = scores.log_softmax(dim=-1)
-            if self.law is not None:
-                self.log_probs.append(self.law.gather(1, input_ids[:, -1:])[:, 0])
-                self.entropies.append(torch.special.entr(self.law.exp()).sum(dim=-1))
-            self.law = law
+            log_distribution = scores.log_softmax(dim=-1)
+            if self.log_distribution is not None:
+                self.log_probs.append(self.log_distribution.gather(1, input_ids[:, -1:])[:, 0])
+                self.entropies.append(torch.special.entr(self.log_distribution.exp()).sum(dim=-1))
+            self.log_distribution = log_distribution
             if position and position % self.every_tokens == 0:
-                self._decide(input_ids, law, position)
+                self._decide(input_ids, log_distribution, position)
         return scores if self.steer is None else _steered(scores, position, *self.steer)
 
-    def _decide(self, input_ids: Any, law: Any, position: int) -> None:
-        """Ask the policy about the rows that think, try the answers it wants to see or to give, and note its stops."""
-        shown = torch.stack([*self.log_probs, *self.entropies, law[:, self.tag[0]]], dim=1).cpu().numpy()
+    def _decide(self, input_ids: Any, log_distribution: Any, position: int) -> None:
+        """Ask the policy about the rows that think, force the answers that it asks for, and note its stops."""
+        shown = torch.stack([*self.log_probs, *self.entropies, log_distribution[:, self.tag[0]]], dim=1).cpu().numpy()
         ids = input_ids[:, self.prompt_width :].cpu().numpy()
         self.log_probs, self.entropies = [], []
         self.thinks &= (find(ids, self.tag) < 0) & ~np.isin(ids, self.ends).any(axis=1)
@@ -196,13 +196,13 @@ class _Thoughts(LogitsProcessor):
             self.steer = tuple(torch.tensor(part, device=input_ids.device) for part in (list(self.stops), at, steps))
 
     def _rest(self, ids: np.ndarray) -> list[int]:
-        """What is still to be forced: a row may have begun the closing tag by itself."""
+        """The tokens still to be forced: a row may have begun the closing tag itself."""
         longest = range(min(len(self.forced) - 1, len(ids)), 0, -1)
         begun = next((size for size in longest if ids[-size:].tolist() == self.forced[:size]), 0)
         return self.forced[begun:]
 
     def _try(self, input_ids: Any, ids: np.ndarray, rows: list[int]) -> dict[int, _Tried]:
-        """Force answers from the prefixes of these rows, beside the generation that goes on; count what they cost."""
+        """Force answers from the prefixes of these rows, separately from the main generation, and count their cost."""
         found: dict[int, _Tried] = {}
         rests = {row: tuple(self._rest(ids[row])) for row in rows}
         for rest in sorted(set(rests.values())):
@@ -227,8 +227,8 @@ class _Thoughts(LogitsProcessor):
                 self.prefill_tokens[row] += self.prompt_tokens[row] + ids.shape[1]
         return found
 
-    def run(self, sequences: Any) -> ThinkingRun:
-        """The account, once generation is over."""
+    def result(self, sequences: Any) -> ThinkingResult:
+        """Return the result, once generation is over."""
         ids = sequences[:, self.prompt_width :].cpu().numpy()
         tokens = [row[: length_of(row, self.ends)] for row in ids]
         thought = np.array([len(row) for row in tokens], np.int32)
@@ -247,7 +247,7 @@ class _Thoughts(LogitsProcessor):
             if answers[row] is None and tried is not None:
                 texts[row], answers[row] = tried.text, tried.answer
         generated = np.array([len(row) for row in tokens], np.int32)
-        return ThinkingRun(
+        return ThinkingResult(
             answers=answers,
             texts=texts,
             tokens=tokens,
@@ -272,14 +272,14 @@ class _Likeliest(LogitsProcessor):
 
 
 def _steered(scores: Any, position: int, rows: Any, at: Any, ids: Any) -> Any:
-    """Leave stopped rows one token each: of what closes the thought, then the likeliest.
+    """Return scores that leave one token to each stopped row: first those that close the thought, then the most likely ones.
 
     Args:
-        scores: of the next tokens, `[batch, vocabulary]`.
-        position: tokens generated.
-        rows: those that were stopped.
-        at: where.
-        ids: what is forced, then -1; `[rows, steps]`.
+        scores: scores of the next tokens, `[batch, vocabulary]`.
+        position: the number of tokens generated.
+        rows: the stopped rows.
+        at: the positions of their stops.
+        ids: the forced token ids, then -1; `[rows, steps]`.
     """
     step = (position - at).clamp(max=ids.shape[1] - 1)
     forced = ids.gather(1, step[:, None])[:, 0]

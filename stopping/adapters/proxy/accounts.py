@@ -1,4 +1,4 @@
-"""A line on each request: what was generated, what the policy saw and said. It is a log that `stopping.load_log` reads."""
+"""A line for each request: what was generated, and the policy's observations and decisions; `stopping.load_log` reads it."""
 
 import hashlib
 import json
@@ -11,7 +11,7 @@ from io import RawIOBase
 from pathlib import Path
 from typing import Any
 
-from stopping.adapters.server.thought_run import ThoughtRun
+from stopping.adapters.server.thought_result import ThoughtResult
 from stopping.traces.endings import is_natural, is_whole
 
 log = logging.getLogger("stopping.accounts")
@@ -19,15 +19,15 @@ log = logging.getLogger("stopping.accounts")
 
 @dataclass
 class Account:
-    """What is known of a request before its answer.
+    """What is known about a request before its answer.
 
     Attributes:
-        policy: its identity, None without one.
-        holdout: the share that is never policed.
+        policy: the policy's identity; None without a policy.
+        holdout: the share of requests that are never stopped.
         treatment: `policed`, `holdout`, `shadow` or `unpoliced`.
         problem: the prompt's tokens; the log holds a hash of them, and no text.
-        expected_saved: tokens, where the thought was stopped.
-        by_order: the thought could be closed by order alone.
+        expected_saved: the expected number of tokens saved, if the thought was stopped.
+        by_order: whether the thought could only be closed by an order.
     """
 
     policy: str | None
@@ -39,7 +39,7 @@ class Account:
 
     @property
     def propensity(self) -> float:
-        """The chance with which the request was treated as it was."""
+        """The probability of the treatment that the request received."""
         if self.treatment == "holdout":
             return self.holdout
         return 1 - self.holdout if self.treatment == "policed" else 1.0
@@ -48,33 +48,32 @@ class Account:
 class Accounts:
     """Writes lines of JSON to a file, and to the log `stopping.accounts`.
 
-    A line that cannot be written (the disk is full) is lost and costs no answer. Later lines are tried again.
+    A line that cannot be written (a full disk) is lost, but the request is still answered, and later lines are tried again.
 
     Args:
-        path: of the file, which is added to; None for the log alone.
+        path: the file to append to; None for the log alone.
 
     Raises:
         OSError: if the file cannot be opened.
     """
 
     def __init__(self, path: str | Path | None) -> None:
-        # unbuffered, so that a line that failed does not come back later, in part
+        # unbuffered, so that no part of a failed line is written later
         self._file = None if path is None else Path(path).open("ab", buffering=0)
         self._num_lost, self._is_torn = 0, False
 
-    def write(self, account: Account, run: ThoughtRun, answer_of: Callable[[str], str | None]) -> bool:
-        """Write a request's line; returns False if the file did not take it."""
-        line = json.dumps(row(account, run, answer_of), ensure_ascii=False, separators=(",", ":"))
+    def write(self, account: Account, result: ThoughtResult, answer_of: Callable[[str], str | None]) -> bool:
+        """Write a request's line; return False if that failed."""
+        line = json.dumps(row(account, result, answer_of), ensure_ascii=False, separators=(",", ":"))
         log.info("%s", line)
         if self._file is None:
             return True
         try:
-            self._append(
-                self._file, line.encode("utf-8", "backslashreplace") + b"\n"
-            )  # half a character, as JSON escapes it
+            # half a character is escaped, as in JSON
+            self._append(self._file, line.encode("utf-8", "backslashreplace") + b"\n")
         except OSError as error:
             if not self._num_lost:
-                log.error("accounts: a line cannot be written, and is lost: %s; later lines are tried again", error)
+                log.error("accounts: a line could not be written and is lost: %s; later lines are tried again", error)
             self._num_lost += 1
             return False
         if self._num_lost:
@@ -83,7 +82,7 @@ class Accounts:
         return True
 
     def _append(self, file: RawIOBase, line: bytes) -> None:
-        """Write a line whole; what there is of one that failed is taken back, or ended before the next."""
+        """Write a complete line; a part of a failed line is removed, or ended before the next line."""
         rest, written = b"\n" * self._is_torn + line, 0
         try:
             while rest:
@@ -111,32 +110,33 @@ class Accounts:
                 log.error("accounts: %s", error)
 
 
-def row(account: Account, run: ThoughtRun, answer_of: Callable[[str], str | None]) -> dict[str, Any]:
+def row(account: Account, result: ThoughtResult, answer_of: Callable[[str], str | None]) -> dict[str, Any]:
     """Return a request as a row of a log.
 
-    Lengths are of the trace alone; what was generated besides stands in `probe_tokens` and `discarded_tokens`.
+    Lengths are those of the trace; other tokens generated are in `probe_tokens` and `discarded_tokens`.
     """
     ids = ",".join(map(str, account.problem)).encode()
     asked = [
-        {"saw": each.observation._asdict(), "asked": each.kind.name, "put_off": each.put_off} for each in run.decisions
+        {"saw": each.observation._asdict(), "asked": each.kind.name, "put_off": each.put_off}
+        for each in result.decisions
     ]
     return {
         "time": datetime.now(UTC).isoformat(timespec="milliseconds"),
         "problem": hashlib.sha256(ids).hexdigest()[:16],
-        "length_tokens": len(run.ids),
-        "thought_tokens": run.thought_tokens,
-        "answer": answer_of(run.answer) if is_natural(run.reason) else None,
-        "censored": not is_whole(run.reason),
+        "length_tokens": len(result.ids),
+        "thought_tokens": result.thought_tokens,
+        "answer": answer_of(result.answer) if is_natural(result.reason) else None,
+        "censored": not is_whole(result.reason),
         "policy_id": account.policy,
-        "would_stop_at": -1 if run.would_stop_at is None else run.would_stop_at,
+        "would_stop_at": -1 if result.would_stop_at is None else result.would_stop_at,
         "propensity": account.propensity,
         "treatment": account.treatment,
-        "stopped": run.stopped,
+        "stopped": result.stopped,
         "by_order": account.by_order,
-        "probe_tokens": run.probe_tokens,
-        "discarded_tokens": run.discarded_tokens,
-        "lag_tokens": run.lag_tokens,
+        "probe_tokens": result.probe_tokens,
+        "discarded_tokens": result.discarded_tokens,
+        "lag_tokens": result.lag_tokens,
         "expected_tokens_saved": account.expected_saved,
-        "failure": run.failure or run.order_failure or None,
+        "failure": result.failure or result.order_failure or None,
         "decisions": asked,
     }

@@ -1,4 +1,4 @@
-"""A policed answer in the protocol's own form: chunks of a stream, or one document."""
+"""Answers in the protocol's format: chunks of a stream, or one document."""
 
 import time
 import uuid
@@ -8,29 +8,29 @@ from typing import Any
 
 from stopping.adapters.server.protocol import Token
 from stopping.adapters.server.thought import ANSWER, THOUGHT
-from stopping.adapters.server.thought_run import ThoughtRun
+from stopping.adapters.server.thought_result import ThoughtResult
 
 
-def account_of(policy: str, run: ThoughtRun, saved: float | None) -> dict[str, Any]:
-    """Return what was done by which policy, as `usage` says it."""
+def account_of(policy: str, result: ThoughtResult, saved: float | None) -> dict[str, Any]:
+    """Return what the policy did, as reported in `usage`."""
     return {
         "policy": policy,
-        "stopped": run.stopped,
-        "would_stop_at": run.would_stop_at,
-        "lag_tokens": run.lag_tokens,
-        "probe_tokens": run.probe_tokens,
-        "discarded_tokens": run.discarded_tokens,
+        "stopped": result.stopped,
+        "would_stop_at": result.would_stop_at,
+        "lag_tokens": result.lag_tokens,
+        "probe_tokens": result.probe_tokens,
+        "discarded_tokens": result.discarded_tokens,
         "expected_tokens_saved": saved,
     }
 
 
 class Answer(ABC):
-    """The form of one answer.
+    """The format of one answer.
 
     Args:
-        model: as the client named it.
-        reasoning_field: `reasoning_content` or `reasoning`, as the server has it.
-        policy: its identity, for the account in `usage`.
+        model: the model's name in the request.
+        reasoning_field: `reasoning_content` or `reasoning`, as on the server.
+        policy: the policy's identity, reported in `usage`.
     """
 
     kind = chunk_kind = prefix = ""
@@ -44,39 +44,39 @@ class Answer(ABC):
         return {**head, "choices": choices, **more}
 
     def first(self) -> list[dict[str, Any]]:
-        """Chunks before the first token."""
+        """Return the chunks before the first token."""
         return []
 
     @abstractmethod
     def piece(self, part: str, token: Token) -> list[dict[str, Any]]:
-        """Chunks of a token."""
+        """Return the chunks of a token."""
 
     @abstractmethod
-    def last(self, run: ThoughtRun) -> dict[str, Any]:
-        """The chunk that says why it ended."""
+    def last(self, result: ThoughtResult) -> dict[str, Any]:
+        """Return the chunk with the finish reason."""
 
     @abstractmethod
-    def whole(self, run: ThoughtRun, usage: Mapping[str, Any]) -> dict[str, Any]:
-        """The answer as one document."""
+    def whole(self, result: ThoughtResult, usage: Mapping[str, Any]) -> dict[str, Any]:
+        """Return the answer as one document."""
 
-    def usage(self, run: ThoughtRun, num_prompt_tokens: int, saved: float | None) -> dict[str, Any]:
-        """What it cost: all tokens that were generated for it, and of these the thought's; `stopping` says what was done."""
-        paid = run.total_tokens
+    def usage(self, result: ThoughtResult, num_prompt_tokens: int, saved: float | None) -> dict[str, Any]:
+        """Return the usage: all tokens generated for the answer, those of the thought, and what the policy did."""
+        paid = result.total_tokens
         return {
             "prompt_tokens": num_prompt_tokens,
             "completion_tokens": paid,
             "total_tokens": num_prompt_tokens + paid,
-            "completion_tokens_details": {"reasoning_tokens": run.thought_tokens},
-            "stopping": account_of(self.policy, run, saved),
+            "completion_tokens_details": {"reasoning_tokens": result.thought_tokens},
+            "stopping": account_of(self.policy, result, saved),
         }
 
     def usage_chunk(self, usage: Mapping[str, Any]) -> dict[str, Any]:
-        """The chunk with the usage, which has no choices."""
+        """Return the chunk with the usage, which has no choices."""
         return self._document(self.chunk_kind, [], usage=dict(usage))
 
 
 class ChatAnswer(Answer):
-    """Of a conversation: the thought apart, tags left out."""
+    """An answer to a chat: the thought is separate, without tags."""
 
     kind, chunk_kind, prefix = "chat.completion", "chat.completion.chunk", "chatcmpl"
 
@@ -84,27 +84,27 @@ class ChatAnswer(Answer):
         return self._document(self.chunk_kind, [{"index": 0, "delta": dict(delta), "finish_reason": reason}])
 
     def first(self) -> list[dict[str, Any]]:
-        """Say who speaks."""
+        """Return a chunk with the role."""
         return [self._chunk({"role": "assistant", "content": None})]
 
     def piece(self, part: str, token: Token) -> list[dict[str, Any]]:
-        """Reasoning, or content."""
+        """Return a chunk of reasoning or content."""
         name = {THOUGHT: self.reasoning_field, ANSWER: "content"}.get(part)
         return [self._chunk({name: token.text})] if name and token.text else []
 
-    def last(self, run: ThoughtRun) -> dict[str, Any]:
-        """An empty delta with the reason."""
-        return self._chunk({}, run.reason)
+    def last(self, result: ThoughtResult) -> dict[str, Any]:
+        """Return an empty delta with the finish reason."""
+        return self._chunk({}, result.reason)
 
-    def whole(self, run: ThoughtRun, usage: Mapping[str, Any]) -> dict[str, Any]:
-        """One message."""
-        message = {"role": "assistant", "content": run.answer, self.reasoning_field: run.thought}
-        choice = {"index": 0, "message": message, "finish_reason": run.reason}
+    def whole(self, result: ThoughtResult, usage: Mapping[str, Any]) -> dict[str, Any]:
+        """Return one message."""
+        message = {"role": "assistant", "content": result.answer, self.reasoning_field: result.thought}
+        choice = {"index": 0, "message": message, "finish_reason": result.reason}
         return self._document(self.kind, [choice], usage=dict(usage))
 
 
 class TextAnswer(Answer):
-    """Of a text: all of it, tags included."""
+    """A completion of a text: all of it, including tags."""
 
     kind, chunk_kind, prefix = "text_completion", "text_completion", "cmpl"
 
@@ -112,13 +112,13 @@ class TextAnswer(Answer):
         return {"index": 0, "text": text, "logprobs": None, "finish_reason": reason}
 
     def piece(self, part: str, token: Token) -> list[dict[str, Any]]:
-        """Its text, whatever the part."""
+        """Return a chunk with the token's text, whatever its part."""
         return [self._document(self.chunk_kind, [self._choice(token.text, None)])] if token.text else []
 
-    def last(self, run: ThoughtRun) -> dict[str, Any]:
-        """No text, and the reason."""
-        return self._document(self.chunk_kind, [self._choice("", run.reason)])
+    def last(self, result: ThoughtResult) -> dict[str, Any]:
+        """Return an empty text with the finish reason."""
+        return self._document(self.chunk_kind, [self._choice("", result.reason)])
 
-    def whole(self, run: ThoughtRun, usage: Mapping[str, Any]) -> dict[str, Any]:
-        """One text."""
-        return self._document(self.kind, [self._choice(run.text, run.reason)], usage=dict(usage))
+    def whole(self, result: ThoughtResult, usage: Mapping[str, Any]) -> dict[str, Any]:
+        """Return one text."""
+        return self._document(self.kind, [self._choice(result.text, result.reason)], usage=dict(usage))

@@ -1,4 +1,4 @@
-"""The proxy as a Starlette application: what a request goes through."""
+"""The proxy as a Starlette application."""
 
 import asyncio
 import hmac
@@ -6,6 +6,7 @@ import json
 import logging
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
+from dataclasses import replace
 from typing import Any
 
 import anyio
@@ -19,39 +20,40 @@ from starlette.types import Receive, Scope, Send
 from stopping.adapters.proxy.accounts import Account, Accounts
 from stopping.adapters.proxy.answers import ChatAnswer, TextAnswer
 from stopping.adapters.proxy.clients import TURN, BodyTooLarge, ClientStalled, Turn, body_of, limited
+from stopping.adapters.proxy.config import HEADER, ProxyConfig, ServedPolicy, cap_of
+from stopping.adapters.proxy.controlled import ControlledCompletion
+from stopping.adapters.proxy.forwarder import Forwarder, ObservedAnswer
 from stopping.adapters.proxy.metrics import Metrics
-from stopping.adapters.proxy.ordered import Ordered
-from stopping.adapters.proxy.passing import Passing, Seen
-from stopping.adapters.proxy.policed import Policed
-from stopping.adapters.proxy.serving import HEADER, Served, Serving, cap_of
+from stopping.adapters.proxy.piecewise import PiecewiseCompletion
 from stopping.adapters.server.capabilities import tokens_of_chat, tokens_of_text
 from stopping.adapters.server.client import UpstreamError
 from stopping.adapters.server.protocol import Token
 from stopping.adapters.server.room import refuses
-from stopping.adapters.server.thought_run import ThoughtRun
+from stopping.adapters.server.thinking import replay
+from stopping.adapters.server.thought_result import ThoughtResult
 
 log = logging.getLogger("stopping.proxy")
 OWN_PATHS = ("/healthz", "/metrics")
 COMPLETIONS = ("/v1/chat/completions", "/v1/completions")
-LOOK_SECONDS = 0.1  # between looks whether a client is still there
+POLL_SECONDS = 0.1  # between checks of whether a client is still connected
 
 
 class Refused(Exception):
-    """A request that the proxy itself answers with an error."""
+    """A request that the proxy refuses with an error."""
 
     def __init__(self, status: int, kind: str, message: str) -> None:
         super().__init__(message)
         self.status, self.kind = status, kind
 
 
-def build(serving: Serving, accounts: Accounts | None = None) -> Starlette:
+def build(config: ProxyConfig, accounts: Accounts | None = None) -> Starlette:
     """Return the application.
 
     Args:
-        serving: the server, the policies, the limits.
-        accounts: where a line on each request goes; None for nowhere.
+        config: the server, the policies and the limits.
+        accounts: writes a line for each request; None to write none.
     """
-    proxy = _Proxy(serving, accounts or Accounts(None))
+    proxy = _Proxy(config, accounts or Accounts(None))
 
     @asynccontextmanager
     async def lifespan(_: Starlette) -> AsyncIterator[None]:
@@ -61,20 +63,20 @@ def build(serving: Serving, accounts: Accounts | None = None) -> Starlette:
     routes = [
         *(Route(path, handle) for path, handle in zip(OWN_PATHS, (proxy.health, proxy.show_metrics), strict=True)),
         *(Route(path, proxy.guarded(proxy.complete), methods=["POST"]) for path in COMPLETIONS),
-        *(Route(path, proxy.guarded(proxy.hand_on), methods=["OPTIONS"]) for path in COMPLETIONS),
+        *(Route(path, proxy.guarded(proxy.forward), methods=["OPTIONS"]) for path in COMPLETIONS),
         Route(
-            "/{path:path}", proxy.guarded(proxy.hand_on), methods=["GET", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"]
+            "/{path:path}", proxy.guarded(proxy.forward), methods=["GET", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"]
         ),
     ]
     return _Counted(proxy, routes=routes, lifespan=lifespan)
 
 
 class _Counted(Starlette):
-    """Counts the requests under way, from the first byte of each to the last of its answer, and gives their turns back.
+    """Counts the requests under way, from their first byte to the last byte of their answer, and returns their turns.
 
-    A thought in pieces would lose its slot on the server, and what that holds of it, between any two of them to requests that
-    wait there. So completions wait here: as many have their turn as the server has slots. A request takes its turn when its key
-    is checked and its body read, and has it until its answer is sent.
+    Between two pieces, a thought could lose its slot on the server, and the slot's cache, to requests waiting there. Completions
+    therefore wait in the proxy for one of as many turns as the server has slots. A request takes its turn once its key is checked
+    and its body is read, and keeps it until its answer is sent.
     """
 
     def __init__(self, proxy: "_Proxy", **settings: Any) -> None:
@@ -85,9 +87,9 @@ class _Counted(Starlette):
         if scope["type"] != "http":
             await super().__call__(scope, receive, send)
             return
-        proxy, send = self.proxy, limited(send, self.proxy.serving.stall_seconds)
+        proxy, send = self.proxy, limited(send, self.proxy.config.stall_seconds)
         is_counted = scope["path"] not in OWN_PATHS
-        if is_counted and proxy.running >= (most := proxy.serving.max_streams):
+        if is_counted and proxy.running >= (most := proxy.config.max_streams):
             proxy.metrics.faults.labels("too_many").inc()
             refused = _error(429, "too_many", f"{most} requests are under way, the most allowed; try again")
             await refused(scope, receive, send)
@@ -97,9 +99,9 @@ class _Counted(Starlette):
         try:
             await super().__call__(scope, receive, send)
         except ClientStalled:
-            log.warning("a client did not read its answer for %g s; its connection is cut", proxy.serving.stall_seconds)
+            log.warning("a client did not read its answer for %g s and is disconnected", proxy.config.stall_seconds)
             proxy.metrics.faults.labels("client_stalled").inc()
-            await asyncio.sleep(0)  # the server below learns that the connection is gone
+            await asyncio.sleep(0)  # so that the web server notices that the connection is gone
         finally:
             turn.give_back()
             proxy.count_running(-is_counted)
@@ -108,35 +110,35 @@ class _Counted(Starlette):
 class _Proxy:
     """The requests of one application."""
 
-    def __init__(self, serving: Serving, accounts: Accounts) -> None:
-        self.serving, self.metrics, self.accounts = serving, Metrics(), accounts
-        self.passing = Passing(serving.upstream, self.metrics, serving.answer_seconds, not serving.api_key)
-        self.running, num_slots = 0, serving.capabilities.num_slots
+    def __init__(self, config: ProxyConfig, accounts: Accounts) -> None:
+        self.config, self.metrics, self.accounts = config, Metrics(), accounts
+        self.forwarder = Forwarder(config.upstream, self.metrics, config.answer_seconds, not config.api_key)
+        self.running, num_slots = 0, config.capabilities.num_slots
         self.turns = asyncio.Semaphore(num_slots) if num_slots else None
         self._show_drift()
         self.background: set[asyncio.Task[None]] = set()
-        self.late: set[str] = set()  # policies of which stops were put off because answers were too long
+        self.late: set[str] = set()  # policies whose stops were put off because of long answers
 
     def count_running(self, more: int) -> None:
-        """Count a request that begins, or ends."""
+        """Count a request that begins or ends."""
         self.running += more
         self.metrics.running.set(self.running)
 
     async def health(self, _: Request) -> Response:
-        """Whether the server answers."""
+        """Return whether the server answers."""
         try:
-            await self.serving.upstream.get("/v1/models")
+            await self.config.upstream.get("/v1/models")
         except UpstreamError as error:
             return JSONResponse({"status": "upstream failed", "error": str(error)}, 503)
-        policies = {name: served.identity for name, served in self.serving.policies.items()}
-        return JSONResponse({"status": "ok", "policies": policies, "shadow": self.serving.shadow})
+        policies = {name: served.identity for name, served in self.config.policies.items()}
+        return JSONResponse({"status": "ok", "policies": policies, "shadow": self.config.shadow})
 
     async def show_metrics(self, _: Request) -> Response:
-        """All counters."""
+        """Return all counters."""
         return Response(self.metrics.text(), media_type="text/plain; version=0.0.4")
 
     def guarded(self, handle: Callable[[Request, bytes], Awaitable[Response]]) -> Callable:
-        """Check the key, read the body, wait for the turn; answer refusals; end what no client waits for any more."""
+        """Return a handler that checks the key, reads the body, takes a turn, and cancels requests whose client has left."""
 
         async def guarded(request: Request) -> Response:
             try:
@@ -147,7 +149,7 @@ class _Proxy:
                 return _error(error.status, error.kind, str(error))
             except UpstreamError as error:
                 return self._failed(error)
-            except ClientDisconnect:  # amid its body
+            except ClientDisconnect:  # while sending its body
                 self.metrics.faults.labels("client_gone").inc()
                 return Response(status_code=499)
 
@@ -158,21 +160,21 @@ class _Proxy:
         return guarded
 
     def _check(self, request: Request) -> None:
-        key = self.serving.api_key
+        key = self.config.api_key
         if key and not hmac.compare_digest(request.headers.get("authorization", "").encode(), f"Bearer {key}".encode()):
             raise Refused(401, "bad_request", "expected the proxy's API key as a bearer token")
 
     async def _unless_gone(self, request: Request, answer: Awaitable[Response]) -> Response:
         found: Response | Exception = Response(status_code=499)
 
-        async def look() -> None:
+        async def poll() -> None:
             while not await request.is_disconnected():
-                await anyio.sleep(LOOK_SECONDS)
+                await anyio.sleep(POLL_SECONDS)
             self.metrics.faults.labels("client_gone").inc()
             both.cancel_scope.cancel()
 
-        async with anyio.create_task_group() as both:  # not `Task.cancel`, which leaves connections half closed
-            both.start_soon(look)
+        async with anyio.create_task_group() as both:  # `Task.cancel` would leave connections half closed
+            both.start_soon(poll)
             try:
                 found = await answer
             except Exception as error:
@@ -183,7 +185,7 @@ class _Proxy:
         return found
 
     async def _body(self, request: Request) -> bytes:
-        most, seconds = self.serving.max_body_bytes, self.serving.body_seconds
+        most, seconds = self.config.max_body_bytes, self.config.body_seconds
         try:
             return await body_of(request, most, seconds)
         except BodyTooLarge:
@@ -191,12 +193,12 @@ class _Proxy:
         except TimeoutError:
             raise Refused(408, "body_late", f"expected the whole body within {seconds:g} s") from None
 
-    async def hand_on(self, request: Request, raw: bytes) -> Response:
-        """Whatever else the server answers: handed on as it is."""
-        return await self.passing.hand_on(request, raw)
+    async def forward(self, request: Request, raw: bytes) -> Response:
+        """Forward any other request unchanged."""
+        return await self.forwarder.forward(request, raw)
 
     async def complete(self, request: Request, raw: bytes) -> Response:
-        """A completion: by a policy, or handed on."""
+        """Answer a completion, with a policy or forwarded unchanged."""
         try:
             body = json.loads(raw)
             if not isinstance(body, dict):
@@ -204,48 +206,48 @@ class _Proxy:
         except ValueError as error:
             raise Refused(400, "bad_request", f"the body: {error}") from None
         try:
-            served, reason, by_order = self.serving.choose(body, request.headers.get(HEADER))
+            served, reason, by_order = self.config.choose(body, request.headers.get(HEADER))
         except KeyError as error:
-            known = ", ".join(self.serving.policies) or "none"
+            known = ", ".join(self.config.policies) or "none"
             raise Refused(400, "bad_request", f"{HEADER}: no policy {error}; there are: {known}") from None
-        treatment = reason or ("shadow" if self.serving.shadow else "policed")
-        account = Account(served.identity if served else None, self.serving.holdout, treatment, by_order=by_order)
+        treatment = reason or ("shadow" if self.config.shadow else "policed")
+        account = Account(served.identity if served else None, self.config.holdout, treatment, by_order=by_order)
         if served is None or (treatment != "policed" and not by_order):
             return await self._unpoliced(request, raw, body, served, reason, account)
         is_chat = request.url.path.endswith("/chat/completions")
         try:
-            cap = cap_of(body, self.serving.cap_tokens)
+            cap = cap_of(body, self.config.cap_tokens)
             if by_order:
                 account.problem = msgspec.json.encode(body["messages"])
-                ordered = Ordered(served, self.passing, body, cap, account, self.count)
+                ordered = ControlledCompletion(served, self.forwarder, body, cap, account, self.count)
                 self.metrics.requests.labels(treatment).inc()
                 return await ordered.streamed(request)
             prompt = await self._prompt(body, is_chat)
-            cap = self.serving.cap(body, prompt)
-        except ValueError:  # of another form than we read: the server's to answer, or to refuse
+            cap = self.config.cap(body, prompt)
+        except ValueError:  # a form unknown here, which the server may answer or refuse
             return await self._unpoliced(request, raw, body, None, "form", account)
         except UpstreamError as error:
             if error.status is None:
                 raise
-            # what the server does not tokenise it may still answer, or refuse in its own words
+            # the server may still answer what it does not tokenise, or refuse it in its own words
             self.metrics.faults.labels("policy_failed").inc()
             return await self._unpoliced(request, raw, body, None, "not tokenised", account)
         account.problem = prompt
         kind = ChatAnswer if is_chat else TextAnswer
-        answer = kind(str(body.get("model", "")), self.serving.reasoning_field, served.identity)
+        answer = kind(str(body.get("model", "")), self.config.reasoning_field, served.identity)
         self.metrics.requests.labels("policed").inc()
-        work = Policed(served, answer, body, prompt, cap, account, self.metrics, self.count)
+        work = PiecewiseCompletion(served, answer, body, prompt, cap, account, self.metrics, self.count)
         try:
             return await (work.streamed() if body.get("stream") else work.whole())
         except UpstreamError as error:
-            if not refuses(error) or work.run.ids:
+            if not refuses(error) or work.result.ids:
                 raise
-            # refused before the first token: the client's own request may be answered, or is refused in the server's own words
+            # refused before the first token: the client's own request may still be answered, or is refused in the server's words
             self.metrics.faults.labels("upstream_refused").inc()
-            return await self.passing.hand_on(request, raw)
+            return await self.forwarder.forward(request, raw)
 
     async def _prompt(self, body: dict[str, Any], is_chat: bool) -> list[int]:
-        upstream, tokenizer = self.serving.upstream, self.serving.capabilities.tokenizer
+        upstream, tokenizer = self.config.upstream, self.config.capabilities.tokenizer
         if is_chat:
             if not isinstance(messages := body.get("messages"), list):
                 raise ValueError(f"messages: expected a list, got {messages!r:.80}")
@@ -258,7 +260,13 @@ class _Proxy:
         raise ValueError(f"prompt: expected a text or a list of token ids, got {prompt!r:.80}")
 
     async def _unpoliced(
-        self, request: Request, raw: bytes, body: dict[str, Any], served: Served | None, reason: str, account: Account
+        self,
+        request: Request,
+        raw: bytes,
+        body: dict[str, Any],
+        served: ServedPolicy | None,
+        reason: str,
+        account: Account,
     ) -> Response:
         treatment = reason if reason == "holdout" else "unpoliced" if reason else "shadow"
         account.treatment = treatment
@@ -266,83 +274,89 @@ class _Proxy:
         if treatment == "unpoliced":
             self.metrics.unpoliced.labels(reason).inc()
         if served is None or treatment == "unpoliced":
-            return await self.passing.hand_on(request, raw)
+            return await self.forwarder.forward(request, raw)
 
-        def look_later(seen: Seen) -> None:
-            task = asyncio.create_task(self._look(served, body, seen, account, request.url.path))
+        def ask_later(answer: ObservedAnswer) -> None:
+            task = asyncio.create_task(self._ask(served, body, answer, account, request.url.path))
             self.background.add(task)
             task.add_done_callback(self.background.discard)
 
-        return await self.passing.observed(request, body, served.thinker.num_top, look_later)
+        return await self.forwarder.observed(request, body, served.settings.asked_top, ask_later)
 
-    async def _look(self, served: Served, body: dict[str, Any], seen: Seen, account: Account, path: str) -> None:
+    async def _ask(
+        self, served: ServedPolicy, body: dict[str, Any], answer: ObservedAnswer, account: Account, path: str
+    ) -> None:
         """Ask the policy, after the answer, what it would have done."""
         try:
             account.problem = prompt = await self._prompt(body, path.endswith("/chat/completions"))
-            thinker = served.thinker.capped(self.serving.cap(body, prompt))
-            run = await thinker.replay(prompt, self._with_close(seen.tokens), seen.reason)
+            settings = replace(served.settings, cap_tokens=self.config.cap(body, prompt))
+            result = await replay(settings, prompt, self._with_close(answer.tokens), answer.reason)
         except Exception as error:
             self.metrics.faults.labels("policy_failed").inc()
             log.warning("shadow: %s: %s", type(error).__name__, error)
             return
-        self.count(served, run, account, seen.seconds)
+        self.count(served, result, account, answer.seconds)
         if served.watch is not None:
-            served.watch.see(run, self.serving.markup.answer_of)
+            served.watch.see(result, self.config.markup.answer_of)
             self._show_drift()
 
     def _show_drift(self) -> None:
-        for name, served in self.serving.policies.items():
+        for name, served in self.config.policies.items():
             if served.watch is not None:
                 self.metrics.drift.labels(name).set(served.watch.p_value)
                 self.metrics.alarm.labels(name).set(served.watch.alarm)
 
     def _with_close(self, tokens: list[Token]) -> list[Token]:
-        """Tokens with the closing tag between thought and answer, where a server that parts them leaves it out."""
-        markup = self.serving.markup
+        """Tokens with the closing tag between thought and answer, if the server separates them and omits the tag."""
+        markup = self.config.markup
         first = next((place for place, token in enumerate(tokens) if not token.reasoning), len(tokens))
         if first in (0, len(tokens)) or any(token.id == markup.close_ids[-1] for token in tokens):
             return tokens
         tag = (Token(text, number) for text, number in markup.tags[: len(markup.close_ids)])
         return [*tokens[:first], *tag, *tokens[first:]]
 
-    def count(self, served: Served, run: ThoughtRun, account: Account, seconds: float) -> None:
-        """Put a run into the counters and, unless it was left or broke off, the log."""
+    def count(self, served: ServedPolicy, result: ThoughtResult, account: Account, seconds: float) -> None:
+        """Count a result and, unless the client left or the server broke off, log it."""
         treatment, name, metrics = account.treatment, served.name, self.metrics
-        for use, number in (("trace", len(run.ids)), ("probe", run.probe_tokens), ("discarded", run.discarded_tokens)):
+        for use, number in (
+            ("trace", len(result.ids)),
+            ("probe", result.probe_tokens),
+            ("discarded", result.discarded_tokens),
+        ):
             metrics.tokens.labels(use).inc(number)
-        metrics.faults.labels("upstream_resumed").inc(run.num_resumed)
-        if run.stopped:
+        metrics.faults.labels("upstream_resumed").inc(result.num_resumed)
+        if result.stopped:
             metrics.stops.labels(name).inc()
             metrics.saved.labels(name).inc(max(account.expected_saved or 0.0, 0.0))
-        elif run.would_stop_at is not None:
+        elif result.would_stop_at is not None:
             metrics.would_stop.labels(name).inc()
-        self._count_put_off(served, run)
-        if run.failure:
+        self._count_put_off(served, result)
+        if result.failure:
             metrics.faults.labels("policy_failed").inc()
-            log.warning("policy %s failed: %s", served.identity, run.failure)
-        if run.order_failure:
+            log.warning("policy %s failed: %s", served.identity, result.failure)
+        if result.order_failure:
             metrics.faults.labels("order_failed").inc()
-            log.warning("a thought was not closed by order: %s", run.order_failure)
-        if run.reason:
-            metrics.positions.labels(treatment).observe(run.thought_tokens)
+            log.warning("an order did not close a thought: %s", result.order_failure)
+        if result.reason:
+            metrics.positions.labels(treatment).observe(result.thought_tokens)
             metrics.seconds.labels(treatment).observe(seconds)
-            if not self.accounts.write(account, run, self.serving.markup.answer_of):
+            if not self.accounts.write(account, result, self.config.markup.answer_of):
                 metrics.faults.labels("account_lost").inc()
 
-    def _count_put_off(self, served: Served, run: ThoughtRun) -> None:
-        num_late, num_all = run.num_too_long, sum(decision.put_off for decision in run.decisions)
+    def _count_put_off(self, served: ServedPolicy, result: ThoughtResult) -> None:
+        num_late, num_all = result.num_too_long, sum(decision.put_off for decision in result.decisions)
         for reason, number in (("no answer", num_all - num_late), ("answer too long", num_late)):
             self.metrics.put_off.labels(served.name, reason).inc(number)
-        if num_late and served.name not in self.late:  # said once: from then on the counter tells
+        if num_late and served.name not in self.late:  # logged once per policy; the counter has them all
             self.late.add(served.name)
             log.warning(
-                "policy %s asked to stop, and the thought went on: the answer did not end within %d tokens. If this model's "
-                "answers are longer, record, tune and serve with a larger --answer-tokens",
-                served.identity, self.serving.markup.answer_tokens,
+                "policy %s asked to stop, but the thought continued because the answer did not end within %d tokens. If this "
+                "model's answers are longer, record, tune and serve with a larger --answer-tokens",
+                served.identity, self.config.markup.answer_tokens,
             )  # fmt: skip
 
     def _failed(self, error: UpstreamError) -> Response:
-        """The server's own refusal, in its own words; or that it failed."""
+        """Return the server's own refusal, or an error if it failed."""
         kind = "upstream_failed" if error.status is None or error.status >= 500 else "upstream_refused"
         self.metrics.faults.labels(kind).inc()
         if error.status is not None and error.body:
@@ -350,20 +364,20 @@ class _Proxy:
         return _error(502, kind, str(error))
 
     async def finish(self) -> None:
-        """Let what is under way in the background end."""
+        """Wait for background tasks, and save the state of drift tests."""
         if self.background:
             await asyncio.wait(self.background, timeout=10)
         for task in self.background:
             task.cancel()
         self.accounts.close()
-        for served in self.serving.policies.values():
+        for served in self.config.policies.values():
             if served.watch is not None:
                 try:
                     served.watch.save()
                 except OSError as error:
-                    log.warning("what was seen of drift is not kept: %s", error)
+                    log.warning("the state of a drift test could not be saved: %s", error)
 
 
 def _error(status: int, kind: str, message: str) -> JSONResponse:
-    headers = {"connection": "close"} if status == 408 else None  # what is left of the body is not waited for
+    headers = {"connection": "close"} if status == 408 else None  # do not wait for the rest of the body
     return JSONResponse({"error": {"message": message, "type": kind, "code": status}}, status, headers)

@@ -1,4 +1,4 @@
-"""What a client may keep others waiting with: its turn, a body that it sends slowly, an answer that it does not read."""
+"""Protection from slow clients: turns, time limits on sending a body and on reading an answer."""
 
 import asyncio
 
@@ -6,23 +6,23 @@ import anyio
 from starlette.requests import ClientDisconnect, Request
 from starlette.types import Message, Send
 
-PART_BYTES = 64 * 1024  # of an answer: each part has the time limit to itself
+PART_BYTES = 64 * 1024  # the size of the parts of an answer, each of which has its own time limit
 TURN = "stopping.turn"  # where a request's scope holds its turn
 
 
 class ClientStalled(ClientDisconnect):
-    """The client did not read its answer in time; its connection has been cut."""
+    """The client did not read its answer in time, and its connection has been closed."""
 
 
 class BodyTooLarge(Exception):
-    """The body has more bytes than are allowed."""
+    """The body exceeds the maximum size."""
 
 
 class Turn:
-    """One request's turn before the server. It is taken at most once; whoever made it gives it back.
+    """One request's turn on the server, taken at most once; the code that creates it must give it back.
 
     Args:
-        turns: as many as the server works on at once; None where there is no limit.
+        turns: as many turns as the server has slots; None without a limit.
     """
 
     def __init__(self, turns: asyncio.Semaphore | None) -> None:
@@ -35,19 +35,19 @@ class Turn:
             self._is_held = True
 
     def give_back(self) -> None:
-        """Let the next request have it."""
+        """Release the turn for the next request."""
         if self._turns is not None and self._is_held:
             self._is_held = False
             self._turns.release()
 
 
 async def body_of(request: Request, most_bytes: int, seconds: float) -> bytes:
-    """Read the whole body of a request.
+    """Return the body of a request.
 
     Raises:
-        BodyTooLarge: if it has more bytes.
-        TimeoutError: if it is not whole in time.
-        ClientDisconnect: if the client leaves before.
+        BodyTooLarge: if it exceeds the maximum size.
+        TimeoutError: if it is not complete in time.
+        ClientDisconnect: if the client leaves before that.
     """
     parts, size = [], 0
     with anyio.fail_after(seconds):
@@ -60,9 +60,9 @@ async def body_of(request: Request, most_bytes: int, seconds: float) -> bytes:
 
 
 def limited(send: Send, seconds: float) -> Send:
-    """Return a `send` that waits for a client to read its answer, but not for longer than so many seconds a part.
+    """Return a `send` that waits at most `seconds` for the client to read each part of its answer.
 
-    It raises `ClientStalled` when the time is over, and cuts the connection: a polite end would wait for the client too.
+    After that it aborts the connection, as an orderly close would also wait for the client, and raises `ClientStalled`.
     """
 
     async def in_time(message: Message) -> None:
@@ -85,8 +85,8 @@ def limited(send: Send, seconds: float) -> Send:
 
 
 def _cut(send: Send) -> None:
-    """Cut the connection behind `send`, where it shows one (uvicorn's does); elsewhere the server ends it as it can."""
+    """Abort the connection of `send`, if it is accessible (as uvicorn's is); otherwise the web server closes it."""
     transport = getattr(getattr(send, "__self__", None), "transport", None)
-    abort = getattr(transport, "abort", None)  # by name: every event loop has its own class of transports
+    abort = getattr(transport, "abort", None)  # by name, as every event loop has its own class of transports
     if abort is not None:
         abort()

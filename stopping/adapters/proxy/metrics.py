@@ -1,4 +1,4 @@
-"""What a proxy counts, under the names that `/metrics` shows."""
+"""The counters of a proxy, under the names that `/metrics` shows."""
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
 
@@ -11,7 +11,7 @@ SECONDS = (0.01, 0.03, 0.1, 0.3, 1, 3, 10, 30, 100, 300)
 
 
 class Metrics:
-    """The counters of one proxy, in a registry of its own."""
+    """The counters of one proxy, in a separate registry."""
 
     def __init__(self) -> None:
         self.registry = CollectorRegistry()
@@ -19,33 +19,40 @@ class Metrics:
         def counter(name: str, what: str, *labels: str) -> Counter:
             return Counter(f"stopping_{name}", what, labels, registry=self.registry)
 
-        self.requests = counter("requests", "Requests by what was done with them.", "treatment")
-        self.unpoliced = counter("unpoliced", "Requests that no policy was asked about, by why.", "reason")
+        self.requests = counter("requests", "Requests by treatment.", "treatment")
+        self.unpoliced = counter("unpoliced", "Requests without a policy, by reason.", "reason")
         self.stops = counter("stops", "Thoughts that were stopped.", "policy")
-        self.would_stop = counter("would_stop", "Thoughts that would have been, in the shadow.", "policy")
-        self.put_off = counter("put_off", "Stops put off because no answer would have come.", "policy", "reason")
-        self.tokens = counter("tokens", "Tokens generated upstream, by what for.", "use")
-        self.saved = counter("tokens_saved_expected", "Tokens that stopped thoughts would have gone on for.", "policy")
-        self.faults = counter("faults", "What went wrong, by kind; the request was answered where it could be.", "kind")
+        self.would_stop = counter(
+            "would_stop", "Thoughts that would have been stopped, in the shadow and the holdout.", "policy"
+        )
+        self.put_off = counter("put_off", "Stops put off for lack of an answer.", "policy", "reason")
+        self.tokens = counter("tokens", "Tokens generated upstream, by use.", "use")
+        self.saved = counter(
+            "tokens_saved_expected", "Tokens that stopped thoughts are expected to have saved.", "policy"
+        )
+        self.faults = counter("faults", "Faults by kind; requests were answered where possible.", "kind")
         self.positions = Histogram(
             "stopping_thought_tokens", "Tokens of thoughts, by treatment.", ["treatment"], buckets=POSITIONS,
             registry=self.registry,
         )  # fmt: skip
         self.seconds = Histogram(
-            "stopping_request_seconds", "From a request to the end of its answer.", ["treatment"], buckets=SECONDS,
+            "stopping_request_seconds", "Time from a request to the end of its answer.", ["treatment"], buckets=SECONDS,
             registry=self.registry,
         )  # fmt: skip
         self.drift = Gauge(
-            "stopping_drift_p_value", "Of requests being like the policy's log; holds however often it is looked at.",
+            "stopping_drift_p_value", "P-value for no change since the policy's log; valid at any time.",
             ["policy"], registry=self.registry,
         )  # fmt: skip
         self.alarm = Gauge(
-            "stopping_drift_alarm", "Whether the policy is not asked any more.", ["policy"], registry=self.registry
+            "stopping_drift_alarm",
+            "Whether the policy is disabled because of drift.",
+            ["policy"],
+            registry=self.registry,
         )
         self.running = Gauge("stopping_running", "Requests under way.", registry=self.registry)
         for kind in FAULTS:
-            self.faults.labels(kind)  # shown from the start, at 0
+            self.faults.labels(kind)  # shown as 0 from the start
 
     def text(self) -> bytes:
-        """Return all of it in Prometheus's text format."""
+        """Return all counters in Prometheus's text format."""
         return generate_latest(self.registry)

@@ -1,4 +1,4 @@
-"""A streamed answer that lets go of what it came from, however it ends."""
+"""A streamed answer that releases its source, however it ends."""
 
 import asyncio
 from collections.abc import AsyncGenerator, Awaitable, Callable
@@ -11,19 +11,19 @@ from starlette.types import Receive, Scope, Send
 
 from stopping.adapters.proxy.clients import ClientStalled
 
-MOST_WAITING = 256  # parts, before what they come from has to wait for the client
+MOST_WAITING = 256  # parts waiting to be sent, before their source has to wait for the client
 
 
 class Streamed(StreamingResponse):
-    """A stream with an end of its own: a generator that never began, or that a client left, runs no `finally` by itself.
+    """A streaming response that always closes its source: an unstarted or abandoned generator does not run its `finally`.
 
-    Parts that come while others are being sent are sent together: a busy proxy, or a slow client, then costs fewer writes.
+    Parts that arrive while others are being sent are sent together, which saves writes on a busy proxy or to a slow client.
 
     Args:
-        parts: what is sent.
-        close: is awaited after the last part, or as soon as the client has gone; told whether the client stayed. One that stayed
-            without reading is counted by whoever cut its connection.
-        more: as of `StreamingResponse`.
+        parts: the parts to send.
+        close: awaited after the last part, or as soon as the client has gone; its argument is whether the client stayed. A client
+            that stayed without reading also counts as having stayed.
+        more: further arguments of `StreamingResponse`.
     """
 
     def __init__(
@@ -44,7 +44,7 @@ class Streamed(StreamingResponse):
                 if len(self._waiting) >= MOST_WAITING:
                     self._room.clear()
                     await self._room.wait()
-        except Exception as error:  # not the client's doing
+        except Exception as error:  # not caused by the client
             self._failed = error
         self._is_done = True
         self._came.set()
@@ -62,11 +62,11 @@ class Streamed(StreamingResponse):
             raise self._failed
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Send it."""
+        """Send the stream."""
         failed: Exception | None = None
         is_stalled = False
         try:
-            async with anyio.create_task_group() as both:  # not `Task.cancel`, which leaves connections half closed
+            async with anyio.create_task_group() as both:  # `Task.cancel` would leave connections half closed
                 both.start_soon(self._take)
                 try:
                     await super().__call__(scope, receive, send)

@@ -1,4 +1,4 @@
-"""Whether requests are still like the log a policy was calibrated on, as those tell that were left alone."""
+"""A test, on requests of the holdout, of whether traffic still looks like the log that a policy was calibrated on."""
 
 import json
 import logging
@@ -8,7 +8,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from stopping.adapters.drift import Drift, Traffic
-from stopping.adapters.server.thought_run import ThoughtRun
+from stopping.adapters.server.thought_result import ThoughtResult
 from stopping.artifacts import Artifact
 from stopping.policies.decisions import PROBED_SIGNALS
 from stopping.traces.endings import is_natural
@@ -17,57 +17,57 @@ log = logging.getLogger("stopping.drift")
 
 
 class Watch:
-    """The test of one policy's traffic; after an alarm the policy is not asked any more.
+    """The drift test of one policy's traffic; after an alarm the policy is disabled.
 
     Args:
-        artifact: of the policy.
-        alpha: the chance of ever raising a false alarm.
-        path: of a file with the state, for going on after a restart; None for none.
-        lots: drawn for ties.
+        artifact: the policy's artifact.
+        alpha: an upper bound on the probability of ever raising a false alarm.
+        path: a file for the state, so that the test continues after a restart; None for none.
+        rng: splits ties.
 
     Raises:
-        ValueError: if the policy carries no reference sample, or the file is of another one.
+        ValueError: if the policy has no reference sample, or the file belongs to another one.
     """
 
     def __init__(
-        self, artifact: Artifact, alpha: float, path: Path | None = None, lots: random.Random | None = None
+        self, artifact: Artifact, alpha: float, path: Path | None = None, rng: random.Random | None = None
     ) -> None:
-        self._test, self._path, self._lots = Drift(Traffic.of(artifact.document), alpha), path, lots or random.Random()
+        self._test, self._path, self._rng = Drift(Traffic.of(artifact.document), alpha), path, rng or random.Random()
         self._identity = artifact.digest[:12]
         known = path is not None and path.exists()
         self._state = self._test.from_json(path.read_text()) if path and known else self._test.init()
 
     @property
     def alarm(self) -> bool:
-        """Whether there is, or has been, an alarm."""
+        """Whether an alarm has been raised."""
         return self._test.alarm(self._state)
 
     @property
     def p_value(self) -> float:
-        """Of the traffic being as it was; holds however often it is looked at."""
+        """The p-value for the hypothesis of no change; valid at any time, however often it is read."""
         return self._test.p_value(self._state)
 
-    def see(self, run: ThoughtRun, answer_of: Callable[[str], str | None]) -> None:
-        """Look at a request that was left alone, and whose trace the policy was asked about afterwards.
+    def see(self, result: ThoughtResult, answer_of: Callable[[str], str | None]) -> None:
+        """Update the test with a request that was not stopped, and whose trace the policy was asked about afterwards.
 
-        What is measured is what `stopping.tuning.traffic` measures of a log.
+        The quantities are those that `stopping.tuning.traffic` measures on a log.
         """
-        if not run.reason or run.failure or self.alarm:
+        if not result.reason or result.failure or self.alarm:
             return
-        own = answer_of(run.answer) if is_natural(run.reason) else None
-        would = own if run.would_stop_at is None else answer_of(run.would_answer)
-        values = {"length_tokens": float(len(run.ids)), "agreement": float(would == own)}
-        if run.last_seen is not None:
-            values |= {name: float(value) for name, value in run.last_seen._asdict().items()}
-        # Nobody probes where a thought was left alone, so what a probe shows is not known.
+        own = answer_of(result.answer) if is_natural(result.reason) else None
+        would = own if result.would_stop_at is None else answer_of(result.would_answer)
+        values = {"length_tokens": float(len(result.ids)), "agreement": float(would == own)}
+        if result.last_seen is not None:
+            values |= {name: float(value) for name, value in result.last_seen._asdict().items()}
+        # A thought that is not stopped is not probed either, so the signals of probes are unknown.
         known = {name: value for name, value in values.items() if name in self._state and name not in PROBED_SIGNALS}
-        self._state = self._test.step(self._state, known, self._lots.random())
+        self._state = self._test.step(self._state, known, self._rng.random())
         if self.alarm:
             moves = [move._asdict() for move in self._test.moves(self._state)]
-            log.warning("policy %s is not asked any more: %s", self._identity, json.dumps(moves))
+            log.warning("policy %s is disabled because of drift: %s", self._identity, json.dumps(moves))
 
     def save(self) -> None:
-        """Write the state to its file, whole or not at all."""
+        """Write the state to its file, completely or not at all."""
         if self._path is not None:
             beside = self._path.with_name(self._path.name + ".new")
             beside.write_text(self._test.to_json(self._state), encoding="utf-8")

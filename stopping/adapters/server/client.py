@@ -1,4 +1,4 @@
-"""A server that speaks the OpenAI protocol, as an adapter needs it: streams of tokens, prompts of token ids, cancelling."""
+"""A client of a server that speaks the OpenAI protocol: streams of tokens, prompts of token ids, and cancelling."""
 
 from collections.abc import AsyncGenerator, AsyncIterator, Mapping, Sequence
 from contextlib import aclosing
@@ -9,21 +9,21 @@ import httpx
 import msgspec
 
 from stopping.adapters.server.connections import Connections
-from stopping.adapters.server.protocol import Chunk, Token, chunk_of, document_of, tokens_of, usage_of
+from stopping.adapters.server.protocol import Chunk, Token, chunk_of, content_of, document_of, usage_of
 
 JSON = {"content-type": "application/json"}
-COMMON_EVENTS = (b"", b"message", b"error")  # whose data is a chunk, or what went wrong
-REFUSALS = (400, 422)  # statuses by which a request is refused for what it asks, as for too many tokens
+COMMON_EVENTS = (b"", b"message", b"error")  # events whose data is a chunk or an error
+REFUSALS = (400, 422)  # statuses that refuse the content of a request, such as too many tokens
 REFUSAL_TYPES = ("invalid_request_error", "BadRequestError", "exceed_context_size_error")
-KEEP_SECONDS = 0.5  # an unused connection: the pieces of a thought follow on each other at once
+KEEP_SECONDS = 0.5  # how long an unused connection is kept: the pieces of a thought follow each other at once
 
 
 class UpstreamError(RuntimeError):
-    """The server refused, broke off, or sent what cannot be read.
+    """The server refused, broke off, or sent something that cannot be parsed.
 
     Attributes:
-        status: the HTTP status, None where there was none.
-        body: what the server said.
+        status: the HTTP status; None if there was none.
+        body: the server's message.
     """
 
     def __init__(self, message: str, status: int | None = None, body: str = "") -> None:
@@ -32,7 +32,7 @@ class UpstreamError(RuntimeError):
 
     @property
     def timed_out(self) -> bool:
-        """Whether it said nothing for too long."""
+        """Whether the server was silent for too long."""
         return isinstance(self.__cause__, httpx.TimeoutException)
 
 
@@ -40,10 +40,10 @@ class End(NamedTuple):
     """The end of a stream.
 
     Attributes:
-        reason: `stop`, `length`, ... as the server says; `traces.endings` tells what that means.
-        num_tokens: generated, by the server's own count, which may be wrong; None where it does not say.
-        num_prompt_tokens, num_cached_tokens: of the prompt, and of these read before; None where it does not say.
-        id: of the completion.
+        reason: the finish reason, as the server says: `stop`, `length`, ...; `traces.endings` interprets it.
+        num_tokens: tokens generated, by the server's own count, which may be wrong; None without a count.
+        num_prompt_tokens, num_cached_tokens: tokens of the prompt, and how many of them were cached; None without a count.
+        id: the completion's id.
     """
 
     reason: str
@@ -55,12 +55,12 @@ class End(NamedTuple):
     def counted(self, came: int, most: int | None = None) -> int:
         """Return how many tokens were generated.
 
-        The server's count is believed where it can be right: not below what came over the wire (it may be above, as some tokens
-        have no text), nor above what was asked for.
+        The server's count is used if it is possible: at least the number that arrived (it may be higher, as some tokens have no
+        text), and at most the number requested.
 
         Args:
-            came: tokens that came.
-            most: that were asked for; None where that is not known.
+            came: the number of tokens that arrived.
+            most: the number requested; None if unknown.
         """
         said = self.num_tokens
         return came if said is None or said < came or (most is not None and said > most) else said
@@ -74,12 +74,12 @@ class Completion(NamedTuple):
 
     @property
     def text(self) -> str:
-        """All of it."""
+        """The whole text."""
         return "".join(token.text for token in self.tokens)
 
     @property
     def ids(self) -> list[int]:
-        """The ids of its tokens.
+        """The token ids.
 
         Raises:
             UpstreamError: if the server did not send them.
@@ -95,11 +95,11 @@ class Upstream:
     """A client of one server.
 
     Attributes:
-        base_url: with or without `/v1`.
-        model: as the server names it; the first it lists where empty.
-        api_key: sent as a bearer token where not empty.
-        headers: sent with every request besides.
-        timeout_seconds: for connecting and between two pieces of a stream.
+        base_url: the server's address, with or without `/v1`.
+        model: the model's name on the server; if empty, the first that it lists.
+        api_key: sent as a bearer token if not empty.
+        headers: additional headers of every request.
+        timeout_seconds: for connecting, and between two parts of a stream.
     """
 
     base_url: str
@@ -109,7 +109,7 @@ class Upstream:
     timeout_seconds: float = 60.0
 
     def __post_init__(self) -> None:
-        """Open no connection yet."""
+        """Prepare the client; no connection is opened yet."""
         self.base_url = self.base_url.rstrip("/").removesuffix("/v1")
         self._context: tuple[int | None] | None = None
         headers = {**self.headers, **({"Authorization": f"Bearer {self.api_key}"} if self.api_key else {})}
@@ -118,7 +118,7 @@ class Upstream:
         )
 
     async def __aenter__(self) -> Self:
-        """Find the model's name if none was given.
+        """Find the model's name if it was not given.
 
         Raises:
             UpstreamError: if the server does not answer.
@@ -136,7 +136,7 @@ class Upstream:
         await self.client.aclose()
 
     async def context_tokens(self) -> int | None:
-        """Return how many tokens the server says that prompt and answer may have together; None where it does not."""
+        """Return the maximum length of a prompt and its answer together; None if the server does not say."""
         if self._context is None:
             self._context = (await self._said_context(),)
         return self._context[0]
@@ -168,7 +168,7 @@ class Upstream:
         """Return a document of the server.
 
         Raises:
-            UpstreamError: if there is none.
+            UpstreamError: if the server does not answer with JSON.
         """
         return await self._document("GET", path, None)
 
@@ -181,10 +181,10 @@ class Upstream:
         return await self._document("POST", path, body)
 
     async def send(self, request: httpx.Request, *, stream: bool = False) -> httpx.Response:
-        """Send a request, once more if the connection was closed before an answer began: it had been kept too long.
+        """Send a request, and repeat it if the connection, kept for too long, closes before an answer begins.
 
         Raises:
-            httpx.HTTPError: of the second try, or of whatever else goes wrong.
+            httpx.HTTPError: if the second try fails, or the first fails in another way.
         """
         try:
             return await self.client.send(request, stream=stream)
@@ -204,28 +204,28 @@ class Upstream:
             raise UpstreamError(f"{path}: expected JSON, got {response.text[:200]!r}") from error
 
     async def complete(self, prompt: Sequence[int] | str, max_tokens: int, **settings: Any) -> Completion:
-        """Return a whole completion; arguments as of `stream`."""
+        """Return a whole completion; the arguments are those of `stream`."""
         tokens: list[Token] = []
         async with aclosing(self.stream(prompt, max_tokens, **settings)) as pieces:
             async for piece in pieces:
                 if isinstance(piece, End):
                     return Completion(tokens, piece)
                 tokens.append(piece)
-        raise UpstreamError("/v1/completions: the stream ended without saying why")
+        raise UpstreamError("/v1/completions: the stream ended without a finish reason")
 
     def stream(
         self, prompt: Sequence[int] | str, max_tokens: int, *, num_top: int | None = None, **settings: Any
     ) -> AsyncGenerator[Token | End, None]:
-        """Continue a prompt; yields tokens, then the end. Leaving the iterator (`aclosing`) cancels the request.
+        """Continue a prompt; yields tokens, then an `End`. Closing the generator (`aclosing`) cancels the request.
 
         Args:
             prompt: token ids, or a text.
-            max_tokens: the most to generate.
-            num_top: log-probabilities wanted: None for none, 0 for the drawn token's, k for those of the k likeliest too.
-            settings: of the sampling, sent as they are: `temperature`, `seed`, ...
+            max_tokens: the maximum number of tokens to generate.
+            num_top: log-probabilities to request: None for none, 0 for the sampled token's, k for the top k as well.
+            settings: sampling parameters, sent unchanged: `temperature`, `seed`, ...
 
         Raises:
-            UpstreamError: if the server refuses, breaks off before its end, or sends what cannot be read.
+            UpstreamError: if the server refuses, breaks off, or sends something that cannot be parsed.
         """
         body: dict[str, Any] = {"model": self.model, "prompt": prompt if isinstance(prompt, str) else list(prompt)}
         body |= {"max_tokens": max_tokens, "return_token_ids": True, **settings}
@@ -236,17 +236,17 @@ class Upstream:
     def chat(
         self, messages: Sequence[Mapping[str, Any]], *, num_top: int | None = None, **settings: Any
     ) -> AsyncGenerator[Token | End, None]:
-        """Answer a conversation; as `stream`."""
+        """Answer a conversation; otherwise as `stream`."""
         body: dict[str, Any] = {"model": self.model, "messages": list(messages), **settings}
         if num_top is not None:
             body |= {"logprobs": True, "top_logprobs": max(num_top, 1)}
         return _pieces(self.events("/v1/chat/completions", body), "/v1/chat/completions")
 
     async def events(self, path: str, body: Mapping[str, Any]) -> AsyncGenerator[Chunk, None]:
-        """Send a request for a stream; yields its chunks as they come, until `[DONE]`.
+        """Request a stream; yields its chunks as they arrive, until `[DONE]`.
 
         Raises:
-            UpstreamError: if the server refuses, breaks off, or sends what is no chunk.
+            UpstreamError: if the server refuses, breaks off, or sends something that is not a chunk.
         """
         sent = msgspec.json.encode({**body, "stream": True, "stream_options": {"include_usage": True}})
         try:
@@ -263,7 +263,7 @@ class Upstream:
                         event = b""
                     elif name == b"event":
                         event = data
-                    if name != b"data" or not data:  # comments, ids, and what only keeps the connection open
+                    if name != b"data" or not data:  # comments, ids and keep-alives
                         continue
                     if data == b"[DONE]":
                         return
@@ -272,7 +272,7 @@ class Upstream:
                     except UpstreamError as error:
                         if error.body or event in COMMON_EVENTS:
                             raise
-                        continue  # an event that is not of the protocol
+                        continue  # an event outside the protocol
                     yield chunk
         except httpx.HTTPError as error:
             raise UpstreamError(f"{path}: the stream broke off: {type(error).__name__}: {error}") from error
@@ -283,7 +283,7 @@ def _is_object(found: Any) -> bool:
 
 
 async def lines_of(parts: AsyncIterator[bytes]) -> AsyncGenerator[bytes, None]:
-    """Yield the lines of a stream, without their ends, as soon as each is there."""
+    """Yield the lines of a stream, without line ends, as soon as each is complete."""
     rest = b""
     async for part in parts:
         *lines, rest = (rest + part).split(b"\n")
@@ -305,7 +305,7 @@ def _chunk(path: str, data: bytes) -> Chunk:
     if (said := bytes(chunk.error)) not in _NO_ERROR:
         failure = document_of(said)
         failure = failure if isinstance(failure, dict) else {}
-        # one that came too late for the status of the answer
+        # a refusal that came too late for the answer's status
         is_refusal = failure.get("code") in REFUSALS or failure.get("type") in REFUSAL_TYPES
         status = REFUSALS[0] if is_refusal else None
         raise UpstreamError(f"{path}: {said.decode(errors='replace')}", status, data.decode(errors="replace"))
@@ -317,22 +317,19 @@ def _refused(path: str, status: int, body: str) -> UpstreamError:
 
 
 async def _pieces(chunks: AsyncGenerator[Chunk, None], path: str) -> AsyncGenerator[Token | End, None]:
-    """Tokens of a stream with one choice, then its end."""
+    """Yield the tokens of a stream with one choice, then its `End`."""
     reason, number, usage = "", "", usage_of(None)
     async with aclosing(chunks):
         async for chunk in chunks:
-            for choice in chunk.choices or ():
-                if choice is None:
-                    continue
-                try:
-                    tokens = tokens_of(choice)
-                except ValueError as error:
-                    raise UpstreamError(f"{path}: {error}") from None
-                for token in tokens:
-                    yield token
-                reason = choice.finish_reason or reason
+            try:
+                content = content_of(chunk.choices)
+            except ValueError as error:
+                raise UpstreamError(f"{path}: {error}") from None
+            for token in content.tokens:
+                yield token
+            reason = content.reason or reason
             usage = usage_of(chunk.usage) if chunk.usage else usage
             number = str(chunk.id or number)
     if not reason:
-        raise UpstreamError(f"{path}: the stream ended without saying why")
+        raise UpstreamError(f"{path}: the stream ended without a finish reason")
     yield End(reason, *usage, number)

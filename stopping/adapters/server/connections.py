@@ -1,7 +1,7 @@
 """Connections to one server.
 
-The pool of httpx looks through all connections for every request, and closes none before it is asked for one: some hundred
-requests at once then wait for its looking, and for servers that keep a thread for each open connection (llama.cpp).
+The connection pool of httpx searches all connections for every request, and closes expired ones only on the next request. With
+hundreds of concurrent requests, these wait for the search, and for servers that hold a thread per open connection (llama.cpp).
 """
 
 import asyncio
@@ -11,10 +11,10 @@ import httpx
 
 
 class Connections(httpx.AsyncBaseTransport):
-    """Transports of one connection each: a request takes the one used last, or opens another.
+    """A transport over single connections: a request takes the one used last, or opens a new one.
 
     Args:
-        keep_seconds: an unused connection; it is closed then.
+        keep_seconds: the time after which an unused connection is closed.
     """
 
     def __init__(self, keep_seconds: float) -> None:
@@ -24,7 +24,7 @@ class Connections(httpx.AsyncBaseTransport):
         self._closing: set[asyncio.Task[None]] = set()
 
     async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
-        """Send a request; its connection can be used again once the response is read to its end."""
+        """Send a request; its connection is reused once the response has been read to its end."""
         transport = self._take()
         try:
             response = await transport.handle_async_request(request)
@@ -37,7 +37,7 @@ class Connections(httpx.AsyncBaseTransport):
         return response
 
     async def aclose(self) -> None:
-        """Close those that are unused."""
+        """Close the unused connections."""
         for transport in list(self._unused):
             self._expire(transport)
         await asyncio.gather(*self._closing)
@@ -62,7 +62,7 @@ class Connections(httpx.AsyncBaseTransport):
 
 
 class _Lent(httpx.AsyncByteStream):
-    """A response's bytes; they give the connection back if all were read."""
+    """The bytes of a response; the connection is returned if all were read."""
 
     def __init__(self, owner: Connections, transport: httpx.AsyncHTTPTransport, stream: httpx.AsyncByteStream) -> None:
         self._owner, self._stream, self._is_whole = owner, stream, False

@@ -1,6 +1,6 @@
-"""Finished traces on disk, one line each: what was paid for is kept, whatever happens to the run.
+"""Finished traces on disk, one line each, so that an interrupted recording loses nothing that was paid for.
 
-The first line says what was asked for. A line that a kill tore off is dropped; everything before it counts.
+The first line holds the options of the recording. An incomplete last line, left by a killed process, is dropped.
 """
 
 import json
@@ -14,18 +14,18 @@ VERSION = 1
 
 
 class Journal:
-    """The file beside a recording's output, open for more lines.
+    """A journal of finished traces next to a recording's output, open for appending.
 
     Args:
-        path: the file; begun if it is not there.
-        options: by name, what the lines depend on.
+        path: the file; created if it does not exist.
+        options: the options that the lines depend on, by name.
 
     Attributes:
-        lines: that were there, in order.
-        num_torn: lines dropped at the end, 0 or 1.
+        lines: the lines so far, in order.
+        num_torn: incomplete lines dropped at the end, 0 or 1.
 
     Raises:
-        ValueError: naming the first option that the file was begun with otherwise, or what is no line of it.
+        ValueError: naming the first option that differs from those of the file, or an invalid line.
     """
 
     def __init__(self, path: Path, options: Mapping[str, Any]) -> None:
@@ -40,22 +40,22 @@ class Journal:
             self._write(head)
 
     def __enter__(self) -> Self:
-        """Open already."""
+        """Return the journal, which is already open."""
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        """Close the file; it stays."""
+        """Close the file without deleting it."""
         self._file.close()
 
     def append(self, line: Mapping[str, Any]) -> None:
-        """Add a line; it is on the disk when this returns."""
+        """Append a line; it is on the disk when this returns."""
         self._write(line)
         self.lines.append(dict(line))
 
     def remove(self) -> None:
-        """Delete the file: what it held is safe elsewhere."""
+        """Delete the file, once its content is saved elsewhere."""
         self._file.close()
         self.path.unlink()
 
@@ -65,7 +65,7 @@ class Journal:
         os.fsync(self._file.fileno())
 
     def _read(self, head: Mapping[str, Any]) -> int:
-        """Take the whole lines; returns the bytes they take."""
+        """Read the complete lines; return their size in bytes."""
         content = self.path.read_bytes()
         whole = content[: content.rfind(b"\n") + 1]
         self.num_torn = int(len(whole) < len(content))
@@ -77,7 +77,7 @@ class Journal:
             except ValueError:
                 raise ValueError(
                     f"{self.path.name}, line {number}: expected a line of a recording, got {line[:60]!r}; "
-                    "move the file away to begin again"
+                    "move the file away to start again"
                 ) from None
             if number == 1:
                 self._compare(found, head)
@@ -92,6 +92,6 @@ class Journal:
         for name in dict.fromkeys([*ours, *theirs]):
             if theirs.get(name) != ours.get(name):
                 raise ValueError(
-                    f"{name}: {self.path.name} was begun with {theirs.get(name)!r}, got {ours.get(name)!r}; "
-                    "go on with the same, or move that file away to begin again"
+                    f"{name}: {self.path.name} was started with {theirs.get(name)!r}, got {ours.get(name)!r}; "
+                    "continue with the same value, or move the file away to start again"
                 )

@@ -1,4 +1,4 @@
-"""How a model writes: where its thought ends, how an answer is forced, and what an answer counts as."""
+"""How a model writes: where its thought ends, how an answer is forced, and which answers are equal."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -7,23 +7,24 @@ from stopping.adapters.server.capabilities import Capabilities, tokens_of_text
 from stopping.adapters.server.client import Upstream, UpstreamError
 from stopping.adapters.server.protocol import Token
 
-BLANKS = (" ", "\n", "\n\n", "\r\n")  # that a chat template may write behind the opening tag
+BLANKS = (" ", "\n", "\n\n", "\r\n")  # that a chat template may write after the opening tag
 
 
 @dataclass(frozen=True)
 class Markup:
-    """The marks of one model, as token ids of its server.
+    """The markup of one model, as token ids of its server.
 
     Attributes:
         open, close: the tags around a thought.
-        open_ids, close_ids: their tokens.
-        answer_prefix, answer_ids: what is written after it where an answer is forced; empty for nothing.
-        candidate_ids: tokens that each put forward a result; None where none are known.
-        answer_tokens: the most that a forced answer may take.
-        answer_of: what the text of an answer counts as: equal ones are one answer. None where it is none. The text of a forced
-            answer begins with its prefix, as the client reads it.
-        openings: tokens of the opening tag with blanks behind it, where these are other tokens than the tag's and the blanks'.
-        blank_ids: tokens of blanks.
+        open_ids, close_ids: their token ids.
+        answer_prefix, answer_ids: what is written after the closing tag when an answer is forced, and its token ids; may be
+            empty.
+        candidate_ids: tokens that each propose a result; None if unknown.
+        answer_tokens: the maximum length of a forced answer.
+        answer_of: returns the value of an answer's text, by which answers are compared; None if the text is not an answer. The
+            text of a forced answer includes its prefix, as a client reads it.
+        openings: token ids of the opening tag followed by blanks, where these differ from the tag's and the blanks' own.
+        blank_ids: token ids of blanks.
     """
 
     open: str
@@ -39,7 +40,7 @@ class Markup:
     blank_ids: frozenset[int] = frozenset()
 
     def opens(self, prompt_ids: Sequence[int]) -> bool:
-        """Whether a prompt ends with the opening tag, blanks left aside: a tag further up is what somebody wrote about."""
+        """Return whether a prompt ends with the opening tag, ignoring blanks; an earlier tag is part of the text."""
         end = len(prompt_ids)
         while not any(tuple(prompt_ids[end - len(tag) : end]) == tag for tag in (self.open_ids, *self.openings) if end):
             if not end or prompt_ids[end - 1] not in self.blank_ids:
@@ -48,42 +49,43 @@ class Markup:
         return True
 
     def begins(self, tokens: Sequence[Token]) -> bool:
-        """Whether a trace begins with the opening tag, blanks left aside."""
+        """Return whether a trace begins with the opening tag, ignoring blanks."""
         first = next((place for place, token in enumerate(tokens) if not self.is_blank(token)), len(tokens))
         ids = tuple(token.id for token in tokens)
         return any(ids[place : place + len(self.open_ids)] == self.open_ids for place in range(first + 1))
 
     def is_blank(self, token: Token) -> bool:
-        """Whether a token adds blanks and nothing else."""
+        """Return whether a token consists of blanks."""
         return not token.text.strip() if token.text else token.id in self.blank_ids
 
     def closes(self, tokens: Sequence[Token]) -> tuple[int, int, str] | None:
         """Return where the thought ends in these tokens; None if it does not.
 
         Returns:
-            The place of the first token of the closing tag, that behind its last, and the text of the last behind the tag.
+            The index of the closing tag's first token, the index after its last, and the text after the tag in its last token.
         """
         for place in range(len(tokens)):
             end = place
-            while end < len(tokens) and may_be(tokens[place:end], self.close_ids, self.close):
+            while end < len(tokens) and may_be_tag(tokens[place:end], self.close_ids, self.close):
                 end += 1
-                if (rest := behind(tokens[place:end], self.close_ids, self.close)) is not None:
+                if (rest := text_after(tokens[place:end], self.close_ids, self.close)) is not None:
                     return place, end, rest
         return None
 
     @property
     def tags(self) -> list[tuple[str, int]]:
-        """What is written to force an answer, as tokens; the text of each part stands at its first."""
+        """The tokens written to force an answer: (text, id), where the first token of each part holds its text."""
         found = []
         for text, ids in ((self.close, self.close_ids), (self.answer_prefix, self.answer_ids)):
             found += [("" if place else text, number) for place, number in enumerate(ids)]
         return found
 
 
-def behind(tokens: Sequence[Token], tag_ids: tuple[int, ...], tag: str) -> str | None:
-    """Return what stands behind a tag that these tokens are; None if they are none.
+def text_after(tokens: Sequence[Token], tag_ids: tuple[int, ...], tag: str) -> str | None:
+    """Return the text after the tag that these tokens form; None if they do not form it.
 
-    A tag of several tokens may come as others, the last merged with what follows: then its text tells.
+    A tag of several tokens may be tokenised differently, its end merged with the text after it; it is then recognised by its
+    text.
     """
     text = "".join([token.text for token in tokens])
     if tuple([token.id for token in tokens]) == tag_ids or (len(tag_ids) > 1 and text.startswith(tag)):
@@ -91,14 +93,14 @@ def behind(tokens: Sequence[Token], tag_ids: tuple[int, ...], tag: str) -> str |
     return None
 
 
-def may_be(tokens: Sequence[Token], tag_ids: tuple[int, ...], tag: str) -> bool:
-    """Whether these tokens are the beginning of a tag."""
+def may_be_tag(tokens: Sequence[Token], tag_ids: tuple[int, ...], tag: str) -> bool:
+    """Return whether these tokens are the beginning of a tag."""
     ids, text = tuple([token.id for token in tokens]), "".join([token.text for token in tokens])
     return ids == tag_ids[: len(ids)] or (len(tag_ids) > 1 and bool(text) and tag.startswith(text))
 
 
 def stripped(text: str) -> str | None:
-    """An answer is its text without blanks around it, and none if nothing is left."""
+    """Return an answer without surrounding blanks; None if nothing is left."""
     return text.strip() or None
 
 
@@ -113,17 +115,17 @@ async def read_markup(
     answer_tokens: int = 32,
     answer_of: Callable[[str], str | None] = stripped,
 ) -> Markup:
-    """Turn marks given as text into token ids.
+    """Return a model's markup, with the texts turned into the server's token ids.
 
     Args:
         upstream: the server.
-        capabilities: of it.
-        open: the tag that begins a thought.
-        close: the tag that ends it.
-        answer_prefix: what is written after it where an answer is forced.
-        candidates: texts of one token each that put forward a result.
-        answer_tokens: the most that a forced answer may take.
-        answer_of: what an answer's text counts as.
+        capabilities: its capabilities.
+        open: the tag that opens a thought.
+        close: the tag that closes it.
+        answer_prefix: what is written after the closing tag when an answer is forced.
+        candidates: texts of one token each that propose a result.
+        answer_tokens: the maximum length of a forced answer.
+        answer_of: returns the value of an answer's text; None if it is not an answer.
 
     Raises:
         ValueError: if a tag is empty, or a candidate is not one token.
@@ -145,7 +147,7 @@ async def read_markup(
     for blank in BLANKS:
         try:
             found, alone = await ids(open + blank), await ids(blank)
-        except UpstreamError:  # a tokeniser without it
+        except UpstreamError:  # the tokeniser does not know this blank
             continue
         if found[: len(open_ids)] == open_ids:
             blank_ids |= {*found[len(open_ids) :]}

@@ -1,4 +1,4 @@
-"""Prompts to record, from a file of JSON lines."""
+"""Reading prompts to record from a file of JSON lines."""
 
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -14,13 +14,13 @@ OURS = ("problem", "prompt", "messages", "target")
 
 @dataclass(frozen=True)
 class Prompt:
-    """A problem as a model is asked it.
+    """The prompt of one problem.
 
     Attributes:
-        problem: its name.
-        text: sent as it is; None where there are messages.
-        messages: of a conversation; empty where there is a text.
-        target: what answers are checked against, None where unknown.
+        problem: the problem's name.
+        text: the prompt's text, sent unchanged; None if there are messages.
+        messages: the messages of a chat; empty if there is a text.
+        target: the target that answers are checked against; None if unknown.
         groups: labels by name (data set, difficulty, ...).
     """
 
@@ -32,17 +32,18 @@ class Prompt:
 
 
 def read_prompts(path: Path, checker: Checker | None = None) -> list[Prompt]:
-    """Read a file ending in .jsonl or .jsonl.gz.
+    """Return the prompts in a file ending in .jsonl or .jsonl.gz.
 
-    A line has `prompt` (a text) or `messages` (as of a chat), and may have `problem` (its name; by default the line's number,
-    from 1), `target`, and further fields with one label each, which become groups of the log.
+    A line has `prompt` (a text) or `messages` (of a chat). It may also have `problem` (a name; by default the line number, from
+    1), `target`, and further fields with one label each, which become groups of the log.
 
     Args:
         path: the file.
-        checker: what will check answers; its targets must be of its kind.
+        checker: the checker of answers, which must accept the targets.
 
     Raises:
-        LogError: naming file, row, line and field; FileNotFoundError without a file.
+        LogError: naming file, row, line and field.
+        FileNotFoundError: if there is no such file.
     """
     found: dict[str, Prompt] = {}
     for record in records(path):

@@ -1,33 +1,34 @@
-"""What servers of the OpenAI protocol send of a completion, and the tokens it says.
+"""Reading completions of the OpenAI protocol: chunks of a stream or whole documents, and their tokens.
 
-What they add to that protocol is read where it is there: token ids beside the log-probabilities (llama.cpp: `id`; vLLM:
+Extensions of the protocol are read where they are present: token ids with the log-probabilities (llama.cpp: `id`; vLLM:
 `return_token_ids`), either field for reasoning (`reasoning_content`, `reasoning`), and log-probabilities of completions in the
-form of chat or in the older one of parallel lists. Fields that are not named here are not read, and of those that are, what
-nobody depends on (ids of completions, counts) is read leniently.
+chat format or in the older one of parallel lists. Fields that are not named here are ignored. Fields that nothing depends on
+(ids of completions, counts) may have any type.
 """
 
 import json
 import math
+from collections.abc import Iterable
 from typing import Any, NamedTuple
 
 import msgspec
 from msgspec import Raw, Struct
 
-# A log-probability at or below this stands for "not known", or for minus infinity, which JSON cannot say: vLLM and OpenAI send
-# -9999, llama.cpp the least single, others -1e4 or -inf. No token drawn has a probability so small that a double cannot hold it.
+# A log-probability at or below this means "unknown", or minus infinity, which JSON lacks: vLLM and OpenAI send -9999, llama.cpp
+# the smallest float32, others -1e4 or -inf. No sampled token has a probability too small for a double.
 LEAST_LOG_PROB = math.log(math.ulp(0.0))  # -744.4
 
 
 class Token(NamedTuple):
-    """A generated token, or a piece of text where the server does not tell tokens.
+    """A generated token, or a piece of text if the server does not separate tokens.
 
     Attributes:
-        text: what it adds.
-        id: in the server's vocabulary, None where the server does not say.
-        log_prob: at temperature 1, None where it was not asked for, did not come, or is not known.
-        top: (id, text, log-probability) of the likeliest tokens in its place, as many as were asked for; the last is
-            None where it is not known.
-        reasoning: whether it came as reasoning (chat alone tells).
+        text: the text that it adds.
+        id: its id in the server's vocabulary; None if the server does not send it.
+        log_prob: its log-probability at temperature 1; None if it was not requested, not sent, or unknown.
+        top: (id, text, log-probability) of the most likely tokens in its place, as many as were requested; a
+            log-probability is None if unknown.
+        reasoning: whether it was sent as reasoning (chats only).
     """
 
     text: str
@@ -38,7 +39,7 @@ class Token(NamedTuple):
 
 
 class Likely(Struct):
-    """One of the likeliest tokens in a place."""
+    """One of the most likely tokens in a place."""
 
     token: str
     logprob: float | None = None
@@ -46,7 +47,7 @@ class Likely(Struct):
 
 
 class Entry(Struct):
-    """A token with its log-probability, as chat has it."""
+    """A token with its log-probability, in the chat format."""
 
     token: str
     logprob: float | None = None
@@ -55,7 +56,7 @@ class Entry(Struct):
 
 
 class LogProbs(Struct):
-    """Log-probabilities: `content` as chat has it, or the older lists."""
+    """Log-probabilities: `content` in the chat format, or the older lists."""
 
     content: list[Entry | None] | None = None
     tokens: list[str] | None = None
@@ -69,10 +70,11 @@ class Delta(Struct):
     content: str | None = None
     reasoning_content: str | None = None
     reasoning: str | None = None
+    tool_calls: Any = None
 
 
 class Choice(Struct):
-    """One of the answers, or what a chunk adds to it."""
+    """One of the choices, or what a chunk adds to it."""
 
     text: str | None = None
     delta: Delta | None = None
@@ -83,7 +85,7 @@ class Choice(Struct):
 
 
 class Usage(NamedTuple):
-    """Counts of tokens; None where the server does not say, or says what cannot be."""
+    """Counts of tokens; None if the server sends none, or an impossible one."""
 
     completion_tokens: int | None = None
     prompt_tokens: int | None = None
@@ -91,7 +93,7 @@ class Usage(NamedTuple):
 
 
 class Chunk(Struct):
-    """A part of a stream."""
+    """A chunk of a stream."""
 
     id: Any = None
     choices: list[Choice | None] | None = None
@@ -99,14 +101,28 @@ class Chunk(Struct):
     error: Raw = Raw(b"null")
 
 
+class Content(NamedTuple):
+    """What a chunk, or a whole completion, holds.
+
+    Attributes:
+        tokens: its tokens, of all choices in order.
+        reason: the finish reason; empty if there is none yet.
+        calls_tool: whether it holds a part of a tool call.
+    """
+
+    tokens: list[Token]
+    reason: str = ""
+    calls_tool: bool = False
+
+
 _DECODE = msgspec.json.Decoder(Chunk).decode
 
 
 def chunk_of(data: bytes) -> Chunk:
-    """Read a chunk.
+    """Parse a chunk.
 
     Raises:
-        ValueError: if it is none.
+        ValueError: if it is not one.
     """
     try:
         return _DECODE(data)
@@ -117,10 +133,10 @@ def chunk_of(data: bytes) -> Chunk:
 
 
 def document_of(data: bytes) -> Any:
-    """Read a document as plain objects.
+    """Parse a JSON document into plain objects.
 
     Raises:
-        ValueError: if it is none.
+        ValueError: if it is not one.
     """
     try:
         return msgspec.json.decode(data)
@@ -131,7 +147,7 @@ def document_of(data: bytes) -> Any:
 
 
 def _with_infinities(data: bytes) -> dict[str, Any] | None:
-    """Read what has NaN or Infinity for numbers: no JSON, but servers written in Python send it."""
+    """Parse a document with NaN or Infinity, which is not JSON, but which servers written in Python send."""
     if b"NaN" not in data and b"Infinity" not in data:
         return None
     try:
@@ -142,7 +158,7 @@ def _with_infinities(data: bytes) -> dict[str, Any] | None:
 
 
 def usage_of(said: Any) -> Usage:
-    """Read counts of tokens: what is no whole number from 0 on is not known."""
+    """Return counts of tokens; None for a count that is not a whole number >= 0."""
     said = said if isinstance(said, dict) else {}
     details = said.get("prompt_tokens_details")
     cached = details.get("cached_tokens") if isinstance(details, dict) else None
@@ -155,14 +171,40 @@ def _count(said: Any) -> int | None:
 
 
 def known(log_prob: float | None) -> float | None:
-    """Return a log-probability; None for what stands for one that is not known."""
+    """Return a log-probability; None for a value that means "unknown"."""
     return log_prob if log_prob is not None and LEAST_LOG_PROB < log_prob < math.inf else None
 
 
-def tokens_of(choice: Choice) -> list[Token]:
-    """Return the tokens of a choice, in a chunk or whole; one piece of text where it has no log-probabilities or ids.
+def content_of(choices: Iterable[Choice | None] | None) -> Content:
+    """Return the content of a chunk or a completion, given its choices.
 
-    Reasoning and content in one choice are told apart by order: reasoning comes first.
+    Raises:
+        ValueError: if a choice is inconsistent.
+    """
+    tokens: list[Token] = []
+    reason, calls_tool = "", False
+    for choice in choices or ():
+        if choice is not None:
+            tokens += _tokens_of(choice)
+            reason = choice.finish_reason or reason
+            message = choice.message or choice.delta
+            calls_tool = calls_tool or bool(message and message.tool_calls)
+    return Content(tokens, reason, calls_tool)
+
+
+def content_of_document(document: dict[str, Any]) -> Content:
+    """Return the content of a chunk or a completion, given as plain objects.
+
+    Raises:
+        ValueError: if it does not follow the protocol.
+    """
+    return content_of(msgspec.convert(document.get("choices") or (), list[Choice | None]))
+
+
+def _tokens_of(choice: Choice) -> list[Token]:
+    """Return the tokens of a choice; one piece of text if it has neither log-probabilities nor ids.
+
+    Within a choice, reasoning comes before content.
     """
     message = choice.message or choice.delta
     reasoning = (message and (message.reasoning_content or message.reasoning)) or ""
@@ -171,11 +213,11 @@ def tokens_of(choice: Choice) -> list[Token]:
     if log_probs is not None:
         if log_probs.content:
             tokens = _in_chat_form(log_probs.content, ids, len(reasoning))
-            # tags, which the texts of a whole message lack, are among its tokens
+            # the tokens of a whole message include tags, which its texts lack
             return tokens if choice.message else _with_text(tokens, reasoning, text)
         if log_probs.tokens:
             return _with_text(_in_lists(log_probs, log_probs.tokens, ids), reasoning, text)
-    if ids and len(ids) > 1:  # several tokens, one text: only their number and ids are known
+    if ids and len(ids) > 1:  # several tokens with one text: only their ids are known
         pieces = [Token("", number, reasoning=bool(reasoning)) for number in ids[:-1]]
         return [*pieces, Token(reasoning or text, ids[-1], reasoning=bool(reasoning))]
     found = [Token(reasoning, reasoning=True)] if reasoning else []
@@ -186,7 +228,7 @@ def tokens_of(choice: Choice) -> list[Token]:
 
 
 def _with_text(tokens: list[Token], reasoning: str, text: str) -> list[Token]:
-    """The same tokens with the chunk's own text: a token's may hold a part of a character alone."""
+    """The same tokens with the chunk's own text, as a single token may hold a part of a character."""
     if "".join([token.text for token in tokens]) == reasoning + text:
         return tokens
     last = tokens[-1]._replace(text=reasoning + text, reasoning=bool(reasoning))
@@ -197,7 +239,7 @@ def _in_chat_form(entries: list[Entry | None], ids: list[int] | None, reasoning:
     found, seen = [], 0
     is_known = ids is not None and len(ids) == len(entries)
     for place, each in enumerate(entries):
-        entry = each or Entry("")  # nothing is known of this token
+        entry = each or Entry("")  # null: an unknown token
         number = ids[place] if entry.id is None and is_known else entry.id  # type: ignore[index]
         tops = [likely or Likely("") for likely in entry.top_logprobs or ()]
         top = tuple([(likely.id, likely.token, known(likely.logprob)) for likely in tops])

@@ -1,4 +1,4 @@
-"""Recorded traces as a log."""
+"""Writing recorded traces as a log."""
 
 import dataclasses
 import tempfile
@@ -15,19 +15,19 @@ from stopping.adapters.server.recording import TOKEN_SIGNALS, RecordedTrace
 from stopping.traces import Checker, TraceLog, load_log, save_log, with_checkpoints
 from stopping.traces.answers import Equality
 
-_ROWS_AT_ONCE = 1024  # a per-token list is read back by the row group
+_ROWS_AT_ONCE = 1024  # the row group size, by which per-token lists are read back
 _HALVES = pa.list_(pa.float16())
 
 
 @dataclasses.dataclass(frozen=True)
 class Judging:
-    """What an answer is, which are equal, and which are right.
+    """How answers are extracted, compared and checked.
 
     Attributes:
-        extract: from the text after a thought to its answer, None for none.
-        answers: which are equal, as `traces.load` takes it.
-        checker: which are right; None leaves that unknown.
-        prefix: what a forced answer began with: `extract` is shown it too.
+        extract: returns the answer in the text after a thought; None if there is none.
+        answers: which answers are equal, as in `traces.load`.
+        checker: decides which answers are correct; None leaves this unknown.
+        prefix: the prefix of forced answers, which `extract` is given as well.
     """
 
     extract: Callable[[str], str | None]
@@ -36,11 +36,11 @@ class Judging:
     prefix: str = ""
 
     def answer(self, text: str | None, *, forced: bool = False) -> str | None:
-        """Return the answer in a text."""
+        """Return the answer in a text; None if there is none."""
         return None if text is None else self.extract(self.prefix + text if forced else text)
 
     def correct(self, answer: str | None, target: str | None) -> bool | None:
-        """Return whether it is right, None where that cannot be known."""
+        """Return whether an answer is correct; None if that is unknown."""
         return None if self.checker is None or target is None else self.checker.correct(answer, target)
 
 
@@ -55,20 +55,17 @@ def save_recorded(
     cap_tokens: int,
     set_aside: Mapping[str, int],
 ) -> TraceLog:
-    """Write a log of recorded traces to a Parquet file: whole, or not at all.
+    """Write recorded traces to a Parquet file, completely or not at all, and return the log.
 
     Args:
-        traces: in any order.
-        prompts: theirs; problems of the log come in this order.
+        traces: the traces, in any order.
+        prompts: their prompts, in the order of the log's problems.
         path: the file.
-        judging: of answers.
-        signals: of checkpoints, as they lie in `RecordedTrace.probes`.
-        protocol: how answers were forced, in words.
-        cap_tokens: of all traces.
-        set_aside: traces that could not be had, by reason.
-
-    Returns:
-        The log, read back.
+        judging: how answers are judged.
+        signals: the signals of checkpoints, as in `RecordedTrace.probes`.
+        protocol: a description of how answers were forced.
+        cap_tokens: the cap on all traces.
+        set_aside: the numbers of traces that could not be recorded, by reason.
 
     Raises:
         LogError: if an answer cannot be judged.
@@ -79,7 +76,7 @@ def save_recorded(
     lists = [name for name in TOKEN_SIGNALS if any(name in trace.tokens for trace in ordered)]
     rows = [_row(trace, prompts[place[trace.problem]], judging) for trace in ordered]
     with tempfile.TemporaryDirectory() as folder:
-        # Per-token lists are read from a file, so the log passes through one before it has its checkpoints.
+        # Per-token lists are read from a file, so the log is written to one before checkpoints are added.
         first = Path(folder) / "traces.parquet"
         table = pa.Table.from_pylist(rows, _schema(groups, lists))
         pa.parquet.write_table(table, first, row_group_size=_ROWS_AT_ONCE)

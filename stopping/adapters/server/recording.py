@@ -1,9 +1,9 @@
-"""Traces of a running model, recorded: what it answers by itself, and what it would have answered on the way.
+"""Recording traces of a running model: its answers, and those that it would have given earlier.
 
-Each trace is one uninterrupted stream, to its own end or to the cap. Then, from its token ids, answers are forced after every
-so many tokens of its thought: the closing tag is appended and the model answers greedily. Signals are those of a decision
-point (`policies.ThinkingObservation`), to the three digits that a log keeps, so that a policy tuned on the log decides alike
-on the same model.
+Each trace is one uninterrupted stream, to its end or to the cap. Then answers are forced from its token ids at regular intervals
+of the thought: the closing tag is appended and the model answers greedily. The signals are those of a decision point
+(`policies.ThinkingObservation`), rounded to the three digits that a log keeps, so that a policy tuned on the log makes the same
+decisions on the same model.
 """
 
 import asyncio
@@ -42,21 +42,21 @@ TOKEN_SIGNALS = ("token_id", "log_prob", "entropy", "log_close_prob")
 
 
 class _Unusable(ValueError):
-    """A trace that a log cannot hold; the message says why."""
+    """A trace that cannot be part of a log; the message says why."""
 
 
 @dataclass(frozen=True)
 class Recording:
-    """What is asked of the server; the same recording asks the same requests.
+    """The plan of a recording; equal plans make equal requests.
 
     Attributes:
-        num_samples: traces a problem.
+        num_samples: traces per problem.
         max_tokens: the cap on a trace.
-        probe_every_tokens: force an answer after every so many tokens of thought, and before the first; None for no probes.
-        num_top: of the likeliest tokens asked for with each token.
-        settings: of the sampling, sent as they are.
-        token_signals: keep the lists of per-token signals.
-        seed: with a problem's name and a sample's number, fixes the seed of its request.
+        probe_every_tokens: the number of thought tokens between forced answers, the first of which is at 0; None for no probes.
+        num_top: how many top log-probabilities to request with each token.
+        settings: sampling parameters, sent unchanged.
+        token_signals: whether to keep per-token signals.
+        seed: with the problem's name and the sample's number, determines the seed of a request.
     """
 
     num_samples: int
@@ -68,13 +68,13 @@ class Recording:
     seed: int = 0
 
     def request_seed(self, problem: str, sample: int) -> int:
-        """Of one trace's request, below 2^31."""
+        """Return the seed of one trace's request, below 2^31."""
         name = json.dumps([self.seed, problem, sample]).encode()
         return int.from_bytes(hashlib.sha256(name).digest()[:4], "big") >> 1
 
 
 class Cost(NamedTuple):
-    """Of a recording: requests, and tokens generated."""
+    """The cost of a recording: requests, and tokens generated for traces and probes."""
 
     num_requests: int
     tokens: int
@@ -83,16 +83,17 @@ class Cost(NamedTuple):
 
 @dataclass(frozen=True)
 class RecordedTrace:
-    """One trace as it lies in the journal; answers are raw texts, so that they can be judged otherwise without paying again.
+    """One trace as the journal holds it; answers are raw texts, so that they can be judged again at no cost.
 
     Attributes:
-        problem, sample: whose it is.
-        length_tokens: generated, end token included.
-        thought_tokens: before the thought was closed, None if it never was or that is not known.
-        answer: what came after it, None if the model did not end by itself.
-        censored: the cap came first.
-        num_requests: that it took.
-        probes: `position_tokens`, `text` (None: did not end in time), `probe_cost_tokens` and the signals, one each.
+        problem, sample: the problem's name and the sample's number.
+        length_tokens: tokens generated, including the end token.
+        thought_tokens: tokens before the thought was closed; None if it never was, or if that is unknown.
+        answer: the text after the thought; None if the model did not end by itself.
+        censored: whether the cap cut the trace.
+        num_requests: requests sent for it.
+        probes: for each probe `position_tokens`, `text` (None if the answer did not end in time), `probe_cost_tokens` and the
+            signals.
         tokens: per-token lists by name.
     """
 
@@ -108,12 +109,12 @@ class RecordedTrace:
 
     @property
     def probe_tokens(self) -> int:
-        """All that its probes cost."""
+        """The total cost of its probes."""
         return sum(probe["probe_cost_tokens"] for probe in self.probes)
 
 
 class Failure(NamedTuple):
-    """A trace that could not be had."""
+    """A trace that could not be recorded."""
 
     problem: str
     sample: int
@@ -122,24 +123,24 @@ class Failure(NamedTuple):
 
 
 def cost_at_most(plan: Recording, num_traces: int, markup: Markup | None) -> Cost:
-    """Return what traces cost if every one reaches the cap without closing its thought."""
+    """Return an upper bound on the cost of traces: that of traces which all reach the cap without closing their thought."""
     points = 0 if plan.probe_every_tokens is None else math.ceil(plan.max_tokens / plan.probe_every_tokens)
     each = 0 if markup is None else len(markup.close_ids) + len(markup.answer_ids) + markup.answer_tokens
     return Cost(num_traces * (1 + points), num_traces * plan.max_tokens, num_traces * points * each)
 
 
 def cost_of(traces: Sequence[RecordedTrace]) -> Cost:
-    """Return what traces did cost."""
+    """Return the cost of recorded traces."""
     return Cost(
         *(sum(getattr(trace, name) for trace in traces) for name in ("num_requests", "length_tokens", "probe_tokens"))
     )
 
 
 def check_possible(plan: Recording, capabilities: Capabilities) -> None:
-    """Refuse a recording that this server cannot give, before it is paid for.
+    """Check, before anything is paid for, that the server supports a recording.
 
     Raises:
-        Unsupported: naming what the server lacks, and what would give it.
+        Unsupported: naming what the server lacks, and what would provide it.
     """
     if plan.probe_every_tokens is not None:
         require_continuation(capabilities, "answers cannot be forced")
@@ -151,7 +152,7 @@ def check_possible(plan: Recording, capabilities: Capabilities) -> None:
 
 
 def signals_recorded(plan: Recording, capabilities: Capabilities, markup: Markup | None) -> tuple[str, ...]:
-    """Return the checkpoint signals that this server gives, in the order of a log."""
+    """Return the checkpoint signals that this server provides, in the order of a log."""
     if plan.probe_every_tokens is None or markup is None:
         return ()
     there = signals_there(capabilities, markup)
@@ -170,24 +171,21 @@ async def record(
     concurrency: int = 4,
     report: Callable[[RecordedTrace | Failure], None] = lambda _: None,
 ) -> list[Failure]:
-    """Record the traces that the journal does not have yet; each is a line of it when it is done.
+    """Record the traces that the journal lacks, and append each to it; return those that failed despite retries.
 
     Args:
         upstream: the server.
-        prompts: what is asked.
-        plan: how.
-        journal: where finished traces go.
-        capabilities: of the server.
-        markup: of its model; None without probes on a server that has no tokeniser.
-        close: the tag that ends a thought, for such a server; empty where there is no thought.
-        concurrency: traces under way at once.
-        report: hears of each as it ends.
-
-    Returns:
-        Those that could not be had, after retries.
+        prompts: the prompts.
+        plan: the plan.
+        journal: where finished traces are appended.
+        capabilities: the server's capabilities.
+        markup: the model's markup; None without probes on a server that has no tokeniser.
+        close: the tag that closes a thought, for such a server; empty if there are no thoughts.
+        concurrency: how many traces are recorded at once.
+        report: called with each trace or failure.
 
     Raises:
-        ServerGone: if it no longer answers.
+        ServerGone: if the server no longer answers.
     """
     done = {(line["problem"], line["sample"]) for line in journal.lines}
     wanted = [(prompt, sample) for prompt in prompts for sample in range(plan.num_samples)]
@@ -224,7 +222,7 @@ def _reason(error: Exception) -> str:
 
 @dataclass
 class _Recorder:
-    """Takes one trace after another."""
+    """Records traces, one at a time."""
 
     upstream: Upstream
     plan: Recording
@@ -236,7 +234,7 @@ class _Recorder:
         self.signals = signals_recorded(self.plan, self.capabilities, self.markup)
 
     async def trace(self, prompt: Prompt, sample: int) -> RecordedTrace:
-        """Record one: its stream, then its probes."""
+        """Record one trace: its stream, then its probes."""
         prompt_ids = await retried(lambda: self._prompt_ids(prompt))
         seed = self.plan.request_seed(prompt.problem, sample)
         found = await retried(lambda: self._whole(prompt, prompt_ids, seed))
@@ -246,14 +244,14 @@ class _Recorder:
             raise _Unusable(f"ended by {end.reason}")
         length = end.counted(len(tokens), self.plan.max_tokens)
         ids = [token.id for token in tokens]
-        has_all = None not in ids and length - len(ids) <= ended  # some do not show the end token
+        has_all = None not in ids and length - len(ids) <= ended  # some servers do not send the end token
         if prompt_ids is not None and not has_all:
-            raise _Unusable("ids of some tokens did not come")
+            raise _Unusable("the ids of some tokens are missing")
         thought, answer = self._parts(prompt_ids, tokens)
         probes: list[dict[str, Any]] = []
         if self.plan.probe_every_tokens is not None and prompt_ids is not None:
             last = len(ids) - 1 if thought is None else thought
-            # From the last to the first: each then stands in the cache that the one before it left.
+            # From the last to the first, so that each prefix is in the cache that the one before it left.
             for position in reversed(range(0, last + 1, self.plan.probe_every_tokens)):
                 probes.insert(0, await self._probe(prompt_ids, tokens, position))
         return RecordedTrace(
@@ -288,12 +286,12 @@ class _Recorder:
                 if isinstance(piece, End):
                     return Completion(tokens, piece)
                 tokens.append(piece)
-        raise UpstreamError("the stream ended without saying why")
+        raise UpstreamError("the stream ended without a finish reason")
 
     def _parts(self, prompt_ids: list[int] | None, tokens: list[Token]) -> tuple[int | None, str | None]:
-        """Tokens of the thought, and the text of the answer; None where the thought was not closed.
+        """The length of the thought, and the text of the answer; None if the thought was not closed.
 
-        Of what opened no thought, and closed none, all is answer.
+        A trace that neither opens nor closes a thought is all answer.
         """
         whole = "".join(token.text for token in tokens)
         if not self.close:
@@ -304,7 +302,7 @@ class _Recorder:
                 return (None, None) if opens else (0, whole)
             place, end, rest = closed
             return place, rest + "".join(token.text for token in tokens[end:])
-        if any(token.reasoning for token in tokens):  # the server took the thought apart, tags and all
+        if any(token.reasoning for token in tokens):  # the server separated the thought and removed the tags
             thought = [token for token in tokens if token.reasoning]
             answer = "".join(token.text for token in tokens if not token.reasoning)
             return len(thought) if self.capabilities.log_probs and answer else None, answer or None
@@ -312,14 +310,14 @@ class _Recorder:
         return None, answer if tag else None
 
     async def _probe(self, prompt_ids: list[int], tokens: list[Token], position: int) -> dict[str, Any]:
-        """Force an answer after so many tokens."""
+        """Force an answer at a position."""
         markup = self.markup
         assert markup is not None
         ids = [token.id or 0 for token in tokens[:position]]
         room, prompt = Room(self.upstream), [*prompt_ids, *ids, *markup.close_ids, *markup.answer_ids]
         forced = await retried(lambda: self._force(room, prompt, markup))
         shown: tuple[float | None, float | None] = (None, None)
-        text, added = None, 0  # where the server has no room for an answer
+        text, added = None, 0  # if the server has no room for an answer
         if forced is not None:
             shown, added = log_probs_of(forced), forced.end.counted(len(forced.tokens), room.asked_tokens)
             text = forced.text if is_natural(forced.end.reason) else None
@@ -337,7 +335,7 @@ class _Recorder:
         return await room.complete(prompt, markup.answer_tokens, num_top=num_top, **settings)
 
     def _seen(self, tokens: list[Token], position: int) -> dict[str, float | None]:
-        """What a decision point after so many tokens shows without a probe."""
+        """The signals of a decision point at a position, without a probe."""
         assert self.markup is not None and self.plan.probe_every_tokens is not None
         window = tokens[max(position - self.plan.probe_every_tokens, 0) : position]
         candidates = self.markup.candidate_ids or ()
@@ -349,7 +347,7 @@ class _Recorder:
         }
 
     def _lists(self, tokens: list[Token]) -> dict[str, list[Any]]:
-        """Per-token signals; those that the server never gave are left out."""
+        """Per-token signals, without those that the server never sent."""
         markup = self.markup
         made: dict[str, list[Any]] = {
             "token_id": [token.id for token in tokens],
@@ -367,7 +365,7 @@ def _short(value: float | None) -> float | None:
 
 
 def _mean(values: Iterator[float | None]) -> float | None:
-    """None where there is nothing, or one of them is not known."""
+    """The mean of the values; None if there are none, or if one is unknown."""
     known = list(values)
     if not known or None in known:
         return None
@@ -375,5 +373,5 @@ def _mean(values: Iterator[float | None]) -> float | None:
 
 
 def reasons(failures: Sequence[Failure]) -> dict[str, int]:
-    """Count failures by reason, as a log's `set_aside` does."""
+    """Return the number of failures by reason, as in a log's `set_aside`."""
     return dict(Counter(failure.reason for failure in failures))

@@ -1,4 +1,4 @@
-"""Requests tried again, where another try may fare better."""
+"""Repeating requests that failed for a reason that may pass."""
 
 import asyncio
 from collections.abc import Awaitable, Callable
@@ -8,7 +8,7 @@ from stopping.adapters.server.client import Upstream, UpstreamError
 
 NUM_RETRIES = 4
 FIRST_WAIT_SECONDS = 0.25  # doubled at every retry
-_PASSING = (408, 425, 429)  # statuses that another try may not meet
+_PASSING = (408, 425, 429)  # statuses that another try may avoid
 
 Answer = TypeVar("Answer")
 
@@ -18,10 +18,10 @@ class ServerGone(UpstreamError):
 
 
 async def retried(ask: Callable[[], Awaitable[Answer]]) -> Answer:
-    """Return what a request gives, tried up to five times within some four seconds of waiting.
+    """Return the result of a request, tried up to five times with about four seconds of waiting in all.
 
     Raises:
-        UpstreamError: of the last try, or the first that no other can mend.
+        UpstreamError: the error of the last try, or the first that another try cannot avoid.
     """
     for retry in range(NUM_RETRIES):
         try:
@@ -34,15 +34,15 @@ async def retried(ask: Callable[[], Awaitable[Answer]]) -> Answer:
 
 
 def is_passing(error: UpstreamError) -> bool:
-    """Whether another try may fare better."""
+    """Return whether another try may succeed."""
     return error.status is None or error.status >= 500 or error.status in _PASSING
 
 
 async def raise_if_gone(upstream: Upstream, error: Exception) -> None:
-    """Tell a server that is gone from a request that fails on one that is there.
+    """Check, after a request failed, that the server still answers.
 
     Raises:
-        ServerGone: if the server no longer answers at all.
+        ServerGone: if it does not.
     """
     if isinstance(error, UpstreamError) and is_passing(error):
         try:

@@ -1,7 +1,7 @@
-"""How many tokens a server has room for: found by asking for fewer where a number was refused.
+"""How many tokens a server has room for, found by requesting fewer after a refusal.
 
-vLLM and others refuse a request whose prompt and `max_tokens` together exceed the context; llama.cpp gives what it has. Nobody
-says how such a refusal is worded, so the words are a hint alone: what counts is which numbers are refused.
+vLLM and others refuse a request whose prompt and `max_tokens` together exceed the context, while llama.cpp generates what fits.
+The wording of such a refusal is not specified, so it serves only as a hint; what counts is which numbers are refused.
 """
 
 import re
@@ -10,7 +10,7 @@ from typing import Any
 
 from stopping.adapters.server.client import REFUSALS, Completion, Upstream, UpstreamError
 
-# Where a refusal states a limit, best first.
+# Patterns by which a refusal states a limit, the most reliable first.
 _STATED = tuple(
     re.compile(pattern, re.IGNORECASE)
     for pattern in (
@@ -27,7 +27,7 @@ _ABOUT_LENGTH = re.compile(r"context|length|token|too (?:long|large|many)|exceed
 
 
 def refuses(error: UpstreamError) -> bool:
-    """Whether the server refused what was asked for, and not to serve at all."""
+    """Return whether the server refused the content of a request, rather than to serve at all."""
     if error.status in REFUSALS:
         return True
     is_other = error.status is None or error.status in (401, 403, 404, 408, 425, 429)
@@ -35,47 +35,47 @@ def refuses(error: UpstreamError) -> bool:
 
 
 def is_about_length(error: UpstreamError) -> bool:
-    """Whether a refusal's words may be about a number of tokens."""
+    """Return whether a refusal may concern a number of tokens, by its wording."""
     return bool(_ABOUT_LENGTH.search(error.body or str(error)))
 
 
 class Room:
-    """What is known of the room for one trace.
+    """What is known about the room for one trace.
 
     Args:
         upstream: the server.
 
     Attributes:
-        asked_tokens: by the last `complete`.
-        num_requests: sent by all of them.
+        asked_tokens: tokens requested by the last `complete`.
+        num_requests: requests sent by `complete`.
     """
 
     def __init__(self, upstream: Upstream) -> None:
         self.asked_tokens = self.num_requests = 0
         self._upstream, self._tried_one, self._tried = upstream, False, set[int]()
-        self._refused_from: int | None = None  # prompt and asked tokens together
+        self._refused_from: int | None = None  # prompt and requested tokens together
 
     def most(self, num_prompt: int, wanted: int) -> int:
-        """Return how many tokens to ask for: no more than wanted, and none that are known to be too many."""
+        """Return how many of the wanted tokens to request, given the refusals so far."""
         if self._refused_from is None:
             return wanted
         return min(wanted, max(self._refused_from - num_prompt - 1, 1))
 
     def accepted(self, num_prompt: int, asked: int) -> None:
-        """Note that so many tokens were not refused."""
+        """Note that a number of tokens was accepted."""
         if self._refused_from is not None and num_prompt + asked >= self._refused_from:
-            self._refused_from = None  # it was not about the context
+            self._refused_from = None  # the refusal was not about the context
         self._tried.clear()
 
     async def fewer(self, error: UpstreamError, num_prompt: int, asked: int, *, has_begun: bool) -> int | None:
-        """Return how many tokens to ask for after a refusal; None where not even one is left to ask for.
+        """Return how many tokens to request after a refusal; None if even one was refused.
 
         Args:
             error: the refusal.
-            num_prompt: tokens of the prompt.
-            asked: tokens that were asked for.
-            has_begun: the server has given tokens of this trace: what it refuses is their number. If it has not, one token is
-                asked for early: where that is refused too, the number is not what is wrong.
+            num_prompt: the length of the prompt.
+            asked: the number of tokens requested.
+            has_begun: whether the server has generated tokens of this trace, so that it refuses their number. If it has not, one
+                token is requested early: if that is refused as well, the refusal is not about the number.
         """
         if asked <= 1:
             return None
@@ -84,7 +84,7 @@ class Room:
         limits = _limits(error.body or str(error))
         if not limits and (known := await self._upstream.context_tokens()) is not None:
             limits = [known]
-        # of the whole context, or of an answer
+        # a limit may be on the whole context, or on an answer
         for room in (*(limit - num_prompt for limit in limits), *limits):
             if 0 < room < asked and num_prompt + room not in self._tried:
                 self._tried.add(num_prompt + room)
@@ -95,7 +95,7 @@ class Room:
         return asked // 2
 
     async def complete(self, prompt: Sequence[int], most: int, **settings: Any) -> Completion | None:
-        """Complete a prompt with as many of these tokens as there is room for; None where there is room for none.
+        """Return a completion with up to `most` tokens, as many as there is room for; None if there is no room.
 
         Raises:
             UpstreamError: if the server fails, or refuses for another reason.
@@ -119,6 +119,6 @@ class Room:
 
 
 def _limits(said: str) -> list[int]:
-    """The numbers in a refusal that may be limits, the likeliest first."""
+    """The numbers in a refusal that may be limits, the most likely first."""
     said = _SEPARATOR.sub("", said)
     return list(dict.fromkeys(int(each[1][:12]) for pattern in _STATED for each in pattern.finditer(said)))

@@ -1,8 +1,8 @@
-"""Several answers to one prompt on a server, a vote among them, and the streams cancelled that are not needed.
+"""Several answers to one prompt on a server, and a vote among them; streams that are no longer needed are cancelled.
 
-Each trace is a request of its own, since one of several choices of a request cannot be cancelled. The rules are those of
-`stopping.problems.Sampling`: the policy is asked before the first trace starts, whenever one ends and, if wanted, every so many
-tokens; a stop is put off while there is no answer and traces run, or may yet be started. The clock is that of the longest trace.
+Each trace is a separate request, because one of several choices of a request cannot be cancelled. The rules are those of
+`stopping.problems.Sampling`: the policy is asked before the first trace starts, whenever one ends and, optionally, every
+`every_tokens` tokens. The clock is that of the longest trace.
 """
 
 import asyncio
@@ -11,15 +11,12 @@ from contextlib import aclosing
 from dataclasses import dataclass, field
 from typing import Any
 
-import numpy as np
-
 from stopping.adapters.server.client import End, UpstreamError
 from stopping.adapters.server.protocol import Token
-from stopping.policies import NO_ANSWER, SAMPLING, Kind, Return, SamplingObservation
+from stopping.policies import SAMPLING, Kind
 from stopping.policies.decisions import require_signals
-from stopping.policies.decisions.vote_tally import Leader, VoteTally
-from stopping.policies.namespace import namespace
-from stopping.policies.rows import PolicyRows, TakenDecision
+from stopping.policies.rows import TakenDecision
+from stopping.policies.sampled_vote import SampledVote
 from stopping.traces.endings import is_natural
 
 LEGAL = (Kind.CONTINUE, Kind.STOP, Kind.LAUNCH)
@@ -34,13 +31,13 @@ class SampledTrace:
 
     Attributes:
         index: in the order of starting.
-        started_tokens: on the clock.
-        num_tokens: generated, as far as was seen; by the server's count where it ended by itself.
-        text: all of it; of chat the content alone, and the reasoning apart.
-        reasoning: see there.
-        reason: why it ended, in the server's word: `stop`, `length`, ...; `cancelled`; `failed`; empty while it runs.
-        key: what its answer counts as, None for none.
-        error: why it failed; whatever else was raised ends the run.
+        started_tokens: the clock when it started.
+        num_tokens: tokens generated, as far as known; the server's count if the trace ended by itself.
+        text: the whole text; for a chat, the content only.
+        reasoning: for a chat, the reasoning.
+        reason: why it ended, as the server says (`stop`, `length`, ...), or `cancelled` or `failed`; empty while it runs.
+        key: the value of its answer; None without an answer.
+        error: why it failed. Errors other than the server's end the run.
     """
 
     index: int
@@ -54,15 +51,15 @@ class SampledTrace:
 
 
 @dataclass
-class SamplingRun:
-    """What came of a prompt.
+class SamplingResult:
+    """The traces of one prompt, and the answer chosen.
 
     Attributes:
         traces: in the order of starting.
-        chosen: the first trace with the answer returned; None where no trace gave one.
-        stopped: by the policy, before all traces had ended.
-        latency_tokens: on the clock, until the answer was there.
-        decisions: of the policy, in order.
+        chosen: the first trace with the answer returned; None if no trace gave one.
+        stopped: whether the policy stopped before all traces had ended.
+        latency_tokens: the clock when the answer was returned.
+        decisions: the policy's decisions, in order.
     """
 
     traces: list[SampledTrace] = field(default_factory=list)
@@ -73,22 +70,22 @@ class SamplingRun:
 
     @property
     def total_tokens(self) -> int:
-        """Of all traces."""
+        """Tokens of all traces."""
         return sum(trace.num_tokens for trace in self.traces)
 
     @property
     def discarded_tokens(self) -> int:
-        """Of traces that were cancelled, or failed."""
+        """Tokens of traces that were cancelled or failed."""
         return sum(trace.num_tokens for trace in self.traces if trace.reason in (CANCELLED, FAILED))
 
     def rows(self, problem: str) -> list[dict[str, Any]]:
-        """Return the account: a row for each trace that had a token, as `stopping.load_log` reads them from a line of JSON each.
+        """Return a row for each trace with at least one token; `stopping.load_log` reads them as lines of JSON.
 
-        What was cancelled, failed or ended at a cap is censored there. The policy's decisions, with what it saw, stand in the
-        first row.
+        Traces that were cancelled, failed or reached a cap are censored. The first row holds the policy's decisions and
+        observations.
 
         Args:
-            problem: which the log is to know the prompt by.
+            problem: the prompt's name in the log.
         """
         asked = [
             {"saw": each.observation._asdict(), "asked": each.kind.name, "amount": each.amount, "put_off": each.put_off}
@@ -112,17 +109,17 @@ class SamplingRun:
 
 
 class Sampler:
-    """A policy on the traces of one prompt at a time.
+    """A policy for the traces of one prompt at a time.
 
     Args:
-        policy: reads a `SamplingObservation`.
-        num_traces: the most that a prompt may get.
-        answer_of: what a trace's text counts as, None for no answer.
-        wave_size: how many run at once; None for all.
-        every_tokens: decision points besides the ends of traces; None for none.
+        policy: a policy that reads `SamplingObservation`.
+        num_traces: the maximum number of traces per prompt.
+        answer_of: returns the value of a trace's text; None for no answer.
+        wave_size: the maximum number of traces that run at once; None for all.
+        every_tokens: the number of tokens between decision points, besides the ends of traces; None for no others.
 
     Raises:
-        MissingSignal, ValueError: if the policy reads a signal, or may ask for an action, that sampling has not.
+        MissingSignal, ValueError: if the policy reads a signal, or may request an action, that sampling does not have.
     """
 
     def __init__(
@@ -136,117 +133,79 @@ class Sampler:
     ) -> None:
         require_signals(SAMPLING, policy, SAMPLING.signals, LEGAL)
         self.policy, self.num_traces, self.answer_of = policy, num_traces, answer_of
-        self.wave_size, self.every_tokens = min(wave_size or num_traces, num_traces), every_tokens
+        self.wave_size, self.every_tokens = wave_size, every_tokens
 
-    async def run(self, open_stream: Open) -> SamplingRun:
-        """Sample until the policy stops, or nothing is left to start.
+    async def run(self, open_stream: Open) -> SamplingResult:
+        """Sample until the policy stops or all traces have ended.
 
         Args:
-            open_stream: begins the stream of a trace, given its index: `lambda index: upstream.stream(prompt, seed=index)`.
+            open_stream: opens the stream of a trace, given its index: `lambda index: upstream.stream(prompt, seed=index)`.
 
         Raises:
             UpstreamError: if every trace failed.
-        Exception: what `answer_of` raises.
+            Exception: any that `answer_of` raises.
         """
         group = _Group(self, open_stream)
         try:
             await group.run_to_end()
         finally:
             await group.cancel()
-        run = group.run
-        if run.traces and all(trace.reason == FAILED for trace in run.traces):
-            assert run.traces[0].error is not None
-            raise run.traces[0].error
-        return run
+        result = group.result
+        if result.traces and all(trace.reason == FAILED for trace in result.traces):
+            assert result.traces[0].error is not None
+            raise result.traces[0].error
+        return result
 
 
 class _Group:
     """The traces of one prompt under way."""
 
-    def __init__(self, by: Sampler, open_stream: Open) -> None:
-        self.by, self.open_stream, self.run = by, open_stream, SamplingRun()
-        self.rows, self.xp = PolicyRows(by.policy, 1), namespace("numpy")
-        self.run.decisions = self.rows.decisions[0]
-        self.tally = VoteTally(np.arange(by.num_traces, dtype=np.int32))
-        self.votes = self.tally.init(self.xp, ())
-        self.leader = Leader(np.int32(0), np.int32(0), np.int32(0))
-        self.labels: dict[str, int] = {}
-        self.latest = NO_ANSWER
+    def __init__(self, settings: Sampler, open_stream: Open) -> None:
+        self.settings, self.open_stream = settings, open_stream
+        self.vote = SampledVote(settings.policy, settings.num_traces, settings.wave_size)
+        self.result = SamplingResult(decisions=self.vote.decisions)
         self.tasks: dict[int, asyncio.Task[None]] = {}
-        self.running: set[int] = set()  # traces whose end has not been counted: several may come at once
-        self.events: asyncio.Queue[SampledTrace | None] = (
-            asyncio.Queue()
-        )  # a trace that ended, or None: the clock's turn
+        self.running: set[int] = set()  # traces whose end has not been counted: several may arrive at once
+        # a trace that ended, or None for a decision point on the clock
+        self.events: asyncio.Queue[SampledTrace | None] = asyncio.Queue()
         self.ticks = 0
 
     @property
     def clock(self) -> int:
-        return max((trace.started_tokens + trace.num_tokens for trace in self.run.traces), default=0)
+        return max((trace.started_tokens + trace.num_tokens for trace in self.result.traces), default=0)
 
     async def run_to_end(self) -> None:
-        came = NO_ANSWER
+        result, vote = self.result, self.vote
         while True:
-            kind, amount = self._ask(came)
-            num_launched, idle = len(self.run.traces), not self.running
-            has_answer = bool(self.votes.num_answers)
-            may_stop = has_answer or (idle and num_launched > 0 and Kind.LAUNCH in self.by.policy.kinds)
-            if kind == Kind.STOP and may_stop:
-                self.run.stopped = not idle or num_launched < self.by.num_traces
+            for _ in range(vote.ask(self.clock, result.total_tokens)):
+                self._start(len(result.traces))
+            if vote.is_over:
                 break
-            if kind == Kind.STOP:
-                self.rows.put_off(0)
-            if idle and num_launched >= self.by.num_traces:
-                amount = Return.LEADER.value
-                break
-            wanted = amount if kind == Kind.LAUNCH else self.by.wave_size if idle else 0
-            room = min(self.by.wave_size - len(self.running), self.by.num_traces - num_launched)
-            for index in range(num_launched, num_launched + min(max(wanted, int(idle)), room)):
-                self._start(index)
-            came = self._count(await self.events.get())
-        self.run.latency_tokens = self.clock
-        label = self.latest if amount == Return.LATEST.value else int(self.leader.label)
-        if self.votes.num_answers:
-            key = next(key for key, number in self.labels.items() if number == label)
-            self.run.chosen = next(trace for trace in self.run.traces if trace.key == key)
+            self._count(await self.events.get())
+        result.stopped = vote.stopped and (vote.num_running > 0 or vote.num_launched < vote.num_traces)
+        result.latency_tokens = self.clock
+        if vote.answer is not None:
+            result.chosen = next(trace for trace in result.traces if trace.key == vote.answer)
 
-    def _ask(self, came: int) -> tuple[int, int]:
-        observation = SamplingObservation(
-            num_launched=len(self.run.traces),
-            num_running=len(self.running),
-            num_answers=int(self.votes.num_answers),
-            answer=came,
-            leader_votes=int(self.leader.votes),
-            runner_up_votes=int(self.leader.runner_up_votes),
-            elapsed_tokens=self.clock,
-            total_tokens=self.run.total_tokens,
-        )
-        kinds, amounts = self.rows.ask(
-            SamplingObservation(*(np.array([value], np.int32) for value in observation)), [0]
-        )
-        return int(kinds[0]), int(amounts[0])
-
-    def _count(self, ended: SampledTrace | None) -> int:
-        """Count a trace's end, and its answer, in; return the answer's label."""
+    def _count(self, ended: SampledTrace | None) -> None:
+        """Count a trace that has ended, and its answer."""
         if ended is None:
-            return NO_ANSWER
+            return
         self.running.discard(ended.index)
         if ended.error is not None and not isinstance(ended.error, UpstreamError):
             raise ended.error
-        if ended.key is None:
-            return NO_ANSWER
-        label = self.latest = self.labels.setdefault(ended.key, len(self.labels))
-        self.votes, self.leader = self.tally.step(self.xp, self.votes, np.int32(label), np.bool_(True))
-        return label
+        self.vote.end(ended.key)
 
     def _start(self, index: int) -> None:
         trace = SampledTrace(index, self._now() if self.running else self.clock)
         self.running.add(index)
-        self.run.traces.append(trace)
+        self.result.traces.append(trace)
         self.tasks[index] = asyncio.create_task(self._follow(trace))
 
     def _now(self) -> int:
-        """The clock, as those that run have it."""
-        return max(trace.started_tokens + trace.num_tokens for trace in map(self.run.traces.__getitem__, self.running))
+        """The clock of the running traces."""
+        running = map(self.result.traces.__getitem__, self.running)
+        return max(trace.started_tokens + trace.num_tokens for trace in running)
 
     async def _follow(self, trace: SampledTrace) -> None:
         try:
@@ -262,22 +221,22 @@ class _Group:
                         trace.text += piece.text
                     self._tick()
             if not trace.reason:
-                raise UpstreamError("the stream ended without saying why")
-            trace.key = self.by.answer_of(trace.text) if is_natural(trace.reason) else None
+                raise UpstreamError("the stream ended without a finish reason")
+            trace.key = self.settings.answer_of(trace.text) if is_natural(trace.reason) else None
         except Exception as error:
             trace.reason, trace.error = FAILED, error
         self.events.put_nowait(trace)
 
     def _tick(self) -> None:
-        every = self.by.every_tokens
+        every = self.settings.every_tokens
         if every is not None and self.clock // every > self.ticks:
             self.ticks = self.clock // every
             self.events.put_nowait(None)
 
     async def cancel(self) -> None:
-        """Close the streams that still run."""
+        """Close the streams that are still open."""
         for task in self.tasks.values():
             task.cancel()
         await asyncio.gather(*self.tasks.values(), return_exceptions=True)
-        for trace in self.run.traces:
+        for trace in self.result.traces:
             trace.reason = trace.reason or CANCELLED

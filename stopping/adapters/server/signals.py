@@ -1,4 +1,4 @@
-"""Which signals of a thought a server can give, and what its tokens say of them."""
+"""The signals of a thought that a server provides, and their values from its tokens."""
 
 import math
 from collections.abc import Collection
@@ -17,16 +17,16 @@ from stopping.policies import THINKING, Kind
 from stopping.policies.decisions import MissingSignal, require_signals
 
 LEGAL = (Kind.CONTINUE, Kind.STOP, Kind.PROBE)
-LEAST_MASS = 1e-6  # beyond a law's likeliest tokens: less is the rounding of their log-probabilities
+LEAST_MASS = 1e-6  # probability outside the top tokens; less is rounding of their log-probabilities
 
 
 def require(policy: Any, capabilities: Capabilities, markup: Markup) -> None:
-    """Refuse, before the first token, a policy whose signals this server does not give.
+    """Check, before the first token, that the server provides what a policy needs.
 
     Raises:
-        MissingSignal: naming the signals that cannot be had.
-        Unsupported: naming what the server lacks, and what would give it.
-        ValueError: if the policy is not for a thought, or may ask for an action that none has.
+        MissingSignal: naming the signals that are missing.
+        Unsupported: naming what the server lacks, and what would provide it.
+        ValueError: if the policy is not for thinking, or may request an action that thinking does not have.
     """
     if votes := sorted(set(policy.signals) - set(THINKING.signals)):
         raise ValueError(
@@ -42,11 +42,11 @@ def require(policy: Any, capabilities: Capabilities, markup: Markup) -> None:
 
 
 def signals_there(capabilities: Capabilities, markup: Markup) -> set[str]:
-    """Return the fields of `ThinkingObservation` that can be had from a server that continues thoughts."""
+    """Return the fields of `ThinkingObservation` that a server which continues thoughts provides."""
     there = {"elapsed_tokens", "probed", "probed_answer"}
     if capabilities.log_probs:
         there |= {"mean_log_prob", "answer_mean_log_prob", "answer_least_log_prob"}
-    if capabilities.whole_law:
+    if capabilities.full_distribution:
         there.add("mean_entropy")
     if capabilities.num_top > 1 and len(markup.close_ids) == 1:
         there.add("log_close_prob")
@@ -56,31 +56,31 @@ def signals_there(capabilities: Capabilities, markup: Markup) -> set[str]:
 
 
 def what_gives(signals: Collection[str]) -> str:
-    """Say what would give signals that are not there."""
+    """Return a sentence on what would provide missing signals."""
     gives = {
         "log_close_prob": f"a closing tag of one token, and {WHAT_GIVES['num_top']}",
-        "mean_entropy": WHAT_GIVES["whole_law"],
-        "num_candidates": "--candidate TEXT, a token that puts forward a result",
+        "mean_entropy": WHAT_GIVES["full_distribution"],
+        "num_candidates": "--candidate TEXT, a token that proposes a result",
     }
     return "; ".join(f"{name} needs {gives.get(name, WHAT_GIVES['log_probs'])}" for name in sorted(signals))
 
 
 def log_close_prob_of(token: Token, markup: Markup) -> float | None:
-    """Return the log-probability of closing the thought in the place of a token; where it is not told, its upper bound.
+    """Return the log-probability of closing the thought in the place of a token, or an upper bound on it.
 
-    A tag that is not among the k likeliest tokens is at most as likely as the least of them, and as all that is left beside
-    them: at most 1 / k, so that no bound passes a threshold above -log k. It is too high, never too low: a rule that stops at
-    or above a lower threshold may do so early, one that gives up at or below a threshold does so late. Logs and live runs have
-    the same bound for the same k: a policy is to be run with the k that its log was recorded with. (vLLM's `logprob_token_ids`
-    would tell the tag's own log-probability; it is not asked for here.)
+    If the tag is not among the top k tokens, its probability is at most that of the least likely one, and at most the remaining
+    probability. This bound is at most 1 / k, so it never exceeds a threshold above -log k. With a lower threshold, a rule that
+    stops at or above it may stop early, and one that gives up at or below it gives up late. Logs and live runs have the same
+    bound for the same k, so a policy should run with the k of its log. (vLLM's `logprob_token_ids` would give the tag's own
+    log-probability; it is not requested here.)
 
     Args:
-        token: with its likeliest tokens; those without ids (vLLM) are known by their text.
-        markup: of the model.
+        token: a token with its top log-probabilities; tokens without ids (vLLM) are identified by their text.
+        markup: the model's markup.
 
     Returns:
-        None if no likeliest tokens came, or the tag has several tokens; or if one of these log-probabilities is not known, and
-        the tag is that token or is not among them.
+        None if there are no top log-probabilities or the tag has several tokens; also if a log-probability is unknown and the
+        tag either is that token or is not among the top ones.
     """
     close_id, *more = markup.close_ids
     if more or not token.top:
@@ -93,22 +93,22 @@ def log_close_prob_of(token: Token, markup: Markup) -> float | None:
     if len(log_probs) < len(token.top) and 1 - mass > MISSING_MASS:
         return None
     left = max(1 - mass, LEAST_MASS)
-    # vLLM adds the drawn token to the likeliest, of which it need not be one
+    # vLLM adds the sampled token to the top ones, even if it is not one of them
     return min([math.log(left), *(log_prob for log_prob in log_probs if log_prob != token.log_prob)])
 
 
 def says_bound(signals: Collection[str], capabilities: Capabilities) -> str:
-    """Say, of signals that are there, that one of them may be a bound; empty if none may."""
-    if "log_close_prob" not in signals or capabilities.whole_law:
+    """Return a note if one of the signals may be a bound; empty otherwise."""
+    if "log_close_prob" not in signals or capabilities.full_distribution:
         return ""
     return (
-        f"log_close_prob: where the closing tag is not among the {capabilities.num_top} likeliest tokens, the most that it can "
-        "be stands in its place; record and serve with the same --top-log-probs."
+        f"log_close_prob: where the closing tag is not among the {capabilities.num_top} likeliest tokens, it is an upper bound; "
+        "record and serve with the same --top-log-probs."
     )
 
 
 def entropy_of(token: Token) -> float | None:
-    """Return the entropy of the law a token was drawn from, nats; None where its likeliest tokens are not all of it."""
+    """Return the entropy, in nats, of a token's distribution; None if its top tokens do not cover the distribution."""
     log_probs = [log_prob for _, _, log_prob in token.top if log_prob is not None]
     masses = [math.exp(log_prob) for log_prob in log_probs]
     if 1 - sum(masses) > MISSING_MASS:
@@ -117,7 +117,7 @@ def entropy_of(token: Token) -> float | None:
 
 
 def log_probs_of(forced: Completion) -> tuple[float | None, float | None]:
-    """Return mean and least log-probability of a forced answer's tokens; None where not all are known."""
+    """Return the mean and the minimum log-probability of a forced answer's tokens; None unless all are known."""
     known = [token.log_prob for token in forced.tokens if token.log_prob is not None]
     if not known or len(known) != len(forced.tokens):
         return None, None

@@ -38,7 +38,7 @@ class ServerCapabilities(Record):
     log_probs: bool
     num_top: Count
     asked_top: Count
-    whole_law: bool
+    full_distribution: bool
     token_ids: bool
     prompt_ids: bool
     tokenizer: str

@@ -1,4 +1,4 @@
-"""A server that fails on purpose: it stands before a real one, whose answers it breaks, delays or spoils."""
+"""A proxy that fails on purpose: it breaks off, delays or corrupts the answers of a real server."""
 
 import asyncio
 import json
@@ -29,13 +29,13 @@ GARBAGE = (
 
 @dataclass
 class Fault:
-    """What goes wrong with some completions.
+    """A fault in some completions.
 
     Attributes:
-        kind: `kill` (the connection), `end` (without saying why), `slow`, `drop` (log-probabilities and ids), a status as
-            a number, or what is sent instead of a chunk.
-        after: chunks that come before it.
-        which: numbers of the completions that it happens to, from 0; None for all.
+        kind: `kill` (the connection), `end` (without a finish reason), `slow`, `drop` (log-probabilities and ids), a status as
+            a number, or the bytes sent instead of a chunk.
+        after: the number of chunks sent before the fault.
+        which: the indices of the completions with the fault; None for all.
     """
 
     kind: str
@@ -44,12 +44,12 @@ class Fault:
 
 
 class Faulty:
-    """Its state, which a test sets.
+    """The state of the faulty server, which tests set.
 
     Attributes:
-        url: where it listens.
-        fault: None for none.
-        seen: completions asked for since it was set.
+        url: its address.
+        fault: the fault; None for none.
+        seen: the number of completions requested since the fault was set.
     """
 
     def __init__(self, url: str) -> None:
@@ -136,7 +136,7 @@ class Faulty:
 
 
 def without_log_probs(line: str) -> str:
-    """A chunk as a server sends it that has forgotten what it was asked for."""
+    """A chunk without the log-probabilities and ids that were requested."""
     data = line[5:].strip()
     if data == "[DONE]":
         return line

@@ -1,4 +1,4 @@
-"""What tests of a running model share: its problems, its marks, and policies that stop some thoughts and not others."""
+"""What tests of a running model share: its problems, its markup, and policies that stop some thoughts but not all."""
 
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable
@@ -8,10 +8,11 @@ from typing import Any
 
 import httpx
 
-from stopping.adapters.server.capabilities import Capabilities, examine, is_idle, tokens_of_text
+from stopping.adapters.server.capabilities import Capabilities, tokens_of_text
 from stopping.adapters.server.client import Upstream
+from stopping.adapters.server.examination import examine, is_idle
 from stopping.adapters.server.markup import Markup, read_markup
-from stopping.adapters.server.thinking import Thinker
+from stopping.adapters.server.thought_settings import ThoughtSettings
 from stopping.policies import (
     AnswerAgreement,
     CandidateStop,
@@ -37,7 +38,7 @@ POLICIES = (
 
 
 def questions(number: int) -> list[str]:
-    """Held-out problems, as the model reads them."""
+    """Return held-out problems, as the model reads them."""
     return [problem.prompt for problem in draw_distinct(replace(Plan(), num_problems=number))]
 
 
@@ -51,38 +52,38 @@ async def marks_of(upstream: Upstream, capabilities: Capabilities, **others: Any
 
 
 @asynccontextmanager
-async def thinker_of(
+async def settings_of(
     url: str,
     policy: Any,
     *,
     every_tokens: int = EVERY_TOKENS,
     cap_tokens: int = CAP_TOKENS,
     **marks: Any,
-) -> AsyncIterator[Thinker]:
+) -> AsyncIterator[ThoughtSettings]:
     async with Upstream(url) as upstream:
         found = Capabilities(upstream.model, tokenizer="llama.cpp", token_ids=True, prompt_ids=True, num_top=32)
         markup = await marks_of(upstream, found, **marks)
-        yield Thinker(upstream, markup, policy, every_tokens=every_tokens, cap_tokens=cap_tokens, num_top=32)
+        yield ThoughtSettings(upstream, markup, policy, every_tokens, cap_tokens, num_top=32)
 
 
-async def prompt_of(thinker: Thinker, text: str) -> list[int]:
-    """Of a problem, with the thought begun; of any other text if it holds a tag."""
+async def prompt_of(settings: ThoughtSettings, text: str) -> list[int]:
+    """Return the token ids of a problem followed by the opening tag, or of a text that already has a tag."""
     text = text if "<" in text else text + "<think>"
-    return await tokens_of_text(thinker.upstream, text, "llama.cpp")
+    return await tokens_of_text(settings.upstream, text, "llama.cpp")
 
 
-def with_thinker(url: str, policy: Any, ask: Callable[[Thinker], Awaitable[Any]], **settings: Any) -> Any:
-    """Return what `ask` makes of a thinker."""
+def with_settings(url: str, policy: Any, ask: Callable[[ThoughtSettings], Awaitable[Any]], **options: Any) -> Any:
+    """Return what `ask` returns for the settings of a policy."""
 
     async def run() -> Any:
-        async with thinker_of(url, policy, **settings) as thinker:
-            return await ask(thinker)
+        async with settings_of(url, policy, **options) as settings:
+            return await ask(settings)
 
     return asyncio.run(run())
 
 
 async def wait_until_idle(upstream: Upstream, seconds: float = 5.0) -> None:
-    """Raise unless the server soon works on nothing."""
+    """Raise unless the server is soon idle."""
     async with asyncio.timeout(seconds):
         while not await is_idle(upstream):
             await asyncio.sleep(0.005)

@@ -13,12 +13,12 @@ import pytest
 from stopping.adapters.llamacpp import LlamaServer
 
 SLOT_TOKENS = 512
-# Its own laws: the server's defaults cut them (top_k 40, top_p .95, min_p .05).
-WHOLE_LAW = {"top_k": 0, "top_p": 1.0, "min_p": 0.0}
+# The model's own distributions, which the server's defaults truncate (top_k 40, top_p .95, min_p .05).
+FULL_DISTRIBUTION = {"top_k": 0, "top_p": 1.0, "min_p": 0.0}
 
 
 def needs_llama() -> None:
-    """Skip the test, visibly, where the server or the writer of its file is not installed."""
+    """Skip the test if the server, or the writer of its model file, is not installed."""
     for library in ("xllamacpp", "gguf"):
         if importlib.util.find_spec(library) is None:
             pytest.skip(f"{library} is not installed")
@@ -44,8 +44,8 @@ def write_reasoner(folder: Path, chat_template: str | None = None, context_token
 def running(path: Path, port: int = 0, context_tokens: int = SLOT_TOKENS) -> Iterator[LlamaServer]:
     """Run a server, with one thread, on a free port unless one is given.
 
-    It gives way to other processes: this model thinks for a tenth of a second, within which an order must reach it even where
-    the machine is busy.
+    It has a lower priority than this process: the model thinks for a tenth of a second, within which an order must reach it even
+    on a busy machine.
     """
     with LlamaServer(path, port=port, num_slots=4, context_tokens=context_tokens, num_threads=1) as server:
         os.setpriority(os.PRIO_PGRP, server.process.pid, 5)

@@ -1,4 +1,4 @@
-"""The proxy on a port of its own, in a thread of this process."""
+"""The proxy on its own port, in a thread of this process."""
 
 import asyncio
 import threading
@@ -13,7 +13,7 @@ import openai
 import uvicorn
 from prometheus_client.parser import text_string_to_metric_families
 
-from stopping.adapters.proxy import Serving, build
+from stopping.adapters.proxy import ProxyConfig, build
 from stopping.adapters.proxy.accounts import Accounts
 from stopping.adapters.server.client import Upstream
 from stopping.artifacts import load_policy
@@ -22,10 +22,10 @@ from tests.stopping.adapters.live import CAP_TOKENS, EVERY_TOKENS, capabilities_
 
 @dataclass
 class Proxy:
-    """One that runs."""
+    """A running proxy."""
 
     url: str
-    serving: Serving
+    config: ProxyConfig
     http: httpx.Client
     _stop: Callable[[], None] = field(repr=False)
 
@@ -35,7 +35,7 @@ class Proxy:
         )
 
     def counts(self, name: str) -> dict[str, float]:
-        """A counter by the value of its one label; what is 0 left out."""
+        """Return the nonzero values of a counter by its only label."""
         families = text_string_to_metric_families(self.http.get("/metrics").text)
         samples = [
             sample for family in families for sample in family.samples if sample.name == f"stopping_{name}_total"
@@ -43,7 +43,7 @@ class Proxy:
         return {next(iter(sample.labels.values())): sample.value for sample in samples if sample.value}
 
     def stop(self) -> None:
-        """End it in order, and wait for that."""
+        """Shut the proxy down, and wait until it has ended."""
         self._stop()
 
 
@@ -59,9 +59,9 @@ def proxied(
     marks: Mapping[str, Any] | None = None,
     **settings: Any,
 ) -> Iterator[Proxy]:
-    """Run it before a server; policies by name, the first is the default.
+    """Run a proxy for a server; the first of the policies is the default.
 
-    `marks_from`: another address of the same server, to examine it at.
+    `marks_from` is another address of the same server, at which it is examined.
     """
     found: dict[str, Any] = {}
     is_up, failure = threading.Event(), []
@@ -72,10 +72,10 @@ def proxied(
             markup = await marks_of(upstream, capabilities, **(marks or {}))
         async with Upstream(url, capabilities.model, timeout_seconds=timeout_seconds) as upstream:
             given = {"holdout": 0.0, "cap_tokens": CAP_TOKENS, "default": next(iter(policies), "")} | settings
-            serving = Serving(upstream, capabilities, markup, **given)
+            config = ProxyConfig(upstream, capabilities, markup, **given)
             for name, path in policies.items():
-                serving.add(name, load_policy(path), every_tokens=every_tokens)
-            app = build(serving, None if accounts is None else Accounts(accounts))
+                config.add(name, load_policy(path), every_tokens=every_tokens)
+            app = build(config, None if accounts is None else Accounts(accounts))
             server = uvicorn.Server(
                 uvicorn.Config(app, port=0, log_config=None, access_log=False, timeout_graceful_shutdown=60)
             )
@@ -83,7 +83,7 @@ def proxied(
             while not server.started and not task.done():
                 await asyncio.sleep(0.01)
             port = server.servers[0].sockets[0].getsockname()[1]
-            found.update(url=f"http://127.0.0.1:{port}", serving=serving, server=server)
+            found.update(url=f"http://127.0.0.1:{port}", config=config, server=server)
             is_up.set()
             await task
 
@@ -109,6 +109,6 @@ def proxied(
 
     with httpx.Client(base_url=found["url"], timeout=60.0) as http:
         try:
-            yield Proxy(found["url"], found["serving"], http, stop)
+            yield Proxy(found["url"], found["config"], http, stop)
         finally:
             stop()

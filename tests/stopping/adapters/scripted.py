@@ -1,4 +1,4 @@
-"""A server whose model says what a script has, with a manner of speaking that a test sets: words, counts, frames, refusals."""
+"""A server whose model follows a script, with tokens, finish reasons, counts, frames and refusals that tests set."""
 
 import asyncio
 import json
@@ -25,22 +25,22 @@ BOT = "\nbot:"
 
 @dataclass
 class Manner:
-    """How it speaks; by default as vLLM does.
+    """How the server speaks; by default as vLLM does.
 
     Attributes:
-        opening: what the template writes behind a conversation.
-        script: what the model says of any prompt; `forced` where a closing tag comes that is not in it.
-        forced: see there.
-        pieces: what a token is, as a pattern.
-        context: tokens of prompt and answer together.
-        refusal: what it says of a request, given tokens of the prompt and the request: a status and a text; None to serve it.
-        words: by `stop` and `length`, what it calls these ends.
-        usage: what it counts, given tokens of the prompt and of the answer.
-        log_prob: of a token, given its place and text.
-        likeliest: of a token, given the same: other tokens by text, beside it.
-        frame: of an event, given its data.
-        edit: a document before it is sent.
-        num_at_once: tokens in a chunk.
+        opening: what the template writes after a conversation.
+        script: the model's output for any prompt that follows the script.
+        forced: the model's output after a closing tag that is not in the script.
+        pieces: the pattern of a token.
+        context: the maximum length of a prompt and its answer together.
+        refusal: the status and text of a refusal, given the prompt's length and the request; None to serve it.
+        words: its finish reasons for `stop` and `length`.
+        usage: its usage, given the lengths of the prompt and the answer.
+        log_prob: the log-probability of a token, given its place and text.
+        likeliest: log-probabilities of other tokens by text, given the same.
+        frame: the frame of an event, given its data.
+        edit: changes a document before it is sent.
+        num_at_once: the number of tokens in a chunk.
     """
 
     opening: str = "<think>"
@@ -63,7 +63,7 @@ def _joined(parts: list[dict[str, list[Any]]]) -> dict[str, list[Any]]:
 
 
 class Scripted:
-    """The server; `manner` may be set between requests, `asked` has the bodies of completions since."""
+    """The server; `manner` may be set between requests, and `asked` holds the bodies of completions since then."""
 
     def __init__(self) -> None:
         self.texts: list[str] = []
@@ -85,7 +85,7 @@ class Scripted:
         return "".join(f"{each['role']}: {each['content']}" for each in messages) + BOT + self.manner.opening
 
     def next_ids(self, prompt: list[int]) -> list[int]:
-        """What comes after a prompt."""
+        """Return the tokens after a prompt."""
         said, script = self.text(prompt).rpartition(BOT)[2].removeprefix(self.manner.opening), self.manner.script
         if script.startswith(said):
             return self.ids(script)[len(self.ids(said)) :]

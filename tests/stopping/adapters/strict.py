@@ -1,4 +1,4 @@
-"""A server that refuses more than llama.cpp does: it stands before a real one and asks of requests what others ask of them."""
+"""A proxy that makes llama.cpp's server as strict as other servers are."""
 
 import asyncio
 import json
@@ -18,16 +18,16 @@ from starlette.routing import Route
 
 @dataclass
 class Strict:
-    """What it refuses, and what it tells.
+    """What the server refuses, and what it reports.
 
     Attributes:
         to: the real server.
-        context_tokens: a prompt and the tokens asked for beyond that are refused; None for no limit.
-        tells: where it tells that limit: `models`, `tokenize`, or nowhere.
-        known: characters that its tokeniser knows; a text with others is refused. None for all.
-        status: of a refused text.
-        refused: requests that were, by path.
-        url: where it listens.
+        context_tokens: the limit on a prompt and the requested tokens together; None for no limit.
+        tells: where it reports that limit: `models`, `tokenize`, or nowhere.
+        known: characters that its tokeniser knows, and refuses others; None for all.
+        status: the status of a refused text.
+        refused: the refused requests, by path.
+        url: its address.
     """
 
     to: str

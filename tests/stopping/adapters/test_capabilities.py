@@ -1,4 +1,4 @@
-"""What llama.cpp's own server can do, found by asking it, and `stopping doctor` about it."""
+"""The capabilities of llama.cpp's server, found by asking it, and `stopping doctor`."""
 
 import asyncio
 import json
@@ -9,8 +9,8 @@ from pathlib import Path
 import pytest
 
 from stopping import artifacts
-from stopping.adapters.server.capabilities import examine
 from stopping.adapters.server.client import Upstream
+from stopping.adapters.server.examination import examine
 from stopping.adapters.server.markup import read_markup
 from stopping.adapters.server.signals import require, signals_there
 from stopping.cli.upstream import MarkupOptions
@@ -20,7 +20,7 @@ from tests.stopping.adapters.llama import running, write_reasoner
 from tests.stopping.cli.test_commands import NO_JAX, WIDE, run, written
 
 ROOT = Path(__file__).parents[3]
-# Begins a thought, and does not say where one stood in an answer: llama.cpp does not take the model to think.
+# Opens a thought, but has no place for one in an answer, so that llama.cpp does not treat the model as thinking.
 NO_THINKER = "{{ bos_token }}{% for message in messages %}{{ message['content'] }}{% endfor %}<think>"
 
 
@@ -39,7 +39,7 @@ def capabilities(llama_server):
 
 def test_what_llama_cpp_can_do_is_found(capabilities):
     found = capabilities
-    assert found.log_probs and found.num_top == 32 and found.whole_law
+    assert found.log_probs and found.num_top == 32 and found.full_distribution
     assert found.continues and found.prefix_cache and found.num_choices and found.usage
     assert found.tokenizer == "llama.cpp"
     assert found.idle_seconds is not None and found.tokens_per_second
@@ -48,7 +48,7 @@ def test_what_llama_cpp_can_do_is_found(capabilities):
 
 def test_fewer_likeliest_tokens_are_not_the_law(llama_server):
     found = found_at(llama_server, num_top=5, measure=False)
-    assert found.num_top == 5 and not found.whole_law and found.continues
+    assert found.num_top == 5 and not found.full_distribution and found.continues
     assert found.tokens_per_second is found.idle_seconds is found.top_share is None
 
 
@@ -57,7 +57,7 @@ def test_an_order_that_closes_a_thought_counts(capabilities):
 
 
 def test_an_order_that_does_nothing_does_not(tmp_path):
-    """Its reply says success all the same."""
+    """Although its reply is a success."""
     with running(write_reasoner(tmp_path, NO_THINKER)) as server:
         found = found_at(server.url, num_top=1, measure=False)
     assert found.continues and not found.control and found.control_seconds is None
@@ -98,10 +98,10 @@ def test_doctor(llama_server, tmp_path):
     out = tmp_path / "doctor.json"
     shown = doctor(llama_server, "--json", out).stdout
     assert "mean_log_prob" in shown and "can be stopped, by continuing it from its token ids" in shown
-    assert "--max-logprobs -1" in shown  # of all tokens
+    assert "--max-logprobs -1" in shown  # for the whole vocabulary
     assert "is not among the 20 likeliest tokens" in shown
     said = written("doctor", out)
-    assert said["capabilities"]["control"] and not said["capabilities"]["whole_law"]
+    assert said["capabilities"]["control"] and not said["capabilities"]["full_distribution"]
     assert said["policy"] is said["refusal"] is None and "mean_entropy" not in said["signals"]
 
 

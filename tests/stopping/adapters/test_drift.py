@@ -1,4 +1,4 @@
-"""Drift: ranks are uniform, bets are fair, alarms are as rare as stated, and what has moved is named."""
+"""Drift: ranks are uniform, bets are fair, alarms are as rare as stated, and changed distributions are named."""
 
 import json
 import math
@@ -18,14 +18,14 @@ from stopping.adapters.drift import DIRECTIONS, Drift, Traffic, capital, coarse,
 from stopping.policies import Margin
 
 STEADY = settings(max_examples=60, deadline=None, derandomize=True)
-MIDDLES = (np.arange(1600) + 0.5) / 1600  # the edges of the tails lie between them
+MIDDLES = (np.arange(1600) + 0.5) / 1600  # the edges of the tails are between them
 tied = st.lists(st.integers(-2, 2), min_size=1, max_size=7)
 
 
 @STEADY
 @given(values=tied, place=st.floats(0, 1, exclude_max=True))
 def test_the_rank_of_an_exchangeable_value_is_uniform(values, place):
-    """Each of the values as the one that came last: together their ranks have density 1."""
+    """The ranks of all values, each taken as the last one, have density 1 together."""
     density = 0.0
     for last in range(len(values)):
         others = np.array(values[:last] + values[last + 1 :], float)
@@ -59,16 +59,16 @@ def test_the_capital_is_one_at_first():
     assert Drift(Traffic({"x": np.arange(3.0)})).p_value(Drift(Traffic({"x": np.arange(3.0)})).init()) == 1
 
 
-def run(test, values, uniforms, laws=("x",)):
+def run(test, values, uniforms, distributions=("x",)):
     state = test.init()
     for value, uniform in zip(values, uniforms, strict=True):
-        state = test.step(state, dict.fromkeys(laws, value), uniform)
+        state = test.step(state, dict.fromkeys(distributions, value), uniform)
     return state
 
 
 @pytest.mark.parametrize("forget", ["one at random", "the oldest"])
 def test_ranks_stay_independent_when_some_are_forgotten(forget, monkeypatch):
-    """Of three in a row, none tells anything of another; with the oldest always forgotten they do, and this test sees it."""
+    """Three successive ranks are independent; if the oldest value is always dropped they are not, and this test detects it."""
     seen = []
     monkeypatch.setattr(drift, "rank", lambda kept, value, uniform: seen.append(rank(kept, value, uniform)) or seen[-1])
     if forget == "the oldest":
@@ -85,7 +85,7 @@ def test_ranks_stay_independent_when_some_are_forgotten(forget, monkeypatch):
 
 
 def test_false_alarms_are_as_rare_as_stated():
-    """Two laws of one kind of request, both tied and one missing now and then, for so long as is feasible."""
+    """Two dependent distributions with ties, one sometimes missing, for as long as is feasible."""
     random, alpha, num_runs, alarms = np.random.default_rng(1), 0.1, 250, 0
     for _ in range(num_runs):
         lengths = random.geometric(0.1, 30 + 150)
@@ -98,7 +98,7 @@ def test_false_alarms_are_as_rare_as_stated():
             )
         alarms += test.alarm(state)
     assert alarms / num_runs < alpha + 4 * math.sqrt(alpha * (1 - alpha) / num_runs)
-    assert alarms > 0  # it can
+    assert alarms > 0  # false alarms do occur
 
 
 CHANGES = {
@@ -120,13 +120,13 @@ def test_a_change_is_found_and_described(direction):
     first = alarms.index(True)
     assert 200 < first < 350
     moved, still = test.moves(state)
-    assert (moved.law, moved.direction, still.law) == ("moved", direction, "other")
+    assert (moved.distribution, moved.direction, still.distribution) == ("moved", direction, "other")
     assert moved.p_value <= 0.01 < still.p_value
     assert abs(moved.num_recent - (first - 199)) < (20 if direction in ("higher", "lower") else 60)
     assert moved.reference_mean == pytest.approx(values[:300].mean(), rel=1e-3)
     if direction in ("higher", "lower"):
         assert (moved.recent_mean > moved.reference_mean + 2) == (direction == "higher")
-    assert alarms[first:] == [True] * (600 - first) and state["moved"].num_seen == first + 1  # it stays as it was
+    assert alarms[first:] == [True] * (600 - first) and state["moved"].num_seen == first + 1  # frozen
 
 
 def test_answers_that_agree_less_are_found():
@@ -182,23 +182,23 @@ def test_a_log_may_keep_fewer_digits_than_a_server():
 @pytest.mark.parametrize(
     ("step", "message"),
     [
-        (lambda test: test.step(test.init(), {"y": 1.0}, 0.5), "values: expected laws of x, got 'y'"),
+        (lambda test: test.step(test.init(), {"y": 1.0}, 0.5), "values: expected distributions of x, got 'y'"),
         (lambda test: test.step(test.init(), {"x": math.nan}, 0.5), "values.x: expected a finite number, got nan"),
         (lambda test: test.step(test.init(), {"x": 1.0}, 1.0), r"uniform: expected a number in \[0, 1\), got 1.0"),
-        (lambda test: Traffic({}), "traffic: expected at least one law"),
+        (lambda test: Traffic({}), "traffic: expected at least one distribution"),
         (lambda test: Traffic({"x": np.array([math.inf])}), "traffic.x: expected finite numbers"),
         (lambda test: Traffic({"x": np.array(["a"])}), "traffic.x: expected finite numbers"),
         (lambda test: Drift(test.traffic, 1.0), "alpha: expected a number between 0 and 1"),
         (lambda test: Drift(test.traffic, 0.1, 2), "max_kept: expected at least the 3 values"),
-        (lambda test: test.from_json("[]"), "state: expected traffic and laws"),
-        (lambda test: test.from_json(changed(test, "traffic", "0")), "state.traffic: is of another reference sample"),
-        (lambda test: test.from_json(changed(test, "laws", {})), "state.laws: expected x"),
-        (lambda test: test.from_json(changed_law(test, "num_seen", -1)), "state.laws.x.num_seen: expected a whole number"),
-        (lambda test: test.from_json(changed_law(test, "kept", [])), "state.laws.x.kept: expected 1 to 10,000 finite"),
-        (lambda test: test.from_json(changed_law(test, "kept", [True])), "state.laws.x.kept: expected 1 to 10,000 finite"),
-        (lambda test: test.from_json(changed_law(test, "stakes", [1.0])), "state.laws.x.stakes: expected 10 to 10 finite"),
-        (lambda test: test.from_json(changed_law(test, "stakes", [-1.0] * 10)), "state.laws.x.stakes: expected none below 0"),
-        (lambda test: test.from_json(changed_law(test, "most_capital", 0.5)), "state.laws.x.most_capital: expected a number"),
+        (lambda test: test.from_json("[]"), "state: expected traffic and distributions"),
+        (lambda test: test.from_json(changed(test, "traffic", "0")), "state.traffic: belongs to another reference sample"),
+        (lambda test: test.from_json(changed(test, "distributions", {})), "state.distributions: expected x"),
+        (lambda test: test.from_json(edited(test, "num_seen", -1)), "distributions.x.num_seen: expected a whole number"),
+        (lambda test: test.from_json(edited(test, "kept", [])), "distributions.x.kept: expected 1 to 10,000 finite"),
+        (lambda test: test.from_json(edited(test, "kept", [True])), "distributions.x.kept: expected 1 to 10,000 finite"),
+        (lambda test: test.from_json(edited(test, "stakes", [1.0])), "distributions.x.stakes: expected 10 to 10 finite"),
+        (lambda test: test.from_json(edited(test, "stakes", [-1.0] * 10)), "distributions.x.stakes: expected none below 0"),
+        (lambda test: test.from_json(edited(test, "most_capital", 0.5)), "distributions.x.most_capital: expected a number"),
         (lambda test: Traffic.of(saved(None)), "traffic: policy.json has none"),
     ],
 )  # fmt: skip
@@ -211,9 +211,9 @@ def changed(test, name, value):
     return json.dumps(json.loads(test.to_json(test.init())) | {name: value})
 
 
-def changed_law(test, name, value):
+def edited(test, name, value):
     content = json.loads(test.to_json(test.init()))
-    content["laws"]["x"][name] = value
+    content["distributions"]["x"][name] = value
     return json.dumps(content)
 
 
@@ -227,10 +227,14 @@ def saved(traffic):
 
 
 def test_the_reference_sample_travels_with_the_policy():
-    laws = {"length_tokens": np.arange(5, dtype=np.int32), "agreement": np.array([True, False])}
-    traffic = Traffic.of(saved(laws))
-    assert traffic.digest == Traffic(laws).digest != Traffic(laws | {"agreement": np.array([True, True])}).digest
-    assert traffic.laws["agreement"].tolist() == [1.0, 0.0]
+    distributions = {"length_tokens": np.arange(5, dtype=np.int32), "agreement": np.array([True, False])}
+    traffic = Traffic.of(saved(distributions))
+    assert (
+        traffic.digest
+        == Traffic(distributions).digest
+        != Traffic(distributions | {"agreement": np.array([True, True])}).digest
+    )
+    assert traffic.distributions["agreement"].tolist() == [1.0, 0.0]
 
 
 WITHOUT_JAX = """

@@ -1,4 +1,4 @@
-"""No client gets less by the proxy than from the server alone, whatever that server calls, counts, refuses or leaves out."""
+"""No client gets less through the proxy than from the server alone, whatever the server's finish reasons, counts and refusals."""
 
 import asyncio
 import json
@@ -34,7 +34,7 @@ from tests.stopping.adapters.test_proxy import CHAT, TEXT, told
 BUDGET, EVERY = 32, 16
 WHOLE = ("\n\nSo it is 7", THOUGHT, "stop")
 STOPPED = " 7"
-NUM_TOKENS = 2 * 80 + 2 + 7 + 1  # of the script: words and blanks, the tag, the answer, and its end
+NUM_TOKENS = 2 * 80 + 2 + 7 + 1  # of the script: words and blanks, the tag, the answer, and the end token
 MARKS = {"candidates": (), "answer_tokens": 16, "answer_of": stripped}
 
 
@@ -52,7 +52,7 @@ def policies(tmp_path_factory):
         "never": NEVER,
         "window": WindowedConfidence(-1.0, 16),
         "close": CloseTokenThreshold(-6.0, -1e4, 16),
-        "watch": CloseTokenThreshold(0.5, -1e4, 16),  # reads the likeliest tokens, and never stops
+        "watch": CloseTokenThreshold(0.5, -1e4, 16),  # reads top log-probabilities, and never stops
         "exit": ConfidenceExit(-1.0, 16),
         "agreement": AnswerAgreement(2, 16),
     }
@@ -89,20 +89,20 @@ def faults(proxy):
     return proxy.counts("faults")
 
 
-# ---- what is asked for
+# ---- requested lengths
 
 
 @pytest.mark.parametrize("streamed", [False, True])
 @pytest.mark.parametrize("policy", ["never", "agreement"])
 def test_an_answer_has_all_the_room_there_is(server, proxy, policy, streamed):
-    """The client names no length; the thought is closed by itself, and what follows it has the rest of the context."""
+    """The client requests no length; the thought closes by itself, and its answer has the rest of the context."""
     server.set(context=400)
     answer = told(by(proxy, policy, stream=streamed))
     assert answer == WHOLE if policy == "never" else answer[2] == "stop" and answer[0]
 
 
 def worded(limit, said, status=400, key="message"):
-    """A server that refuses more than so many tokens in all, in its own words."""
+    """A server that refuses requests beyond its context, in its own words."""
 
     def refusal(num_prompt, body):
         total = num_prompt + body.get("max_tokens", 16)
@@ -147,7 +147,7 @@ def test_a_context_is_filled_to_its_last_token(server, proxy, said, room):
 
 @pytest.mark.parametrize("said", WORDINGS)
 def test_the_limit_may_be_that_of_an_answer(server, proxy, said):
-    """Whatever the prompt: no more than 50 tokens a request."""
+    """At most 50 tokens per request, whatever the prompt."""
 
     def refusal(num_prompt, body):
         return (
@@ -160,7 +160,7 @@ def test_the_limit_may_be_that_of_an_answer(server, proxy, said):
     assert told(by(proxy, "never")) == WHOLE and len(server.asked) < 120
     before = faults(proxy)
     server.set(refusal=lambda _, body: (400, {"message": "no"}) if body["max_tokens"] > EVERY else None)
-    assert told(by(proxy, "close"))[0] == STOPPED and faults(proxy) == before  # which looks one token further
+    assert told(by(proxy, "close"))[0] == STOPPED and faults(proxy) == before  # this policy reads one token further
 
 
 @pytest.mark.parametrize("streamed", [False, True])
@@ -185,14 +185,14 @@ def test_a_context_may_be_refused_with_another_status(server, proxy, status, str
 
 @pytest.mark.parametrize("streamed", [False, True])
 def test_what_the_proxy_alone_asks_for_may_be_refused(server, proxy, streamed):
-    """Then the client has the answer that the server gives to its own request."""
+    """The client then gets the server's answer to its own request."""
     server.set(refusal=lambda _, body: (400, {"message": "no"}) if "return_token_ids" in body else None)
     content, _, reason = told(by(proxy, "budget", stream=streamed))
     assert content.endswith("So it is 7") and reason == "stop"
 
 
 def test_a_forced_answer_without_room_puts_the_stop_off(server, proxy, path):
-    """The thought has just room; an answer forced at the last decision points has none."""
+    """The thought just fits; an answer forced at the last decision points does not."""
     for said in WORDINGS[:-1]:
         before, put_off = faults(proxy), proxy.counts("put_off").get("budget", 0)
         num_prompt = len(server.ids(server.templated(asked()["messages"])))
@@ -200,7 +200,7 @@ def test_a_forced_answer_without_room_puts_the_stop_off(server, proxy, path):
         content, thought, reason = told(by(proxy))
         assert reason == "length" and not content and thought == server.text(server.ids(SCRIPT)[: BUDGET + 1])
         assert faults(proxy) == before and proxy.counts("put_off")["budget"] == put_off + 1
-    # with room for a short answer, though not for the longest, it is forced
+    # an answer is forced if there is room for a short one, though not for the longest
     server.set(refusal=worded(num_prompt + BUDGET + 4, WORDINGS[0]))
     assert told(by(proxy))[0] == STOPPED
 
@@ -215,7 +215,7 @@ REFUSED_LATE = [{"code": 400}, {"code": 422}, {"code": "context_length_exceeded"
 
 @pytest.mark.parametrize("error", REFUSED_LATE)
 def test_a_refusal_may_come_in_the_stream(server, proxy, error):
-    """The status of the answer said that all was well."""
+    """The answer's status was a success."""
     before = faults(proxy)
 
     def edit(document):
@@ -232,7 +232,7 @@ def test_limits_are_read_from_refusals(said):
     assert limits[0] == 4096
 
 
-# ---- where a thought begins
+# ---- opening tags
 
 PLAIN = "It marks a thought, and is plain text here: a reader of this long answer has no further use for it, but it goes on."
 QUOTED = ["What does <think> mean?", "<think>", "a <think>\n", "</think>", "<think> and </think> and <think>?"]
@@ -272,7 +272,7 @@ def test_an_answer_without_a_thought_is_whole(server, proxy, script):
     assert told(by(proxy)) == (script.removesuffix("<end>"), "", "stop")
 
 
-# ---- how it ends
+# ---- finish reasons
 
 
 @pytest.mark.parametrize(
@@ -300,7 +300,7 @@ def test_a_cut_by_another_name_is_one(server, proxy, path, word):
 @pytest.mark.parametrize("word", ["incomplete", "truncated", "some new word"])
 @pytest.mark.parametrize("streamed", [False, True])
 def test_a_cut_by_a_word_that_nobody_knows_ends_nothing(server, proxy, word, streamed):
-    """As many tokens came as were asked for: whether more would come is found by asking."""
+    """As many tokens arrived as were requested; whether there are more is found by another request."""
     server.set(words={"length": word})
     assert told(by(proxy, "never", stream=streamed)) == WHOLE
     assert told(by(proxy, stream=streamed))[0] == STOPPED
@@ -361,7 +361,7 @@ def test_frames_are_read_leniently(server, proxy, name, streamed):
 
 
 def test_a_server_that_speaks_so_from_the_start_can_be_served(server, policies):
-    """It is examined, too."""
+    """The server is examined, too."""
     for name in FRAMES:
         server.set(frame=FRAMES[name])
         with proxied(server.url, policies, marks=MARKS, every_tokens=EVERY) as proxy:
@@ -438,7 +438,7 @@ def test_a_context_that_is_full_is_seen_all_the_same(server, proxy, name):
     assert reason == "length" and thought == server.text(server.ids(SCRIPT)[: 100 - num_prompt])
 
 
-# ---- what is not known
+# ---- unknown log-probabilities
 
 UNKNOWN = [-9999.0, -1e4, -65504.0, -3.4028235e38, -math.inf, math.nan, math.inf, None]
 
@@ -446,7 +446,7 @@ UNKNOWN = [-9999.0, -1e4, -65504.0, -3.4028235e38, -math.inf, math.nan, math.inf
 @pytest.mark.parametrize("value", UNKNOWN)
 @pytest.mark.parametrize("every", [1, 16])
 def test_a_stand_in_stops_no_thought(server, proxy, path, value, every):
-    """Neither by its size in a mean, nor by its absence from one."""
+    """It does not count in means, neither by its value nor by its absence."""
     before = faults(proxy).get("policy_failed", 0)
     server.set(log_prob=lambda place, text: value if place % every == every // 2 else -0.5)
     assert told(by(proxy, "window")) == WHOLE
@@ -459,9 +459,9 @@ def test_nor_does_one_among_the_likeliest_tokens(server, proxy, value):
     before = faults(proxy).get("policy_failed", 0)
     server.set(likeliest=lambda place, text: {"</think>": value, "b": -4.0})
     assert told(by(proxy, "close")) == WHOLE and faults(proxy)["policy_failed"] == before + 1
-    server.set(likeliest=lambda place, text: {"b": value, "c": -4.0})  # what bounds the tag
+    server.set(likeliest=lambda place, text: {"b": value, "c": -4.0})  # this one bounds the tag's probability
     assert told(by(proxy, "close")) == WHOLE and faults(proxy)["policy_failed"] == before + 2
-    server.set(likeliest=lambda place, text: {"</think>": -5.0, "b": value})  # and what does not
+    server.set(likeliest=lambda place, text: {"</think>": -5.0, "b": value})  # and this one does not
     assert told(by(proxy, "close"))[0] == STOPPED and faults(proxy)["policy_failed"] == before + 2
 
 
@@ -477,7 +477,9 @@ def test_signals_of_what_is_not_known(server):
     markup = asyncio.run(_markup(server))
     close = markup.close_ids[0]
     assert entropy_of(Token("a", 9, None, ((9, "a", None), (8, "b", -1.0)))) is None
-    assert entropy_of(Token("a", 9, 0.0, ((9, "a", 0.0), (8, "b", None)))) == 0.0  # the others are all of the law
+    assert (
+        entropy_of(Token("a", 9, 0.0, ((9, "a", 0.0), (8, "b", None)))) == 0.0
+    )  # the known ones are the whole distribution
     other = close + 1
     assert log_close_prob_of(Token("a", other, 0.0, ((other, "a", 0.0), (close, "", None))), markup) is None
     assert log_probs_of(type("Forced", (), {"tokens": [Token("a", 1, -1.0), Token("b", 2, None)]})) == (None, None)
@@ -522,7 +524,7 @@ def test_a_recording_counts_what_came(server, name):
 
 
 def test_a_recording_of_a_context_that_fills_up(server):
-    """A forced answer that has no room is none; one that has less than wanted is forced all the same."""
+    """There is no forced answer without room for one; one with less room than wanted is forced."""
     num_prompt = len(server.ids(server.templated([{"role": "user", "content": "What is <think>?"}])))
     server.set(context=num_prompt + 64 + 1)
     trace = recorded(server, **PLAN | {"max_tokens": 65})
@@ -537,7 +539,7 @@ def test_a_recording_of_an_answer_without_a_thought(server):
     assert trace.answer == PLAIN and trace.thought_tokens == 0
 
 
-# ---- the shadow, and what is closed by order
+# ---- shadow mode, and thoughts closed by orders
 
 
 @pytest.mark.parametrize("streamed", [False, True])
@@ -553,7 +555,7 @@ def test_the_shadow_of_a_server_that_refuses_what_it_adds(server, policies, stre
 @pytest.mark.parametrize("streamed", [False, True])
 @pytest.mark.parametrize("where", [CHAT, TEXT])
 def test_the_shadow_adds_nothing_and_takes_nothing(server, policies, streamed, where):
-    """But how JSON is written; vLLM has null for what was not asked for."""
+    """Except for JSON formatting; vLLM has null for fields that were not requested."""
     body = asked(stream=streamed) if where == CHAT else {"model": "scripted", "prompt": "x\nbot:", "max_tokens": 40}
     with proxied(server.url, policies, marks=MARKS, every_tokens=EVERY, shadow=True) as proxy:
         for frame in (FRAMES["crlf"], FRAMES["event"], FRAMES["comment"]):
@@ -564,7 +566,7 @@ def test_the_shadow_adds_nothing_and_takes_nothing(server, policies, streamed, w
 
 
 def url_asked(url, where, body):
-    """The lines of an answer, JSON read."""
+    """Return the lines of an answer, with JSON parsed."""
     lines = httpx.post(url + where, json=body).content.split(b"\n")
     return [json.loads(line.removeprefix(b"data: ")) if b"{" in line else line for line in lines]
 
@@ -578,7 +580,7 @@ MERGED = r"<end>|</|<|think|>\n\n|>\n|n\d+" + SPLIT
 @pytest.mark.parametrize("opening", ["<think>", "<think>\n", "<think>\n\n"])
 @pytest.mark.parametrize("streamed", [False, True])
 def test_a_tag_is_known_by_its_text_where_its_tokens_merge(policies, behind, opening, streamed):
-    """Its last token with what follows: blanks, mostly."""
+    """The tag's last token merges with the text after it, mostly blanks."""
     plain = {name: policies[name] for name in ("budget", "never")}
     with Scripted().running() as server:
         manner = {"pieces": MERGED, "script": f"{THOUGHT} </th {THOUGHT}</think>{behind}<end>", "opening": opening}

@@ -1,10 +1,11 @@
-"""The proxy before the real server of llama.cpp, by the official client: policed, or handed on and counted."""
+"""The proxy with the real server of llama.cpp and the official client: thoughts are stopped, or forwarded and counted."""
 
 import asyncio
 import json
 import random
 import re
 import time
+from dataclasses import replace
 from types import SimpleNamespace
 
 import httpx
@@ -14,9 +15,10 @@ from prometheus_client.parser import text_string_to_metric_families
 
 import stopping
 from stopping import artifacts
-from stopping.adapters.proxy.serving import BY_ORDER, Serving
+from stopping.adapters.proxy.config import BY_ORDER, ProxyConfig
+from stopping.adapters.server.thinking import think
 from stopping.policies import CloseTokenThreshold, TokenBudget
-from tests.stopping.adapters.live import NEVER, prompt_of, questions, thinker_of
+from tests.stopping.adapters.live import NEVER, prompt_of, questions, settings_of
 from tests.stopping.adapters.proxied import proxied
 
 QUESTIONS = questions(40)
@@ -26,7 +28,7 @@ CHAT, TEXT = "/v1/chat/completions", "/v1/completions"
 
 @pytest.fixture(scope="module")
 def policies(tmp_path_factory):
-    """Directories by name: one that stops, one that never does."""
+    """Directories of policies by name: one that stops, and one that never does."""
     folder = tmp_path_factory.mktemp("policies")
     lengths = {"length_tokens": [40, 80, 120, 200, 300, 480]}
     made = {
@@ -59,13 +61,13 @@ def asked(text, **more):
 
 
 def as_text(body):
-    """The same as a completion of a text, with the thought begun."""
+    """Return the same request as a completion of a text that opens the thought."""
     more = {name: value for name, value in body.items() if name != "messages"}
     return {**more, "prompt": body["messages"][0]["content"] + "<think>"}
 
 
 def told(response):
-    """Content, reasoning and reason of an answer, streamed or not, of a conversation or a text."""
+    """Return content, reasoning and finish reason of an answer, streamed or not, to a chat or a text."""
     parts, reason = {"content": "", "reasoning_content": ""}, ""
     if response.headers["content-type"].startswith("text/event-stream"):
         lines = [line[5:].strip() for line in response.text.splitlines() if line.startswith("data:")]
@@ -83,10 +85,10 @@ def told(response):
 
 
 def test_a_policy_that_never_stops_changes_not_a_byte(llama_server, proxy):
-    """Greedily, over 40 problems, one at a time: a thought in pieces is the thought in one.
+    """Greedily, on 40 problems, one at a time: a thought in pieces equals the thought in one request.
 
-    Beside other requests neither is: then llama.cpp's own answers differ from one time to the next, about one in 60, by how it
-    rounds in batches of another size.
+    Concurrent requests would not do: llama.cpp's own answers then differ between runs, about one in 60, because it rounds
+    differently in batches of another size.
     """
     answered = 0
     for number, text in enumerate(QUESTIONS):
@@ -116,7 +118,7 @@ def test_a_budget_stops_thoughts(client):
 
 
 def test_answers_that_are_too_long_are_told(llama_server, policies, caplog):
-    """By reason among the counters; and once in the log, with the option that may help."""
+    """Counted by reason, and logged once with the option that may help."""
     with proxied(llama_server, {"budget": policies["budget"]}, marks={"answer_tokens": 2}) as proxy:
         for text in QUESTIONS[:3]:
             response = proxy.http.post(CHAT, json=asked(text))
@@ -203,7 +205,7 @@ HANDED_ON = {
 def test_what_a_policy_cannot_keep_to_is_handed_on_and_counted(llama_server, proxy, client, reason, streamed):
     by_order = streamed and BY_ORDER.issuperset(
         HANDED_ON[reason]
-    )  # the same answer, as no order comes within these tokens
+    )  # the same answer, as no order is given within these tokens
     before = proxy.counts("unpoliced").get(reason, 0)
     body = asked(QUESTIONS[2], max_tokens=40, stream=streamed, seed=1) | HANDED_ON[reason]
     direct = openai.OpenAI(base_url=f"{llama_server}/v1", api_key="x", max_retries=0)
@@ -214,7 +216,7 @@ def test_what_a_policy_cannot_keep_to_is_handed_on_and_counted(llama_server, pro
         except openai.APIStatusError as error:
             return error.status_code, error.message
         found = [choice.model_dump() for each in (answer if streamed else [answer]) for choice in each.choices]
-        found = json.loads(json.dumps(found), parse_float=lambda _: 0.0)  # log-probabilities hang on what is cached
+        found = json.loads(json.dumps(found), parse_float=lambda _: 0.0)  # log-probabilities depend on the cache
         return sorted(map(json.dumps, found)) if reason == "n" else found
 
     assert outcome(client) == outcome(direct)
@@ -245,7 +247,7 @@ def test_several_turns(llama_server, proxy):
 
 
 def test_other_paths_are_handed_on(llama_server, proxy, client):
-    assert [model.id for model in client.models.list()] == [proxy.serving.upstream.model]
+    assert [model.id for model in client.models.list()] == [proxy.config.upstream.model]
     assert proxy.http.post("/tokenize", json={"content": "2 3"}).json() == {"tokens": [13, 30, 14]}
     with pytest.raises(openai.NotFoundError):
         client.get("/nothing", cast_to=object)
@@ -264,7 +266,7 @@ def test_other_paths_are_handed_on(llama_server, proxy, client):
     ],
 )
 def test_a_request_of_another_form_is_the_servers_to_answer(llama_server, proxy, path, odd):
-    """Or to refuse, in its own words: what the proxy does not read is handed on, and counted."""
+    """Or to refuse in its own words: the proxy forwards and counts what it does not understand."""
     before = proxy.counts("unpoliced").get("form", 0)
     body = {"temperature": 0, **(asked("1 2>3", max_tokens=8) if path == CHAT else {}), **odd}
 
@@ -283,7 +285,7 @@ def test_refusals(llama_server, policies):
     with proxied(llama_server, policies, api_key="secret", max_body_bytes=10_000, max_streams=1) as proxy:
         with proxy.client(api_key="wrong") as client, pytest.raises(openai.AuthenticationError, match="API key"):
             client.chat.completions.create(**asked("1 2>3"))
-        assert proxy.http.get("/healthz").status_code == 200  # for those who watch, without a key
+        assert proxy.http.get("/healthz").status_code == 200  # for monitoring, without a key
         headers = {"authorization": "Bearer secret"}
         with proxy.client(api_key="secret") as client:
             with pytest.raises(openai.BadRequestError, match="no policy 'nobody'; there are: budget, never, close"):
@@ -300,7 +302,7 @@ def test_refusals(llama_server, policies):
         long = asked(QUESTIONS[0], stream=True, ignore_eos=True, max_tokens=400)
         refused = None
         with proxy.client(api_key="secret") as client:
-            for _ in range(50):  # the first may be over before the second comes
+            for _ in range(50):  # the first may end before the second begins
                 with httpx.stream("POST", proxy.url + CHAT, json=long, headers=headers) as first:
                     next(first.iter_bytes())
                     try:
@@ -309,7 +311,9 @@ def test_refusals(llama_server, policies):
                         refused = error
                         break
         assert refused and "1 requests are under way, the most allowed" in refused.message
-        while "stopping_running 0.0" not in proxy.http.get("/metrics").text:  # until it is seen that the first has left
+        while (
+            "stopping_running 0.0" not in proxy.http.get("/metrics").text
+        ):  # until the proxy notices that the first has left
             time.sleep(0.01)
         faults = proxy.counts("faults")
         assert faults["bad_request"] == 5 and faults["too_many"] == 1
@@ -322,7 +326,7 @@ def test_refusals(llama_server, policies):
 
 
 def without_names(raw):
-    """A raw answer but for what differs from one request to the next."""
+    """Return a raw answer without the fields that differ between requests."""
     raw = re.sub(rb'"(id|system_fingerprint)":"[^"]*"', rb'"\1":""', raw)
     raw = re.sub(rb'"timings":\{[^}]*\}', b'"timings":{}', raw)
     return re.sub(rb'"created":\d+', b'"created":0', re.sub(rb'"cached_tokens":\d+', b'"cached_tokens":0', raw))
@@ -340,8 +344,8 @@ def test_the_shadow_changes_not_a_byte_and_notes_what_would_have_been(llama_serv
     ]
 
     async def replayed(text):
-        async with thinker_of(llama_server, artifacts.load_policy(policies["close"]).policy) as thinker:
-            return await thinker.capped(200).run(await prompt_of(thinker, text), {"temperature": 0})
+        async with settings_of(llama_server, artifacts.load_policy(policies["close"]).policy) as settings:
+            return await think(replace(settings, cap_tokens=200), await prompt_of(settings, text), {"temperature": 0})
 
     with proxied(llama_server, budget, accounts=path, shadow=True, holdout=0.5) as proxy:
         for where, body in bodies:
@@ -369,10 +373,10 @@ def test_the_shadow_changes_not_a_byte_and_notes_what_would_have_been(llama_serv
 
 def test_a_holdout_is_left_alone(llama_server, policies, tmp_path):
 
-    path, lots = tmp_path / "accounts.jsonl", random.Random(3)
-    expected = [random.Random(3).random() < 0.3] and [drawn < 0.3 for drawn in (lots.random() for _ in range(12))]
+    path, rng = tmp_path / "accounts.jsonl", random.Random(3)
+    expected = [random.Random(3).random() < 0.3] and [drawn < 0.3 for drawn in (rng.random() for _ in range(12))]
     budget = {"budget": policies["budget"]}
-    with proxied(llama_server, budget, accounts=path, holdout=0.3, lots=random.Random(3)) as proxy:
+    with proxied(llama_server, budget, accounts=path, holdout=0.3, rng=random.Random(3)) as proxy:
         for held, text in zip(expected, QUESTIONS, strict=False):
             body = asked(text)
             direct, got = (httpx.post(url + CHAT, json=body, timeout=60) for url in (llama_server, proxy.url))
@@ -393,15 +397,15 @@ def test_a_holdout_is_left_alone(llama_server, policies, tmp_path):
 
 @pytest.mark.parametrize("share", [0.02, 0.5])
 def test_the_holdouts_share(share):
-    """Within five standard deviations of the binomial, by lots that are fixed."""
-    serving = Serving(
-        None, None, None, holdout=share, default="a", policies={"a": SimpleNamespace(watch=None)}, lots=random.Random(0)
+    """Within five standard deviations of the binomial, by a seeded generator."""
+    config = ProxyConfig(
+        None, None, None, holdout=share, default="a", policies={"a": SimpleNamespace(watch=None)}, rng=random.Random(0)
     )
-    drawn = [serving.choose({"messages": []}, None)[1] for _ in range(20_000)]
+    drawn = [config.choose({"messages": []}, None)[1] for _ in range(20_000)]
     assert set(drawn) == {"", "holdout"}
     assert abs(drawn.count("holdout") - 20_000 * share) <= 5 * (20_000 * share * (1 - share)) ** 0.5
     with pytest.raises(ValueError, match=r"holdout: expected a share from 0 to 1, got 1\.5"):
-        Serving(None, None, None, holdout=1.5)
+        ProxyConfig(None, None, None, holdout=1.5)
 
 
 def test_metrics_and_health(proxy):

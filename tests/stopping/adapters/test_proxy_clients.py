@@ -1,4 +1,4 @@
-"""Clients that keep others waiting, or try to: slow bodies, wrong keys, answers that nobody reads; and files that fail."""
+"""Clients that may delay others: slow bodies, wrong keys, unread answers; and files that fail."""
 
 import asyncio
 import contextlib
@@ -19,10 +19,10 @@ from starlette.responses import JSONResponse, StreamingResponse
 from starlette.routing import Route
 
 from stopping import artifacts
-from stopping.adapters.proxy import Serving
+from stopping.adapters.proxy import ProxyConfig
 from stopping.adapters.proxy.accounts import Account, Accounts
 from stopping.adapters.proxy.clients import PART_BYTES, limited
-from stopping.adapters.server.thought_run import ThoughtRun
+from stopping.adapters.server.thought_result import ThoughtResult
 from tests.stopping.adapters.live import NEVER, questions
 from tests.stopping.adapters.proxied import proxied
 from tests.stopping.adapters.test_proxy import CHAT, asked
@@ -37,11 +37,11 @@ KEY = {"authorization": "Bearer secret"}
 
 
 class Flood:
-    """A server whose tokens have many bytes, and whose streams are as long as they may be.
+    """A server with large tokens, whose streams have the maximum length.
 
     Attributes:
-        url: where it listens.
-        under_way: streams that are sent now.
+        url: its address.
+        under_way: the number of streams under way.
     """
 
     def __init__(self):
@@ -105,14 +105,14 @@ def flood():
 
 @contextlib.contextmanager
 def flooded(llama_server, flood, policies, **settings):
-    """A proxy before the flood, without the limit of the server that it was examined at."""
+    """A proxy for the flood, without the context limit of the server that was examined in its place."""
     with proxied(flood.url, policies, marks_from=llama_server, cap_tokens=ENDLESS, **settings) as proxy:
-        proxy.serving.capabilities = replace(proxy.serving.capabilities, context_tokens=None)
+        proxy.config.capabilities = replace(proxy.config.capabilities, context_tokens=None)
         yield proxy
 
 
 def connected(proxy):
-    """A connection whose client buffers little."""
+    """A connection whose client has a small buffer."""
     client = socket.socket()
     client.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
     client.settimeout(20)
@@ -138,7 +138,7 @@ def is_idle(proxy):
 
 
 def test_a_slow_body_keeps_nobody_waiting(llama_server, policies):
-    """More of them than there are slots; others are answered meanwhile, and so are they when their bodies are whole."""
+    """There are more of them than slots; others are answered meanwhile, and they are answered once their bodies are complete."""
     body = json.dumps(asked(QUESTION, max_tokens=20)).encode()
     with proxied(llama_server, policies) as proxy, contextlib.ExitStack() as open_ones:
         slow = [open_ones.enter_context(connected(proxy)) for _ in range(2 * NUM_SLOTS)]
@@ -163,7 +163,7 @@ def test_a_body_that_does_not_come_is_an_error(llama_server, policies):
         assert status.startswith(b"HTTP/1.1 408")
         error = json.loads(content)["error"]
         assert error["type"] == "body_late" and "whole body within 0.3 s" in error["message"]
-        with connected(proxy) as client:  # a byte now and then does not help
+        with connected(proxy) as client:  # sending single bytes does not help
             client.sendall(head(1000))
             start = time.monotonic()
             with contextlib.suppress(OSError):
@@ -172,22 +172,22 @@ def test_a_body_that_does_not_come_is_an_error(llama_server, policies):
                     time.sleep(0.05)
             assert time.monotonic() - start < SOON
         until(lambda: proxy.counts("faults") == {"body_late": 2}, "it is counted")
-        with connected(proxy) as client:  # that goes amid its body
+        with connected(proxy) as client:  # that leaves while sending its body
             client.sendall(head(1000) + b" ")
         until(lambda: proxy.counts("faults") == {"body_late": 2, "client_gone": 1}, "it is counted")
         until(lambda: is_idle(proxy), "a request is still counted as under way")
 
 
 def test_a_wrong_key_does_not_wait_nor_keep_waiting(llama_server, flood, policies):
-    """While every turn is taken it is refused at once; a client that gives up its waiting leaves no turn behind."""
+    """It is refused at once while all turns are taken; a client that stops waiting takes no turn."""
     endless = asked(QUESTION, stream=True, max_tokens=ENDLESS)
 
     def begun(streams):
-        """As many streams as there are slots, each begun."""
+        """Begin as many streams as there are slots."""
         for _ in range(NUM_SLOTS):
             stream = httpx.stream("POST", proxy.url + CHAT, json=endless, headers=KEY, timeout=SOON)
             parts = streams.enter_context(stream).iter_bytes()
-            streams.push(lambda *_, parts=parts: None)  # forgotten, they would end the stream
+            streams.push(lambda *_, parts=parts: None)  # otherwise garbage collection would end the stream
             assert next(parts)
 
     with flooded(llama_server, flood, policies, api_key="secret") as proxy:
@@ -202,12 +202,12 @@ def test_a_wrong_key_does_not_wait_nor_keep_waiting(llama_server, flood, policie
                 until(lambda n=number: proxy.counts("faults").get("client_gone") == n + 1, "it is counted")
         until(lambda: is_idle(proxy) and not flood.under_way, "the streams end with their clients")
         with contextlib.ExitStack() as streams:
-            begun(streams)  # all turns are there again
+            begun(streams)  # all turns are free again
 
 
 @pytest.mark.parametrize(("policy", "streamed"), [("never", True), ("none", True), ("none", False)])
 def test_an_answer_that_nobody_reads_is_cut(llama_server, flood, policies, policy, streamed):
-    """Its turns and its streams on the server are free again, it is one fault, and its connection is gone."""
+    """Its turns and its streams on the server are released, one fault is counted, and its connection is closed."""
     body = json.dumps(asked(QUESTION, stream=streamed, max_tokens=ENDLESS)).encode()
     with (
         flooded(llama_server, flood, policies, stall_seconds=0.5) as proxy,
@@ -219,9 +219,7 @@ def test_an_answer_that_nobody_reads_is_cut(llama_server, flood, policies, polic
         until(lambda: proxy.counts("faults") == {"client_stalled": NUM_SLOTS}, "they are counted, once each")
         until(lambda: is_idle(proxy) and not flood.under_way, "their streams end")
         for client in stalled:
-            with contextlib.suppress(
-                ConnectionResetError
-            ):  # what was on its way may still come; the end does, or a reset
+            with contextlib.suppress(ConnectionResetError):  # data in flight may still arrive, then the end or a reset
                 while client.recv(2**20):
                     pass
         stream = httpx.stream("POST", proxy.url + CHAT, json=asked(QUESTION, stream=True, max_tokens=9), timeout=5)
@@ -229,7 +227,7 @@ def test_an_answer_that_nobody_reads_is_cut(llama_server, flood, policies, polic
 
 
 def test_a_slow_reader_gets_all_of_it(llama_server, flood, policies):
-    """Slow is not stalled: the limit is for each part of an answer."""
+    """A slow client is not stalled: the limit applies to each part of an answer."""
     with proxied(flood.url, policies, marks_from=llama_server, stall_seconds=0.5) as proxy:
         read = 0
         with httpx.stream(
@@ -259,14 +257,14 @@ def test_parts_are_the_whole(size, more):
 def test_times_are_above_zero():
     for name in ("body_seconds", "stall_seconds", "answer_seconds"):
         with pytest.raises(ValueError, match=f"{name}: expected a time above 0, got 0"):
-            Serving(None, None, None, **{name: 0})
+            ProxyConfig(None, None, None, **{name: 0})
 
 
 FULL = Path("/dev/full")
 
 
 def run_of(number):
-    return Account(None, 0.0, "policed", [number]), ThoughtRun(ids=[1], text="a", answer="3", reason="stop")
+    return Account(None, 0.0, "policed", [number]), ThoughtResult(ids=[1], text="a", answer="3", reason="stop")
 
 
 @pytest.mark.skipif(not FULL.exists(), reason="this system has no file that is always full")
@@ -277,12 +275,12 @@ def test_a_full_disk_costs_no_answer(llama_server, policies, caplog):
             assert response.status_code == 200
             assert response.text.endswith("[DONE]\n\n") if streamed else response.json()["choices"]
         until(lambda: proxy.counts("faults") == {"account_lost": 3}, "lost lines are counted")
-    told = [record.getMessage() for record in caplog.records if "a line cannot be written" in record.getMessage()]
+    told = [record.getMessage() for record in caplog.records if "a line could not be written" in record.getMessage()]
     assert len(told) == 1 and "No space left on device" in told[0]
 
 
 class Failing(io.RawIOBase):
-    """A file before which some writes fail, or take some bytes alone."""
+    """A file on which some writes fail, or write only some bytes."""
 
     def __init__(self, path, takes):
         self.file, self.takes = path.open("ab", buffering=0), list(takes)
@@ -306,7 +304,7 @@ class Failing(io.RawIOBase):
 
 @pytest.mark.parametrize("can_truncate", [True, False])
 def test_lines_after_a_failure_are_whole(tmp_path, caplog, can_truncate):
-    """What there is of a line that failed is taken back, or ended; short writes that do not fail are gone on with."""
+    """A part of a failed line is removed, or ended; short writes are continued."""
     path = tmp_path / "accounts.jsonl"
     accounts = Accounts(path)
     accounts.close()
@@ -320,7 +318,7 @@ def test_lines_after_a_failure_are_whole(tmp_path, caplog, can_truncate):
     assert len(lines) == 3 + (not can_truncate)
     assert [json.loads(line)["answer"] for line in lines if line.endswith("}")] == ["3"] * 3
     told = [record.getMessage() for record in caplog.records]
-    assert sum("a line cannot be written" in each for each in told) == 1
+    assert sum("a line could not be written" in each for each in told) == 1
     assert sum("2 were lost" in each for each in told) == 1
 
 

@@ -1,4 +1,4 @@
-"""What goes wrong before and behind the proxy: nothing hangs, nothing leaks, nobody gets less than without it, all is counted."""
+"""Faults of clients and servers: nothing hangs or leaks, no client gets less than without the proxy, all are counted."""
 
 import asyncio
 import json
@@ -22,13 +22,13 @@ from tests.stopping.adapters.proxied import proxied
 from tests.stopping.adapters.test_proxy import CHAT, asked, told
 
 QUESTIONS = questions(8)
-SECONDS = 1.0  # the proxy's patience with a server
+SECONDS = 1.0  # the proxy's timeout for the server
 NUM_SLOTS, CONTEXT_TOKENS = 8, 4096
 
 
 @pytest.fixture(scope="module")
 def server(tmp_path_factory):
-    """Of eight slots, with room for thoughts that take seconds."""
+    """A server of eight slots, with room for thoughts that take seconds."""
     needs_llama()
     path = write_reasoner(tmp_path_factory.mktemp("gguf"), context_tokens=CONTEXT_TOKENS)
     with LlamaServer(path, num_slots=NUM_SLOTS, context_tokens=CONTEXT_TOKENS, num_threads=1) as server:
@@ -61,14 +61,14 @@ def proxy(server, faulty, policies):
 
 @pytest.fixture(scope="module")
 def near(server, policies):
-    """One that stands right before the real server."""
+    """A proxy directly in front of the real server."""
     with proxied(server, policies) as proxy:
         yield proxy
 
 
 @pytest.fixture(autouse=True)
 def _nothing_leaks(request, server):
-    """After each test the server works on nothing, and the proxy has no request under way."""
+    """After each test the server is idle, and the proxy has no request under way."""
 
     async def idle():
         async with Upstream(server) as upstream:
@@ -86,7 +86,7 @@ def _nothing_leaks(request, server):
 
 @contextmanager
 def counting(proxy, **wanted):
-    """Faults of these kinds, so many, and no others."""
+    """Check that exactly these faults are counted."""
     before = proxy.counts("faults")
     yield
     deadline = time.monotonic() + 5
@@ -108,7 +108,7 @@ def direct(server, body):
 @pytest.mark.parametrize("kind", ["kill", "end", "429", "500", "503", *GARBAGE])
 @pytest.mark.parametrize("policy", ["never", "close"])
 def test_a_fault_amid_a_thought_is_gone_on_from(server, faulty, proxy, kind, policy):
-    """The third piece fails after three tokens: the answer is what it would have been."""
+    """The third piece fails after three tokens, and the answer is the same as without the fault."""
     body = asked(QUESTIONS[0], stream=True)
     faulty.set(kind, 3, (2,))
     with counting(proxy, upstream_resumed=1):
@@ -136,14 +136,14 @@ def test_a_server_that_goes_on_failing_is_an_error(faulty, proxy, kind, streamed
 ])  # fmt: skip
 @pytest.mark.parametrize("streamed", [False, True])
 def test_a_refusal_before_the_first_token_is_the_servers(faulty, proxy, kind, error, fault, streamed):
-    """An error with a status, which clients know to try again."""
+    """An error with a status on which clients retry."""
     faulty.set(kind, 0)
     with counting(proxy, **{fault: 1}), proxy.client() as client, pytest.raises(error) as caught:
         client.chat.completions.create(**asked(QUESTIONS[0], stream=streamed), extra_headers=by("never"))
     if kind.isdigit():
         assert caught.value.body["message"] == "on purpose"
     faulty.set(kind, 0, (0,))
-    with proxy.client(max_retries=1) as client:  # the client tries again by itself
+    with proxy.client(max_retries=1) as client:  # the client retries
         answer = client.chat.completions.create(**asked(QUESTIONS[0]), extra_headers=by("never"))
     assert answer.choices[0].message.reasoning_content
 
@@ -161,7 +161,7 @@ def test_a_server_that_says_nothing_is_not_waited_for(faulty, proxy, which, stre
 
 @pytest.mark.parametrize("streamed", [False, True])
 def test_signals_that_stop_to_come_leave_the_thought_alone(server, faulty, proxy, streamed):
-    """No empty answer where the server gives one: the policy is not asked any more, and that is counted."""
+    """The answer is not empty if the server gives one; the policy is no longer asked, and that is counted."""
     for text in QUESTIONS[:3]:
         body = asked(text, stream=streamed)
         faulty.set("drop", 3)
@@ -183,19 +183,19 @@ def test_what_is_handed_on_breaks_as_the_server_does(faulty, proxy):
     with counting(proxy, upstream_failed=1), proxy.client() as client, pytest.raises(openai.APIConnectionError):
         try:
             list(client.chat.completions.create(**asked(QUESTIONS[0], stream=True), extra_headers=by("none")))
-        except httpx.RemoteProtocolError as error:  # amid a stream the client does not translate it
+        except httpx.RemoteProtocolError as error:  # the client does not translate it within a stream
             raise openai.APIConnectionError(request=None) from error
     faulty.set("503")
     with counting(proxy), proxy.client() as client, pytest.raises(openai.InternalServerError, match="on purpose"):
         client.chat.completions.create(**asked(QUESTIONS[0]), extra_headers=by("none"))
 
 
-BY_ORDER = {"stop": ["never written"], "stream": True}  # pieces cannot keep to that: the thought is closed by order
+BY_ORDER = {"stop": ["never written"], "stream": True}  # pieces do not support it, so the thought is closed by an order
 
 
 @pytest.mark.parametrize("kind", ["drop", "{not json", '{"choices":3}'])
 def test_signals_that_stop_to_come_leave_a_thought_alone_that_an_order_could_close(server, faulty, proxy, kind):
-    """What the server says is the client's to see, but for log-probabilities; the policy is not asked any more."""
+    """The client gets what the server sends, without log-probabilities; the policy is no longer asked."""
     body = asked(QUESTIONS[0]) | BY_ORDER
     faulty.set(kind, 3)
     with counting(proxy, **({"policy_failed": 1} if kind == "drop" else {})):
@@ -225,9 +225,9 @@ LONG = {"max_tokens": CONTEXT_TOKENS - 100, "ignore_eos": True}
 @pytest.mark.parametrize("streamed", [False, True])
 @pytest.mark.parametrize("policy", ["never", "close", "none"])
 def test_a_client_that_goes_frees_the_slot(server, near, policy, streamed):
-    """A thought of some seconds is left after a moment: the server works no further on it.
+    """The client leaves a long thought early, and the server stops working on it.
 
-    But for one that is handed on whole: llama.cpp goes on with it to the end, for a client of its own that has left, too.
+    The exception is one that is forwarded and not streamed: llama.cpp completes it even for a direct client that has left.
     """
     goes_on = policy == "none" and not streamed
     body = asked(QUESTIONS[0], stream=streamed, **LONG) | ({"max_tokens": 1500} if goes_on else {})
@@ -269,7 +269,7 @@ def test_a_server_that_is_gone(server, policies):
 
 
 def test_it_ends_in_order(server, policies):
-    """A stream that runs when it is told to end is complete."""
+    """A stream that runs when the proxy is told to end is completed."""
     with proxied(server, policies) as proxy:
         body = asked(QUESTIONS[0], stream=True, max_tokens=250, ignore_eos=True)
         with httpx.stream("POST", proxy.url + CHAT, json=body, headers=by("never"), timeout=60) as response:
@@ -285,7 +285,7 @@ def test_it_ends_in_order(server, policies):
 
 
 def test_two_hundred_streams_at_once(server, policies, tmp_path):
-    """On eight slots: all complete, each accounted for, token by token as the server counts, and none waits there."""
+    """On eight slots: all are complete and logged, tokens agree with the server's counts, and none waits there."""
     path, texts, deferred = tmp_path / "accounts.jsonl", questions(200), []
 
     async def one(client, index):

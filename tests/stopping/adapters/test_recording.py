@@ -22,7 +22,7 @@ from stopping.reasoner import load_model, load_shipped_log
 from stopping.reasoner.countdown import vote_key
 from stopping.reasoner.vocabulary import CLOSE_THINK, YES, decode, encode
 from stopping.traces import LogError, checker, load_log
-from tests.stopping.adapters.llama import WHOLE_LAW, running
+from tests.stopping.adapters.llama import FULL_DISTRIBUTION, running
 from tests.stopping.cli.test_commands import NO_JAX, WIDE, refused, run, written
 
 EVERY, CAP, SAMPLES, NUM_PROBLEMS = 32, 300, 3, 4
@@ -30,7 +30,7 @@ MODEL = ["--probe-every", EVERY, "--max-tokens", CAP, "--top-log-probs", 32, "--
 MODEL += [
     "--answer-tokens",
     20,
-    *(part for name, value in WHOLE_LAW.items() for part in ("--setting", f"{name}={value}")),
+    *(part for name, value in FULL_DISTRIBUTION.items() for part in ("--setting", f"{name}={value}")),
 ]
 MODEL += ["--yes"]
 ROOT = Path(__file__).parents[3]
@@ -64,7 +64,7 @@ def folder(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def recorded(llama_server, folder):
-    """The log, its file, and what --json wrote."""
+    """The log, its file, and the output of --json."""
     prompts, out = write_prompts(folder), folder / "runs.parquet"
     here = Path.cwd()
     os.chdir(folder)
@@ -84,21 +84,25 @@ def traces_of(log):
 
 
 def teacher_forced():
-    """From a prompt's ids and a trace's: log-probability, entropy and close probability of each of its tokens, by our model."""
+    """From the ids of a prompt and a trace: log-probability, entropy and close probability of each token, by our model."""
     model = load_model("target")
     whole = jax.jit(lambda ids: jax.nn.log_softmax(model(ids)[0]))
 
     def of(prompt, ids):
         padded = np.zeros((1, 512), np.int32)
         padded[0, : len(prompt) + len(ids)] = [*prompt, *ids]
-        laws = np.asarray(whole(padded))[len(prompt) - 1 : len(prompt) + len(ids) - 1]
-        return laws[np.arange(len(ids)), ids], -np.sum(np.exp(laws) * laws, axis=1), laws[:, CLOSE_THINK]
+        distributions = np.asarray(whole(padded))[len(prompt) - 1 : len(prompt) + len(ids) - 1]
+        return (
+            distributions[np.arange(len(ids)), ids],
+            -np.sum(np.exp(distributions) * distributions, axis=1),
+            distributions[:, CLOSE_THINK],
+        )
 
     return of
 
 
 def test_signals_are_those_of_our_sampler(recorded):
-    """Half precision there (weights, cache) and in the log's lists; float32 here."""
+    """The server (weights, cache) and the log's lists have half precision; this computation has float32."""
     log, forced, differences = recorded[0], teacher_forced(), []
     assert len(traces_of(log)) == NUM_PROBLEMS * SAMPLES
     for p, s in traces_of(log):
@@ -107,7 +111,7 @@ def test_signals_are_those_of_our_sampler(recorded):
         ours = forced(encode(f"<bos>{log.problem_ids[p]}<think>"), ids)
         for name, values in zip(("log_prob", "entropy", "log_close_prob"), ours, strict=True):
             said = log.token_signal(name, p, s)
-            near = values > -8  # half a digit of half precision is more than the tolerance beyond
+            near = values > -8  # below, the rounding of half precision exceeds the tolerance
             differences.append(np.abs(said - values)[near])
     differences = np.concatenate(differences)
     assert len(differences) > 1000 and differences.mean() < 1e-3
@@ -134,7 +138,7 @@ def test_checkpoints_are_those_of_our_recorder(recorded):
             assert signals["num_candidates"] == np.count_nonzero(ids[:at] == YES)
             window = slice(max(at - EVERY, 0), at)
             for name, values in (("mean_log_prob", log_prob), ("mean_entropy", entropy)):
-                if at:  # of values that are themselves kept to three digits
+                if at:  # the values themselves are rounded to three digits
                     assert signals[name] == pytest.approx(values[window].mean(), rel=2e-3, abs=1e-4)
                 else:
                     assert np.isnan(signals[name])
@@ -158,7 +162,7 @@ def test_forced_answers_are_those_of_a_direct_request(recorded, llama_server):
         assert points.probe_cost_tokens[point] == 1 + said["tokens_predicted"] or points.answer_text[point] != answer
         assert points.answer[point] >= 0 or vote_key(answer or "") is None or points.answer_text[point] != answer
         count += 1
-    assert count >= 10 and same >= count - 1  # one may be a near tie that another batch size rounds the other way
+    assert count >= 10 and same >= count - 1  # one may be a near tie, rounded differently in batches of another size
 
 
 def test_other_commands_read_the_log(recorded):
@@ -216,14 +220,14 @@ def test_a_killed_run_goes_on(llama_server, tmp_path):
         assert f"{name}" in refused("record", prompts, *asked) and partial.exists()
     other = write_prompts(tmp_path, 5, "other.jsonl")
     asked = ["--upstream", llama_server, "--out", out, *MODEL, "--samples", 2]
-    assert "PROMPTS: runs.parquet.partial.jsonl was begun with" in refused("record", other, *asked)
+    assert "PROMPTS: runs.parquet.partial.jsonl was started with" in refused("record", other, *asked)
     partial.write_bytes(whole + b'{"problem": "torn')
     shown = run("record", prompts, *asked).stdout
     assert "not written to its end is dropped" in shown
     assert f"{len(kept)} of 12 traces are there" in shown and "If they are like those there" in shown
     log = load_log(out)
     assert log.present.sum() == 12 and log.present.shape == (6, 2) and not log.set_aside
-    assert not log.correct_known.any()  # the checker is none by default
+    assert not log.correct_known.any()  # there is no checker by default
     for trace in kept:
         p = log.problem_ids.index(trace["problem"])
         assert log.length_tokens[p, trace["sample"]] == trace["length_tokens"]
@@ -256,7 +260,7 @@ def test_a_trace_that_cannot_be_had_is_counted(llama_server, tmp_path):
     assert "1 traces could not be had (1 times: the server refused with status 400)" in result.stderr
     log = load_log(tmp_path / "runs.parquet")
     assert log.num_problems == 2 and log.set_aside == {"the server refused with status 400": 1}
-    assert "2 of 3 traces are there" in run(*asked, code=1).stdout  # that one alone is tried again
+    assert "2 of 3 traces are there" in run(*asked, code=1).stdout  # only the missing one is tried again
 
 
 def test_nothing_is_paid_for_before_it_is_agreed_to(llama_server, tmp_path):
@@ -265,7 +269,7 @@ def test_nothing_is_paid_for_before_it_is_agreed_to(llama_server, tmp_path):
     assert "2 traces, at most 22 requests, 600 tokens and 420 of probes" in run(*asked, "--dry-run").stdout
     assert not list(tmp_path.glob("runs*"))
     assert "--yes" in refused(*asked)
-    asked = asked[:-6]  # with the server's own cuts of the law
+    asked = asked[:-6]  # with the server's own truncation of the distribution
     assert "--setting: expected NAME=VALUE" in refused(*asked, "--setting", "seed=1")
     assert "--api-key" in refused(*asked, "--api-key", "NO_SUCH_VARIABLE")
     assert "--close-tag" in refused(*asked, "--close-tag", "")
@@ -345,5 +349,5 @@ def test_a_journal_cut_anywhere_goes_on(tmp_path_factory, data):
         for line in lines[kept:]:
             journal.append(line)
     assert path.read_bytes() == whole
-    with pytest.raises(ValueError, match=r"--seed: a\.jsonl was begun with 1, got 2"):
+    with pytest.raises(ValueError, match=r"--seed: a\.jsonl was started with 1, got 2"):
         Journal(path, {"--seed": 2})

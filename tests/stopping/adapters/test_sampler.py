@@ -1,4 +1,4 @@
-"""Several streams of one prompt and a vote, on the real server: what `Sampling.play` says of the traces that came."""
+"""Several streams of one prompt and a vote, on the real server, compared with `Sampling.play` on the same traces."""
 
 import asyncio
 import json
@@ -31,7 +31,7 @@ from stopping.problems import Sampling, SamplingWorld
 from stopping.reasoner.countdown import vote_key
 from tests.helpers import name_of
 from tests.stopping.adapters.live import CAP_TOKENS, questions, wait_until_idle
-from tests.stopping.adapters.llama import WHOLE_LAW
+from tests.stopping.adapters.llama import FULL_DISTRIBUTION
 
 NUM_TRACES = 6
 QUESTIONS = questions(3)
@@ -42,12 +42,12 @@ def answer_of(text):
 
 
 def streams(upstream, text, only=lambda index: True):
-    """A trace by its index, which is its seed: the same each time, but for rounding."""
+    """Open a trace by its index, which determines its seed: the same each time, except for rounding."""
 
     async def open_stream(index):
         if not only(index):
             raise UpstreamError("on purpose")
-        settings = {"temperature": 1.0, "seed": 100 + index, **WHOLE_LAW}
+        settings = {"temperature": 1.0, "seed": 100 + index, **FULL_DISTRIBUTION}
         async for piece in upstream.stream(f"{text}<think>", CAP_TOKENS, **settings):
             yield piece
 
@@ -58,14 +58,14 @@ def told(url, ask):
     async def run():
         async with Upstream(url) as upstream:
             found = await ask(upstream)
-            await wait_until_idle(upstream, 1.0)  # what was cancelled has let go
+            await wait_until_idle(upstream, 1.0)  # cancelled requests have been released
             return found
 
     return asyncio.run(run())
 
 
 def world_of(traces):
-    """What could have happened to a prompt, of traces that ran to their ends."""
+    """Return the world of a prompt, from traces that ran to their ends."""
     keys = [trace.key for trace in traces]
     first = [NO_ANSWER if key is None else keys.index(key) for key in keys]
     return SamplingWorld(
@@ -93,7 +93,7 @@ def whole(llama_server):
     FixedSamples(NUM_TRACES), VoteTable.cannot_be_caught(NUM_TRACES),
 ], ids=name_of)  # fmt: skip
 def test_one_after_another_it_is_the_play(llama_server, whole, policy):
-    """With one trace at a time the order of ends is not in question: everything is the same."""
+    """With one trace at a time the order of ends is fixed, and everything is equal."""
 
     async def ask(upstream):
         sampler = Sampler(policy, NUM_TRACES, answer_of, wave_size=1)
@@ -104,7 +104,7 @@ def test_one_after_another_it_is_the_play(llama_server, whole, policy):
     for run, traces in zip(told(llama_server, ask), whole, strict=True):
         ran = [(trace.num_tokens, trace.key) for trace in run.traces]
         if ran != [(trace.num_tokens, trace.key) for trace in traces[: len(ran)]]:
-            continue  # rounded otherwise in a batch of another size: another world
+            continue  # rounded differently in a batch of another size: another world
         same += 1
         outcome = played.play(world_of(traces), policy)
         assert len(run.traces) == outcome.num_launched
@@ -117,7 +117,7 @@ def test_one_after_another_it_is_the_play(llama_server, whole, policy):
 
 @pytest.mark.parametrize("policy", [FirstFinish(), FirstFinish(2), Margin(2), UnanimousWindow(2)], ids=name_of)
 def test_side_by_side_it_is_the_play_of_what_came(llama_server, policy):
-    """In the order of the ends that came: the same decisions, the same answer; what was running is cancelled, and lets go."""
+    """Given the order of ends: the same decisions and the same answer; running traces are cancelled and released."""
 
     async def ask(upstream):
         sampler = Sampler(policy, NUM_TRACES, answer_of)
@@ -130,7 +130,7 @@ def test_side_by_side_it_is_the_play_of_what_came(llama_server, policy):
         cancelled += NUM_TRACES - len(ended)
         assert run.discarded_tokens == sum(trace.num_tokens for trace in run.traces if trace.reason == CANCELLED)
         assert run.stopped == (len(ended) < NUM_TRACES)
-        # the same ends, one a decision: labels in the order of coming, as they were seen
+        # the same ends, one per decision, with labels in the order of arrival
         came = [each.observation for each in run.decisions[1:]]
         assert [seen.num_running for seen in came] == [NUM_TRACES - 1 - place for place in range(len(came))]
         labels = [seen.answer for seen in came]
@@ -145,16 +145,16 @@ def test_side_by_side_it_is_the_play_of_what_came(llama_server, policy):
             problem=jnp.int32(0),
         )
         outcome = Sampling(NUM_TRACES).play(world, policy)
-        assert outcome.latency_tokens == len(came)  # a tick an end: stopped at the same one
+        assert outcome.latency_tokens == len(came)  # one tick per end: stopped at the same end
         assert (outcome.answer == NO_ANSWER) == (run.chosen is None)
-        if run.chosen is not None:  # its answer had as many votes as the play's
+        if run.chosen is not None:  # its answer had as many votes as that of the play
             votes = labels.count(labels[int(outcome.answer)])
             assert [trace.key for trace in ended].count(run.chosen.key) >= votes > 0
     assert cancelled
 
 
 def test_ends_that_come_together_are_all_counted():
-    """Three streams that end in one turn of the loop: a policy that waits for all sees every vote."""
+    """Three streams end in one iteration of the event loop, and a policy that waits for all sees every vote."""
 
     async def at_once(index):
         yield Token("a" if index else "b")
@@ -226,7 +226,7 @@ def test_points_on_the_clock(llama_server):
 
     for run in told(llama_server, ask):
         ticks = [each for each in run.decisions[1:] if each.observation.num_running == 2]
-        if len(ticks) > 1 and run.latency_tokens > 64:  # no answer came by then: put off until one has
+        if len(ticks) > 1 and run.latency_tokens > 64:  # without an answer by then, the stop is put off
             assert any(each.put_off for each in run.decisions if each.kind == Kind.STOP) or run.stopped
         assert run.chosen is None or run.latency_tokens >= 64 or not run.stopped
 
@@ -259,7 +259,7 @@ def test_what_is_wrong_here_is_not_hidden(llama_server):
     async def without_end(index):
         yield Token("a")
 
-    with pytest.raises(UpstreamError, match="ended without saying why"):
+    with pytest.raises(UpstreamError, match="ended without a finish reason"):
         asyncio.run(Sampler(FixedSamples(1), 1, str).run(without_end))
 
 
@@ -282,7 +282,7 @@ def test_only_what_sampling_has():
 
 
 def test_the_account_is_a_log(llama_server, tmp_path):
-    """Every trace a row, what was cut censored; the decisions are the policy's in JAX on what it saw."""
+    """It has one row per trace, cut traces are censored, and the decisions are those of the policy in JAX on its observations."""
 
     async def ask(upstream):
         sampler = Sampler(Margin(2), NUM_TRACES, answer_of)

@@ -1,4 +1,4 @@
-"""Servers with little room, and those whose tokeniser refuses texts: examined, and served, as far as they go."""
+"""Servers with a small context, or whose tokeniser refuses texts, are examined and used as far as possible."""
 
 import httpx
 import pytest
@@ -31,7 +31,7 @@ def test_room_is_found(llama_server):
 
 @pytest.mark.parametrize("tells", ["models", "tokenize", ""])
 def test_no_more_is_asked_for_than_there_is_room(llama_server, tells):
-    """Learnt where the server tells; elsewhere fewer tokens are asked for until they fit. Nothing that it can do is missed."""
+    """It is read if the server reports it; otherwise fewer tokens are requested until they fit. No capability is missed."""
     with Strict(llama_server, context_tokens=200, tells=tells).running() as server:
         found = found_at(server.url)
     assert found.context_tokens == (200 if tells else None)
@@ -56,7 +56,7 @@ def test_a_refused_text_is_not_a_missing_tokeniser(llama_server, status, known):
 
 
 def test_a_text_is_learnt_from_the_server(llama_server, monkeypatch):
-    """What the model writes is what its tokeniser knows."""
+    """The tokeniser knows what the model itself writes."""
     monkeypatch.setattr(capabilities, "TEXTS", ("The quick brown fox",))
     with Strict(llama_server, known=CHARACTERS + "".join(WORDS)).running() as server:
         found = found_at(server.url, measure=False)
@@ -76,7 +76,7 @@ def test_doctor(llama_server, tmp_path):
 
 
 def test_tags_that_the_tokeniser_refuses(llama_server, tmp_path):
-    """What else the server can do is told all the same; a policy cannot run, and why is said."""
+    """The other capabilities are reported; policies cannot run, and the reason is given."""
     policy = artifacts.save_policy(WindowedConfidence(-0.5, 64), tmp_path / "policy")
     with Strict(llama_server, known=CHARACTERS).running() as server:
         shown = doctor(server.url, "--close-tag", "[/THINK]").stdout
@@ -87,7 +87,7 @@ def test_tags_that_the_tokeniser_refuses(llama_server, tmp_path):
 
 @pytest.mark.parametrize("tells", ["models", "tokenize"])
 def test_a_thought_asks_for_what_there_is_room_for(llama_server, budget, tells, tmp_path):
-    """Through `stopping serve` as it is, whose default cap is far beyond."""
+    """Through `stopping serve`, whose default cap exceeds the context."""
     with (
         Strict(llama_server, context_tokens=200, tells=tells, known=CHARACTERS).running() as server,
         serving(budget, "--upstream", server.url, "--holdout", 0, log=tmp_path / "log") as (_, url, _),
@@ -103,7 +103,7 @@ def test_a_thought_asks_for_what_there_is_room_for(llama_server, budget, tells, 
 
 
 def test_a_thought_ends_where_the_room_does(llama_server, budget):
-    """With as many tokens as the server itself would give."""
+    """With as many tokens as the server itself would generate."""
     body = asked(QUESTION, ignore_eos=True, max_tokens=10_000, temperature=1, seed=1)
     with proxied(llama_server, {"budget": budget}, cap_tokens=10_000, every_tokens=10_000) as proxy:
         usage = proxy.http.post(CHAT, json=body).json()["usage"]

@@ -3,12 +3,15 @@
 import asyncio
 import functools
 import itertools
+from dataclasses import replace
 
 import numpy as np
 import pytest
 
 from stopping.adapters.server.protocol import Token
-from stopping.adapters.server.thought import ANSWER, CLOSE, OPEN, THOUGHT, ThoughtRun
+from stopping.adapters.server.thinking import replay, stream, think
+from stopping.adapters.server.thought import ANSWER, CLOSE, OPEN, THOUGHT
+from stopping.adapters.server.thought_result import ThoughtResult
 from stopping.policies import AnswerAgreement, CloseTokenThreshold, Kind, TokenBudget, bind
 from stopping.reasoner.countdown import vote_key
 from tests.helpers import name_of
@@ -20,34 +23,34 @@ from tests.stopping.adapters.live import (
     counter,
     prompt_of,
     questions,
-    thinker_of,
+    settings_of,
     wait_until_idle,
-    with_thinker,
+    with_settings,
 )
-from tests.stopping.adapters.llama import WHOLE_LAW
+from tests.stopping.adapters.llama import FULL_DISTRIBUTION
 
 QUESTIONS = questions(6)
-DRAWN = {"temperature": 1.0, **WHOLE_LAW}
+DRAWN = {"temperature": 1.0, **FULL_DISTRIBUTION}
 GREEDY = {"temperature": 0.0}
 
 
-async def runs_of(thinker, texts=QUESTIONS, settings=DRAWN):
-    """A run of each problem, all at once, each with a seed of its own."""
+async def runs_of(settings, texts=QUESTIONS, sampling=DRAWN):
+    """Return a run of each problem, all concurrent, with different seeds."""
 
     async def one(index, text):
-        return await thinker.run(await prompt_of(thinker, text), {**settings, "seed": index})
+        return await think(settings, await prompt_of(settings, text), {**sampling, "seed": index})
 
     return await asyncio.gather(*(one(*each) for each in enumerate(texts)))
 
 
-async def parts_of(thinker, text, settings=GREEDY):
-    run = ThoughtRun()
-    parts = [part async for part in thinker.stream(await prompt_of(thinker, text), settings, run)]
+async def parts_of(settings, text, sampling=GREEDY):
+    run = ThoughtResult()
+    parts = [part async for part in stream(settings, await prompt_of(settings, text), sampling, run)]
     return parts, run
 
 
 def num_forced(run):
-    """Answers that were forced: one for each probe, and for each stop that did not follow one."""
+    """Return the number of forced answers: one for each probe, and for each stop without a probe before it."""
     kinds = [decision.kind for decision in run.decisions]
     after_probe = [now == Kind.STOP and before == Kind.PROBE for before, now in itertools.pairwise([None, *kinds])]
     return kinds.count(Kind.PROBE) + kinds.count(Kind.STOP) - sum(after_probe)
@@ -55,19 +58,19 @@ def num_forced(run):
 
 @pytest.fixture(scope="module")
 def counted(llama_server):
-    """By policy: runs, and what the server says that it generated and read for them."""
+    """By policy: runs, and the server's counts of tokens generated and read for them."""
 
-    async def ask(thinker):
+    async def ask(settings):
         names = ("tokens_predicted_total", "prompt_tokens_total")
-        await wait_until_idle(thinker.upstream)
+        await wait_until_idle(settings.upstream)
         before = [counter(llama_server, name) for name in names]
-        runs = await runs_of(thinker)
-        await wait_until_idle(thinker.upstream)
+        runs = await runs_of(settings)
+        await wait_until_idle(settings.upstream)
         return runs, *(counter(llama_server, name) - count for name, count in zip(names, before, strict=True))
 
     @functools.cache
     def of(place):
-        return with_thinker(llama_server, (None, NEVER, *POLICIES)[place], ask)
+        return with_settings(llama_server, (None, NEVER, *POLICIES)[place], ask)
 
     return of
 
@@ -76,7 +79,7 @@ def counted(llama_server):
 def test_it_adds_up_against_the_servers_own_counters(counted, policy):
     runs, predicted, read = counted((None, NEVER, *POLICIES).index(policy))
     assert not any(run.failure or run.num_resumed for run in runs)
-    # a tag that forces an answer is read and not generated, and counts as its cost all the same
+    # a tag that forces an answer is read rather than generated, but counts as a cost
     assert sum(run.total_tokens - num_forced(run) for run in runs) == predicted
     assert sum(run.prompt_tokens for run in runs) == read
     peeks = policy is not None and "log_close_prob" in policy.signals
@@ -99,7 +102,7 @@ def test_it_adds_up_against_the_servers_own_counters(counted, policy):
 
 @pytest.mark.parametrize("policy", POLICIES, ids=name_of)
 def test_decisions_are_those_of_jax(counted, policy):
-    """On the observations noted; but where the margin is a rounding error."""
+    """On the same observations, except where the margin is within rounding."""
     runs, *_ = counted(POLICIES.index(policy) + 2)
     bound, compared, ties = bind(policy, "jax"), 0, 0
     for run in runs:
@@ -121,38 +124,39 @@ def test_decisions_are_those_of_jax(counted, policy):
 
 @pytest.mark.parametrize("policy", POLICIES, ids=name_of)
 def test_a_replay_decides_as_the_live_run_did(llama_server, policy):
-    """On the tokens of a trace that was not stopped, and of which the live policy saw the beginning alone."""
+    """On the tokens of a trace that was not stopped; the live policy saw only its beginning."""
 
-    async def ask(thinker):
+    async def ask(settings):
         async def one(text):
-            prompt = await prompt_of(thinker, text)
-            live, whole = await thinker.run(prompt, GREEDY), ThoughtRun()
-            async with thinker_of(llama_server, None) as untouched:
-                untouched.num_top = thinker.num_top
-                tokens = [token async for _, token in untouched.stream(prompt, GREEDY, whole)]
-            return live, whole, await thinker.replay(prompt, tokens, whole.reason)
+            prompt = await prompt_of(settings, text)
+            live, whole = await think(settings, prompt, GREEDY), ThoughtResult()
+            async with settings_of(llama_server, None) as untouched:
+                requested, more = untouched.upstream.stream, {"num_top": settings.asked_top}
+                untouched.upstream.stream = lambda *asked, **sampling: requested(*asked, **sampling | more)
+                tokens = [token async for _, token in stream(untouched, prompt, GREEDY, whole)]
+            return live, whole, await replay(settings, prompt, tokens, whole.reason)
 
         return await asyncio.gather(*map(one, QUESTIONS))
 
-    for live, whole, again in with_thinker(llama_server, policy, ask):
+    for live, whole, again in with_settings(llama_server, policy, ask):
         assert not again.stopped and again.ids == whole.ids and again.answer == whole.answer
         assert again.would_stop_at == live.would_stop_at
         assert [each.kind for each in again.decisions] == [each.kind for each in live.decisions]
         for one, other in zip(again.decisions, live.decisions, strict=True):
             assert np.allclose(
                 one.observation, other.observation, rtol=2e-3, atol=2e-3
-            )  # f16, and batches of another size
+            )  # float16, and batches of another size
         assert (again.probe_tokens > 0) == (again.would_stop_at is not None or live.probe_tokens > 0)
 
 
 def test_a_cap(llama_server):
-    async def ask(thinker):
-        return await runs_of(thinker.capped(50), QUESTIONS[:4])
+    async def ask(settings):
+        return await runs_of(replace(settings, cap_tokens=50), QUESTIONS[:4])
 
     for policy in (None, NEVER, TokenBudget(32)):
-        for run in with_thinker(llama_server, policy, ask):
+        for run in with_settings(llama_server, policy, ask):
             assert len(run.ids) <= 50 and (run.reason == "length") == (len(run.ids) == 50)
-            if policy == TokenBudget(32):  # what has no room to end puts the stop off, and the cap holds
+            if policy == TokenBudget(32):  # without room for an answer the stop is put off, and the cap holds
                 assert run.stopped or run.decisions[0].put_off
 
 
@@ -161,23 +165,23 @@ def test_a_cap(llama_server):
     "text", ["<bos>2 3 4>24<think></think>", "<bos>2 3 4>24<think>4*3=12</think>4*", "<bos>2 3 4>24 "]
 )
 def test_a_thought_that_never_opens_is_all_answer(llama_server, text, policy):
-    def ask(thinker):
-        return parts_of(thinker.capped(60), text)
+    def ask(settings):
+        return parts_of(replace(settings, cap_tokens=60), text)
 
-    parts, run = with_thinker(llama_server, policy, ask, every_tokens=2)
+    parts, run = with_settings(llama_server, policy, ask, every_tokens=2)
     assert not any(part == THOUGHT for part, _ in parts) and not run.decisions and not run.stopped
     assert run.thought_tokens == 0 and not run.thought and run.answer and run.reason
 
 
 def test_a_thought_that_the_model_opens(llama_server):
-    """With a tag that it writes: `yes` opens what `wait` closes."""
+    """With tags that the model writes: `yes` opens a thought, and `wait` closes it."""
 
-    def ask(thinker):
-        return parts_of(thinker.capped(60), "<bos>2 3 4>24<think>4*3=12,12*2=24")
+    def ask(settings):
+        return parts_of(replace(settings, cap_tokens=60), "<bos>2 3 4>24<think>4*3=12,12*2=24")
 
     marks = {"open": " yes", "close": "wait"}
     (parts, _), (_, stopped) = (
-        with_thinker(llama_server, policy, ask, every_tokens=2, answer_of=str, **marks)
+        with_settings(llama_server, policy, ask, every_tokens=2, answer_of=str, **marks)
         for policy in (None, TokenBudget(2))
     )
     kinds = [part for part, _ in itertools.groupby(part for part, _ in parts)]
@@ -188,19 +192,19 @@ def test_a_thought_that_the_model_opens(llama_server):
 @pytest.mark.parametrize("policy", [None, NEVER, TokenBudget(16), AnswerAgreement(1, 16)], ids=name_of)
 @pytest.mark.parametrize("every_tokens", [1, 16])
 def test_a_closing_tag_of_several_tokens(llama_server, policy, every_tokens):
-    """A failed try, ` no` and a new line, is taken for the end of the thought: decision points fall amid it, too."""
+    """The text of a failed try, ` no` and a new line, serves as the closing tag; some decision points fall within it."""
 
-    async def ask(thinker):
-        assert len(thinker.markup.close_ids) == 2 and not thinker.peeks
-        return await plain(thinker)
+    async def ask(settings):
+        assert len(settings.markup.close_ids) == 2 and not settings.peeks
+        return await plain(settings)
 
-    def plain(thinker):
-        return asyncio.gather(*(parts_of(thinker, text) for text in QUESTIONS[:4]))
+    def plain(settings):
+        return asyncio.gather(*(parts_of(settings, text) for text in QUESTIONS[:4]))
 
-    settings = {"close": " no\n", "answer_prefix": "</think>", "cap_tokens": 120}
-    settings |= {"answer_of": lambda text: vote_key(text.removeprefix("</think>"))}
-    found = with_thinker(llama_server, policy, ask, every_tokens=every_tokens, **settings)
-    for (parts, run), (_, whole) in zip(found, with_thinker(llama_server, None, plain, **settings), strict=True):
+    options = {"close": " no\n", "answer_prefix": "</think>", "cap_tokens": 120}
+    options |= {"answer_of": lambda text: vote_key(text.removeprefix("</think>"))}
+    found = with_settings(llama_server, policy, ask, every_tokens=every_tokens, **options)
+    for (parts, run), (_, whole) in zip(found, with_settings(llama_server, None, plain, **options), strict=True):
         assert "".join(token.text for _, token in parts) == run.text
         assert "".join(token.text for part, token in parts if part == THOUGHT) == run.thought
         assert " no\n" not in run.thought and not run.failure
@@ -217,128 +221,128 @@ def test_a_closing_tag_of_several_tokens(llama_server, policy, every_tokens):
 
 
 def test_an_empty_answer_puts_the_stop_off(llama_server):
-    """Every answer is none: the thought goes on as if nobody had asked, and pays."""
+    """There is never an answer: the thought continues as if the policy had not been asked, but its cost is counted."""
 
-    async def ask(thinker):
-        return await thinker.run(await prompt_of(thinker, QUESTIONS[0]), GREEDY)
+    async def ask(settings):
+        return await think(settings, await prompt_of(settings, QUESTIONS[0]), GREEDY)
 
-    plain = with_thinker(llama_server, None, ask)
-    run = with_thinker(llama_server, TokenBudget(64), ask, answer_of=lambda text: None)
+    plain = with_settings(llama_server, None, ask)
+    run = with_settings(llama_server, TokenBudget(64), ask, answer_of=lambda text: None)
     assert run.text == plain.text and not run.stopped and run.would_stop_at is None
     asked = [decision for decision in run.decisions if decision.kind == Kind.STOP]
     assert asked and all(decision.put_off for decision in asked)
     assert run.probe_tokens >= 2 * len(asked)
     assert run.num_too_long == 0
-    # one that does not end in time is none, either, and is told apart
-    short = with_thinker(llama_server, TokenBudget(64), ask, answer_tokens=2, answer_of=str)
+    # an answer that does not end in time is no answer either, and is counted separately
+    short = with_settings(llama_server, TokenBudget(64), ask, answer_tokens=2, answer_of=str)
     assert short.text == plain.text and not short.stopped and short.probe_tokens == 3 * num_forced(short)
     assert short.num_too_long == sum(decision.put_off for decision in short.decisions) > 0
-    # but not for the cap of the trace
-    capped = with_thinker(llama_server, TokenBudget(64), ask, cap_tokens=67, answer_of=str)
+    # but not if the cap of the trace is the reason
+    capped = with_settings(llama_server, TokenBudget(64), ask, cap_tokens=67, answer_of=str)
     assert capped.decisions[-1].put_off and capped.num_too_long == 0
 
 
 def test_a_forced_answer_is_read_with_its_prefix(llama_server):
-    """What a stopped trace answers, and would have answered, counts as the client reads it: like the model's own."""
+    """The answer of a stopped trace is compared as a client reads it, like the model's own."""
     prefix, read = "2+", []
 
     def answer_of(text):
         read.append(text)
         return text
 
-    async def ask(thinker):
-        return await thinker.run(await prompt_of(thinker, QUESTIONS[0]), GREEDY)
+    async def ask(settings):
+        return await think(settings, await prompt_of(settings, QUESTIONS[0]), GREEDY)
 
-    stopped = with_thinker(llama_server, TokenBudget(64), ask, answer_of=answer_of, answer_prefix=prefix)
+    stopped = with_settings(llama_server, TokenBudget(64), ask, answer_of=answer_of, answer_prefix=prefix)
     assert stopped.stopped and stopped.answer.startswith(prefix) and len(stopped.answer) > len(prefix)
     assert stopped.would_answer == stopped.answer == read[-1]
-    agreed = with_thinker(llama_server, AnswerAgreement(2, 32), ask, answer_of=answer_of, answer_prefix=prefix)
+    agreed = with_settings(llama_server, AnswerAgreement(2, 32), ask, answer_of=answer_of, answer_prefix=prefix)
     assert agreed.stopped and all(text.startswith(prefix) for text in read)
-    # a prefix that the model adds nothing to is no answer
-    nothing = with_thinker(llama_server, TokenBudget(64), ask, answer_of=str, answer_prefix="(15+10)-(9-9)")
+    # a prefix alone is no answer
+    nothing = with_settings(llama_server, TokenBudget(64), ask, answer_of=str, answer_prefix="(15+10)-(9-9)")
     assert not nothing.stopped and nothing.decisions[-1].put_off and nothing.num_too_long == 0
 
 
 def test_a_missing_signal_is_the_policys_failure_alone(llama_server):
-    """The likeliest tokens do not come: nothing is known of the closing tag."""
+    """Without top log-probabilities, that of the closing tag is unknown."""
 
-    async def ask(thinker):
-        stream = thinker.upstream.stream
+    async def ask(settings):
+        requested = settings.upstream.stream
 
-        async def without_top(*asked, **settings):
-            async for piece in stream(*asked, **settings):
+        async def without_top(*asked, **sampling):
+            async for piece in requested(*asked, **sampling):
                 yield piece._replace(top=()) if isinstance(piece, Token) else piece
 
-        thinker.upstream.stream = without_top
-        return await thinker.run(await prompt_of(thinker, QUESTIONS[0]), GREEDY)
+        settings.upstream.stream = without_top
+        return await think(settings, await prompt_of(settings, QUESTIONS[0]), GREEDY)
 
-    run = with_thinker(llama_server, CloseTokenThreshold(-1.0, -12.0, 128), ask)
-    plain = with_thinker(llama_server, None, ask)
+    run = with_settings(llama_server, CloseTokenThreshold(-1.0, -12.0, 128), ask)
+    plain = with_settings(llama_server, None, ask)
     assert run.failure.startswith("MissingSignal: log_close_prob") and len(run.decisions) == 0
     assert run.text == plain.text and not run.stopped
 
 
 def test_a_policy_that_raises_is_the_policys_failure_alone(llama_server):
-    async def ask(thinker):
-        return await thinker.run(await prompt_of(thinker, QUESTIONS[0]), GREEDY)
+    async def ask(settings):
+        return await think(settings, await prompt_of(settings, QUESTIONS[0]), GREEDY)
 
     def raising(text):
         raise ZeroDivisionError("of the user's own")
 
-    run = with_thinker(llama_server, AnswerAgreement(2, 32), ask, answer_of=raising)
+    run = with_settings(llama_server, AnswerAgreement(2, 32), ask, answer_of=raising)
     assert run.failure == "ZeroDivisionError: of the user's own"
-    assert run.text == with_thinker(llama_server, None, ask).text
+    assert run.text == with_settings(llama_server, None, ask).text
 
 
 def test_a_seed_moves_on_with_the_tokens(llama_server):
-    """The same seed gives the same trace, and seeds below 0 ask for none, in every piece."""
+    """Equal seeds give equal traces, and a seed below 0 means a random one in every piece."""
 
-    async def ask(thinker):
-        prompt = await prompt_of(thinker, QUESTIONS[0])
-        return [(await thinker.run(prompt, {**DRAWN, "seed": seed})).ids for seed in (7, 7, 8, -1, -1, -1)]
+    async def ask(settings):
+        prompt = await prompt_of(settings, QUESTIONS[0])
+        return [(await think(settings, prompt, {**DRAWN, "seed": seed})).ids for seed in (7, 7, 8, -1, -1, -1)]
 
-    same, again, other, *any_seed = with_thinker(llama_server, NEVER, ask)
+    same, again, other, *any_seed = with_settings(llama_server, NEVER, ask)
     assert same == again != other
     assert len({tuple(ids[:EVERY_TOKENS]) for ids in any_seed} | {tuple(ids) for ids in any_seed}) > 2
 
 
 def test_a_full_context_ends_it_as_one_long_request(llama_server):
-    """The context of a slot is 512 tokens: pieces end there exactly, short of it, and where the next prompt has no room."""
+    """The context of a slot is 512 tokens: pieces end exactly there, before it, and where the next prompt does not fit."""
 
-    async def ask(thinker):
+    async def ask(settings):
         found = []
         for more in range(30, 34):
-            prompt = [*await prompt_of(thinker, QUESTIONS[0]), *[5] * more]
-            found.append(await thinker.run(prompt, {**GREEDY, "ignore_eos": True}))
+            prompt = [*await prompt_of(settings, QUESTIONS[0]), *[5] * more]
+            found.append(await think(settings, prompt, {**GREEDY, "ignore_eos": True}))
         return found
 
     for pieces, whole in zip(
-        with_thinker(llama_server, NEVER, ask, cap_tokens=4096),
-        with_thinker(llama_server, None, ask, cap_tokens=4096),
+        with_settings(llama_server, NEVER, ask, cap_tokens=4096),
+        with_settings(llama_server, None, ask, cap_tokens=4096),
         strict=True,
     ):
         assert pieces.ids == whole.ids and pieces.reason == whole.reason == "length"
 
 
 def test_tokens_without_ids_are_read_from_their_text(llama_server):
-    """The server stops to send ids amid a thought: the tag is still found, and the next piece goes on from all there is."""
+    """The server stops sending ids during a thought: the tag is still found, and the next piece continues from all tokens."""
 
-    async def ask(thinker):
-        stream = thinker.upstream.stream
+    async def ask(settings):
+        requested = settings.upstream.stream
 
-        async def without_ids(prompt, most, **settings):
+        async def without_ids(prompt, most, **sampling):
             came = 0
-            async for piece in stream(prompt, most, **settings):
+            async for piece in requested(prompt, most, **sampling):
                 came += 1
                 lost = isinstance(piece, Token) and came > 10
                 yield piece._replace(id=None, log_prob=None, top=()) if lost else piece
 
-        if thinker.policy is not None:
-            thinker.upstream.stream = without_ids
-        return [await thinker.run(await prompt_of(thinker, text), GREEDY) for text in QUESTIONS[:3]]
+        if settings.policy is not None:
+            settings.upstream.stream = without_ids
+        return [await think(settings, await prompt_of(settings, text), GREEDY) for text in QUESTIONS[:3]]
 
-    plain = with_thinker(llama_server, None, ask)
+    plain = with_settings(llama_server, None, ask)
     for policy in (NEVER, CloseTokenThreshold(0.5, -1e4, 64)):
-        for run, whole in zip(with_thinker(llama_server, policy, ask), plain, strict=True):
+        for run, whole in zip(with_settings(llama_server, policy, ask), plain, strict=True):
             assert (run.text, run.thought, run.answer) == (whole.text, whole.thought, whole.answer)
             assert bool(run.failure) == (policy is not NEVER)

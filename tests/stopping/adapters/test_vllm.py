@@ -1,4 +1,4 @@
-"""The logits processors of both vLLM runners, on stand-ins, against one loop over one request."""
+"""The logits processors of both vLLM runners, on stand-ins, compared with a loop over one request."""
 
 import logging
 import subprocess
@@ -36,7 +36,7 @@ from tests.stopping.adapters.vllm_stand_ins import (
     config,
     drawn,
     install,
-    law,
+    logits_of,
     params,
 )
 
@@ -44,7 +44,7 @@ pytestmark = pytest.mark.torch
 
 EVERY, CANDIDATES = 4, (5, 6)
 WEIGHTS = np.zeros((6, 6), np.float32)
-WEIGHTS[0, [1, 4]] = 0.3, -1.0  # the longer and the surer, the rather
+WEIGHTS[0, [1, 4]] = 0.3, -1.0  # more likely in longer and more certain thoughts
 ON_ALL = ExitValue(0.0, np.array([12, -4, -1.5, 1.4, 2]), np.array([8, 2, 0.5, 0.3, 2]), WEIGHTS)
 PROMPTS = [[4 + n % 7, 5 + n % 5, OPEN] for n in range(12)]
 POLICIES = [
@@ -69,12 +69,12 @@ def saved(tmp_path, policy):
 
 
 def alone(prompt, name, policy=None, forced=(BLANK, CLOSE)):
-    """The same request by itself: what a log would hold, and the policy asked at every decision point."""
+    """Return the same request alone, as in a log, with the policy asked at every decision point."""
     output, window, asked, to_force = [], [], [], []
     bound = bind(policy, "numpy") if policy else None
     state = bound.init((1,)) if policy else None
     while len(output) < MAX_TOKENS and (not output or output[-1] != EOS):
-        logits = law([*prompt, *output])
+        logits = logits_of([*prompt, *output])
         log_probs = logits.log_softmax(-1).numpy().astype(float)
         if policy and CLOSE not in output and not to_force and output and len(output) % EVERY == 0:
             means = np.array(window).mean(axis=0)
@@ -135,7 +135,7 @@ def test_a_request_may_opt_out(tmp_path):
     expected = [alone(prompt, name, policy if name % 2 else None) for name, prompt in enumerate(PROMPTS)]
     assert V1Engine(v1(directory)).run(PROMPTS, sampling) == expected
     assert v2(directory).run(PROMPTS, sampling) == expected
-    processor = v2(directory).processor  # a slot whose former request had not ended its thought
+    processor = v2(directory).processor  # a slot whose previous request had not ended its thought
     assert processor.add_request(0, params())
     processor.apply_staged_writes()
     assert 0 in processor.thoughts.by_key
@@ -161,7 +161,7 @@ def test_with_drafts_a_stop_is_a_few_tokens_late_at_most_and_on_committed_tokens
 
 
 def test_with_drafts_signals_are_those_of_the_tokens_kept(tmp_path, monkeypatch):
-    """Decision points are later than without: sums over the thought so far are compared."""
+    """Decision points are later than without drafts, so sums over the thought so far are compared."""
     seen = {}
 
     def watched(self, log_close_prob):
@@ -175,7 +175,7 @@ def test_with_drafts_signals_are_those_of_the_tokens_kept(tmp_path, monkeypatch)
     sums = []
     for name, prompt in enumerate(PROMPTS):
         free = alone(prompt, name)
-        by_token = [float(law([*prompt, *free[:i]]).log_softmax(-1)[token]) for i, token in enumerate(free)]
+        by_token = [float(logits_of([*prompt, *free[:i]]).log_softmax(-1)[token]) for i, token in enumerate(free)]
         sums.append(np.cumsum(by_token))
     checked = 0
     for asked in seen.values():
@@ -203,7 +203,7 @@ def test_a_thought_opened_by_the_model_and_one_closed_before_are_known(tmp_path)
     opened.ask(-1.0)
     assert opened.forced == (CLOSE,)
     assert after([4, 5, OPEN, BLANK], 6, 7).is_due
-    # a tag that the user, or the model amid its answer, writes about
+    # a tag in the user's text, or in the model's answer
     assert not after([4, OPEN, 5, 6, 7, 8], 6, 7, 8).is_due
     assert not after([4, 5], 6, 7, 8, OPEN, 6, 7, 8).is_due
 
@@ -212,10 +212,10 @@ def test_what_cannot_be_followed_goes_on_without_the_policy(tmp_path, caplog):
     directory = saved(tmp_path, WindowedConfidence(-1.6, 8))
     processor = v1(directory)
     with caplog.at_level(logging.WARNING):
-        added = [(0, params(), PROMPTS[0], [5, 6])]  # it comes with output: it was preempted
+        added = [(0, params(), PROMPTS[0], [5, 6])]  # a request that arrives with output was preempted
         processor.update_state(SimpleNamespace(batch_size=1, removed=[], added=added, moved=[]))
     assert processor.thoughts.setup.counts["given_up"] == 1 and "preempted" in caplog.text
-    logits = law(PROMPTS[0])[None].clone()
+    logits = logits_of(PROMPTS[0])[None].clone()
     assert (processor.apply(logits.clone()) == logits).all()
 
     engine = v2(directory)
@@ -227,11 +227,11 @@ def test_what_cannot_be_followed_goes_on_without_the_policy(tmp_path, caplog):
     setup = adapter.Setup(WindowedConfidence(-1.6, 8), 1, (OPEN,), (CLOSE,), (CLOSE,))
     lost = adapter.Thought(setup, [OPEN])
     lost.take(5, np.nan, np.nan)
-    lost.ask(-1.0)  # the mean of what is not known
+    lost.ask(-1.0)  # the mean of unknown values
     other = adapter.Thought(adapter.Setup(TokenBudget(1), 1, (OPEN,), (CLOSE,), (CLOSE,), counts=setup.counts), [OPEN])
     other.take(5, np.nan, np.nan)
     other.ask(-1.0)
-    other.take(6, np.nan, np.nan)  # not the tag that was forced: another processor won
+    other.take(6, np.nan, np.nan)  # not the forced tag: another processor changed it
     assert lost.is_over and other.is_over and not other.forced
     assert setup.counts == {"policed": 2, "given_up": 2, "stopped": 1}
 

@@ -1,4 +1,4 @@
-"""Drift as the proxy sees it: on what was left alone, and what an alarm changes."""
+"""Drift in the proxy: it is tested on requests that are not stopped, and an alarm disables the policy."""
 
 import random
 import time
@@ -8,14 +8,14 @@ import pytest
 
 from stopping import artifacts
 from stopping.adapters.proxy.watch import Watch
-from stopping.adapters.server.thought_run import ThoughtRun
+from stopping.adapters.server.thought_result import ThoughtResult
 from stopping.artifacts import load_policy
 from stopping.policies import ConfidenceExit, ThinkingObservation
 from tests.stopping.adapters.live import NEVER, questions
 from tests.stopping.adapters.proxied import proxied
 
 SEEN = ThinkingObservation(64, -3.0, -0.25, 0.5, 1, False, -1, 0.0, 0.0)
-LAWS = {
+DISTRIBUTIONS = {
     "length_tokens": np.arange(20, 120),
     "agreement": np.array([True, False]),
     "mean_entropy": np.linspace(0, 1, 50, dtype=np.float32),
@@ -25,19 +25,19 @@ LAWS = {
 
 @pytest.fixture
 def artifact(tmp_path):
-    return load_policy(artifacts.save_policy(ConfidenceExit(-0.1, 64), tmp_path / "policy", traffic=LAWS))
+    return load_policy(artifacts.save_policy(ConfidenceExit(-0.1, 64), tmp_path / "policy", traffic=DISTRIBUTIONS))
 
 
 def left_alone(length=70, answer="1+2", would_stop_at=None, would_answer="", **more):
-    return ThoughtRun(
+    return ThoughtResult(
         ids=[5] * length, reason="stop", answer=answer, would_stop_at=would_stop_at, would_answer=would_answer,
         last_seen=SEEN, **more,
     )  # fmt: skip
 
 
-def kept(watch, law):
-    """The values that were seen of a law, after those of the log."""
-    return watch._state[law].kept[len(LAWS[law]) :].tolist()
+def kept(watch, distribution):
+    """Return the values of a distribution after those of the log."""
+    return watch._state[distribution].kept[len(DISTRIBUTIONS[distribution]) :].tolist()
 
 
 def test_what_is_measured_is_what_the_log_was_measured_by(artifact):
@@ -48,7 +48,7 @@ def test_what_is_measured_is_what_the_log_was_measured_by(artifact):
     assert kept(watch, "length_tokens") == [70, 90, 50]
     assert kept(watch, "agreement") == [1, 1, 0]
     assert kept(watch, "mean_entropy") == [0.5] * 3
-    assert kept(watch, "answer_mean_log_prob") == []  # nobody probed
+    assert kept(watch, "answer_mean_log_prob") == []  # there were no probes
 
 
 def test_what_broke_off_or_failed_is_not_looked_at(artifact):
@@ -77,8 +77,8 @@ def test_the_state_goes_on_after_a_restart(artifact, tmp_path):
 def test_after_an_alarm_thoughts_end_by_themselves_and_that_is_counted(llama_server, tmp_path):
     far = artifacts.save_policy(NEVER, tmp_path / "far", traffic={"length_tokens": np.arange(2, 12)})
     with proxied(llama_server, {"far": far}, holdout=1.0) as proxy:
-        watch = Watch(load_policy(far), 0.05, lots=random.Random(0))
-        proxy.serving.add("far", load_policy(far), every_tokens=32, watch=watch)
+        watch = Watch(load_policy(far), 0.05, rng=random.Random(0))
+        proxy.config.add("far", load_policy(far), every_tokens=32, watch=watch)
         client = proxy.client()
 
         def ask(text):
@@ -89,7 +89,7 @@ def test_after_an_alarm_thoughts_end_by_themselves_and_that_is_counted(llama_ser
         for text in questions(60):
             ask(text)
             asked += 1
-            time.sleep(0.02)  # the look comes after the answer
+            time.sleep(0.02)  # the policy is asked after the answer
             if watch.alarm:
                 break
         assert watch.alarm and asked < 60
@@ -101,7 +101,7 @@ def test_after_an_alarm_thoughts_end_by_themselves_and_that_is_counted(llama_ser
 
 
 def test_like_its_log_there_is_no_alarm(llama_server, tmp_path):
-    """The log is what the server itself gives."""
+    """The log has the server's own distributions."""
     texts = questions(60)
     with proxied(llama_server, {}, holdout=0.0) as plain:
         client = plain.client()
@@ -113,9 +113,9 @@ def test_like_its_log_there_is_no_alarm(llama_server, tmp_path):
 
         lengths = [length(text) for text in texts[:30]]
         near = artifacts.save_policy(NEVER, tmp_path / "near", traffic={"length_tokens": lengths})
-        watch = Watch(load_policy(near), 0.05, lots=random.Random(0))
-        plain.serving.add("near", load_policy(near), every_tokens=32, watch=watch)
-        plain.serving.default, plain.serving.holdout = "near", 1.0
+        watch = Watch(load_policy(near), 0.05, rng=random.Random(0))
+        plain.config.add("near", load_policy(near), every_tokens=32, watch=watch)
+        plain.config.default, plain.config.holdout = "near", 1.0
         for text in texts[30:]:
             length(text)
         time.sleep(1)

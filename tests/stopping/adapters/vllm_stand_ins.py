@@ -1,7 +1,7 @@
-"""Stand-ins for vLLM's two runners: base classes, and engines that call them in the documented order and no other.
+"""Stand-ins for vLLM's two runners: base classes, and engines that call them only in the documented order.
 
-A request's law of the next token is a function of its tokens so far, and its noise one of its name and the position: what is
-drawn does not hang on batches, slots, rows or drafts, so both runners must give what one loop over one request gives.
+A request's next-token distribution is a function of its tokens so far, and its noise of its name and position. The tokens
+drawn do not depend on batches, slots, rows or drafts, so both runners must give what a loop over one request gives.
 """
 
 import enum
@@ -91,7 +91,7 @@ def params(**extra):
     return SimpleNamespace(extra_args=extra)
 
 
-def law(ids):
+def logits_of(ids):
     """Logits of the next token, float32 `[vocabulary]`."""
     logits = 2 * np.random.default_rng([7, *ids]).standard_normal(VOCABULARY)
     logits[[OPEN, BLANK]] = -np.inf  # masked, as a grammar does; a stop may still force them
@@ -107,7 +107,7 @@ def drawn(logits, name, position):
 
 
 class V1Engine:
-    """A persistent batch without gaps: the last request is moved into one that is freed, and two are swapped at times."""
+    """A persistent batch without gaps: the last request moves into a freed row, and two rows are sometimes swapped."""
 
     def __init__(self, processor, seed=0):
         self.processor, self.rng = processor, np.random.default_rng(seed)
@@ -129,7 +129,7 @@ class V1Engine:
                 moved.append((one, other, Direction.SWAP))
             update = SimpleNamespace(batch_size=0, removed=list(self.removed), added=[], moved=moved)
             self.removed = []
-            # vLLM fills removed rows with additions first; here additions come in a step of their own
+            # vLLM fills removed rows with additions first; here additions have a separate step
             if not moved and not update.removed:
                 while waiting and len(self.batch) < max_running:
                     name, prompt = waiting.pop(0)
@@ -142,7 +142,7 @@ class V1Engine:
             self.processor.update_state(update if changed else None)
             if not self.batch:
                 continue
-            logits = torch.stack([law([*r.prompt, *r.output]) for r in self.batch])
+            logits = torch.stack([logits_of([*r.prompt, *r.output]) for r in self.batch])
             logits = self.processor.apply(logits)
             for row, request in enumerate(self.batch):
                 request.output.append(drawn(logits[row], request.name, len(request.output)))
@@ -153,7 +153,7 @@ class V1Engine:
 
 
 class V2Engine:
-    """Slots that are recycled, rows in another order at every step, prompts in two chunks, and drafts that may be rejected."""
+    """Recycled slots, rows in another order at every step, prompts in two chunks, and drafts that may be rejected."""
 
     def __init__(self, make, num_slots=3, num_drafts=0, seed=0):
         self.rng, self.num_drafts, self.num_slots = np.random.default_rng(seed), num_drafts, num_slots
@@ -191,7 +191,7 @@ class V2Engine:
         order, rows = self.rng.permutation(list(running)).tolist(), []
         for slot in order:
             request = running[slot]
-            if request.computed == 0 and request.length > 1:  # half a prompt: a row, whose token is thrown away
+            if request.computed == 0 and request.length > 1:  # half a prompt: a row whose token is discarded
                 rows.append((slot, 0, request.length // 2 - 1, request.ids[: request.length // 2], None))
                 request.computed = request.length // 2
                 continue
@@ -210,7 +210,7 @@ class V2Engine:
             pos=as_tensor(2),
             seq_lens_upper_bound_np=np.array([len(running[slot].ids) + self.num_drafts for slot in order]),
         )
-        logits = self.processor.apply(torch.stack([law(row[3]) for row in rows]), ctx)
+        logits = self.processor.apply(torch.stack([logits_of(row[3]) for row in rows]), ctx)
         rejected = set()
         for (slot, _, position, ids, draft), row in zip(rows, logits, strict=True):
             if slot in rejected or position + 1 < running[slot].length:
@@ -227,10 +227,10 @@ class V2Engine:
                 rejected.add(slot)
 
     def _drafts(self, request):
-        """The tokens that would come without a policy, two of three times, and others."""
+        """Return drafts: two of three times the tokens without a policy, otherwise others."""
         ids, drafts = list(request.ids), []
         for _ in range(self.num_drafts):
-            token = drawn(law(ids), request.name, len(ids) - request.length)
+            token = drawn(logits_of(ids), request.name, len(ids) - request.length)
             token = token if self.rng.random() < 2 / 3 else int(self.rng.integers(4, VOCABULARY))
             drafts.append(token)
             ids.append(token)

@@ -19,7 +19,7 @@ def torch(huggingface):
     import torch
 
     threads = torch.get_num_threads()
-    torch.set_num_threads(1)  # a small model is no faster on more
+    torch.set_num_threads(1)  # more threads do not help a small model
     yield torch
     torch.set_num_threads(threads)
 

@@ -1,4 +1,4 @@
-"""What the tests of both modules compare with."""
+"""References for the tests of both modules."""
 
 import jax.numpy as jnp
 
@@ -7,7 +7,7 @@ from stopping.policies.namespace import namespace
 
 
 def stepped_by_jax(policy, decisions):
-    """Kind, amount and score of the same policy in JAX on the observations of a row."""
+    """Return kind, amount and score of the same policy in JAX on the observations of a row."""
     bound = bind(policy, "jax")
     state = bound.init(())
     for decision in decisions:

@@ -1,4 +1,4 @@
-"""Traces of one prompt in transformers: votes, cancelled traces, the account."""
+"""Traces of one prompt in transformers: votes, cancelled traces, counts of tokens."""
 
 import numpy as np
 import pytest
@@ -77,13 +77,13 @@ def test_a_stop_waits_for_an_answer(sampled):
 
 
 def test_a_trace_that_ended_is_counted_once(sampled, all_samples):
-    """Where padding is the end token too."""
+    """The padding token is the end token."""
     run = sampled(Margin(NUM_TRACES + 1), pad_token_id=EOS)
     assert run.decisions == all_samples.decisions and run.total_tokens == all_samples.total_tokens
 
 
 def test_of_traces_that_end_together_those_after_a_stop_are_not_counted(huggingface, reasoner):
-    """Answers without a thought, at a temperature of nearly zero: all are the same."""
+    """Answers without a thought, at a temperature close to zero, are all equal."""
     model, tokenizer, _ = reasoner
     prompt = tokenizer(["2 3 4>24<think></think>"], return_tensors="pt")
     options = {"temperature": 1e-3, "num_traces": 3, "answer_of": vote_key, "max_new_tokens": 32}

@@ -1,4 +1,4 @@
-"""Thoughts in transformers, on the shipped reasoner: decisions, signals, tokens, the account."""
+"""Thoughts in transformers, on the shipped reasoner: decisions, signals, tokens, counts."""
 
 import jax
 import jax.numpy as jnp
@@ -58,7 +58,7 @@ def thought(huggingface, torch, reasoner):
 
 @pytest.fixture(scope="module")
 def plain(torch, reasoner):
-    """What the model draws from that seed by itself; each row up to its end."""
+    """Return what the model itself samples with that seed; each row up to its end."""
     model, _, inputs = reasoner
     torch.manual_seed(0)
     ids = model.generate(inputs["input_ids"], attention_mask=inputs["attention_mask"], max_new_tokens=CAP_TOKENS)
@@ -87,7 +87,7 @@ def test_decisions_are_those_of_the_jax_policy(policy, runs):
 
 @pytest.mark.parametrize("policy", POLICIES, ids=name_of)
 def test_rows_stop_exactly_where_they_were_told(policy, runs, plain):
-    """A stopped row is the unpoliced one up to a decision point, then the closing tag and an answer."""
+    """A stopped row equals the row without a policy up to a decision point, then has the closing tag and an answer."""
     run = runs[str(policy)]
     assert run.stopped.any()
     for row, (tokens, decisions) in enumerate(zip(run.tokens, run.decisions, strict=True)):
@@ -103,7 +103,7 @@ def test_rows_stop_exactly_where_they_were_told(policy, runs, plain):
             assert run.answers[row] is not None
         asked = sorted({decision.observation.elapsed_tokens for decision in decisions})
         assert asked == list(range(EVERY_TOKENS, EVERY_TOKENS * (len(asked) + 1), EVERY_TOKENS))
-        if not told:  # to its end, whatever became of the other rows
+        if not told:  # up to its end, whatever the other rows do
             np.testing.assert_array_equal(tokens, plain[row])
             assert len(asked) == min(run.thought_tokens[row], CAP_TOKENS - 1) // EVERY_TOKENS
 
@@ -137,7 +137,7 @@ def test_the_account_adds_up(policy, runs, reasoner):
         assert len(tries) * 2 <= run.probe_tokens[row] <= len(tries) * 21
         prompt = int(reasoner[2]["attention_mask"][row].sum())
         assert run.prefill_tokens[row] == sum(prompt + position for position in tries)
-        if run.stopped[row] and tokens[-1] == EOS and len(tries) == 1:  # the answer tried is the answer given
+        if run.stopped[row] and tokens[-1] == EOS and len(tries) == 1:  # the forced answer is the answer returned
             assert run.probe_tokens[row] == generated[row] - run.thought_tokens[row]
         if CLOSE_THINK in tokens:
             assert tokens[run.thought_tokens[row]] == CLOSE_THINK
@@ -147,25 +147,27 @@ def test_the_account_adds_up(policy, runs, reasoner):
 
 @pytest.fixture(scope="module")
 def ours():
-    """Our own model's next-token laws, log `[tokens, vocabulary]`, in JAX."""
+    """Our own model's next-token distributions, log `[tokens, vocabulary]`, in JAX."""
     model = load_model("target")
     forward = jax.jit(lambda tokens: jax.nn.log_softmax(model(tokens)[0]))
 
-    def laws(tokens):
+    def distributions(tokens):
         padded = np.pad(tokens, (0, 256 - len(tokens)), constant_values=PAD)
         return np.asarray(forward(jnp.asarray(padded)[None]))[: len(tokens)]
 
-    return laws
+    return distributions
 
 
 def test_signals_are_those_of_our_own_sampler(ours, thought, reasoner):
-    """Within .002 absolutely and relatively: two float32 models, and three digits of a signal."""
+    """Within .002, absolute and relative: two float32 models, and three digits of a signal."""
     run, compared = thought(ConfidenceExit(1.0, 32)), 0
     for row, (tokens, decisions) in enumerate(zip(run.tokens, run.decisions, strict=True)):
         prompt = reasoner[2]["input_ids"][row][reasoner[2]["attention_mask"][row] == 1].numpy()
-        laws = ours(np.concatenate([prompt, tokens]))[len(prompt) - 1 :]  # of each generated token, and the next
-        log_prob = np.take_along_axis(laws[:-1], tokens[:, None], axis=1)[:, 0]
-        entropy = -np.sum(np.exp(laws) * laws, axis=1)[:-1]
+        distributions = ours(np.concatenate([prompt, tokens]))[
+            len(prompt) - 1 :
+        ]  # of each generated token, and of the next one
+        log_prob = np.take_along_axis(distributions[:-1], tokens[:, None], axis=1)[:, 0]
+        entropy = -np.sum(np.exp(distributions) * distributions, axis=1)[:-1]
         windows, at = ThoughtWindows(ThinkingObservation._fields, candidate_ids=[YES]), 0
         for decision in decisions:
             seen = decision.observation
@@ -173,14 +175,14 @@ def test_signals_are_those_of_our_own_sampler(ours, thought, reasoner):
             if not seen.probed:
                 part = slice(at, position)
                 windows.add(tokens[part], log_prob[part], entropy[part])
-                expected, at = row_of(windows.observe(laws[position, CLOSE_THINK]), 0), position
+                expected, at = row_of(windows.observe(distributions[position, CLOSE_THINK]), 0), position
                 np.testing.assert_allclose(seen, expected, rtol=2e-3, atol=2e-3)
             else:
                 prefix, log_probs = [*prompt, *tokens[:position], CLOSE_THINK], []
                 while len(log_probs) < 20 and prefix[-1] != EOS:
-                    law = ours(np.array(prefix))[-1]
-                    prefix.append(int(law.argmax()))
-                    log_probs.append(law.max())
+                    distribution = ours(np.array(prefix))[-1]
+                    prefix.append(int(distribution.argmax()))
+                    log_probs.append(distribution.max())
                 shown = seen.answer_mean_log_prob, seen.answer_least_log_prob
                 np.testing.assert_allclose(shown, (np.mean(log_probs), np.min(log_probs)), rtol=2e-3, atol=2e-3)
             compared += 1
@@ -188,7 +190,7 @@ def test_signals_are_those_of_our_own_sampler(ours, thought, reasoner):
 
 
 def test_a_tag_of_several_tokens_is_forced_one_by_one(thought, plain):
-    """A line's end before the closing token: where the row has drawn it already, the rest is forced."""
+    """A line end before the closing token: if the row has sampled it already, only the rest is forced."""
     budget, begun = int(np.flatnonzero(plain[0] == NEWLINE)[0]) + 1, 0
     run = thought(TokenBudget(budget), close=[NEWLINE, CLOSE_THINK], every_tokens=1)
     for row in np.flatnonzero(run.stopped):
@@ -197,7 +199,7 @@ def test_a_tag_of_several_tokens_is_forced_one_by_one(thought, plain):
         expected = [CLOSE_THINK] if tokens[position - 1] == NEWLINE else [NEWLINE, CLOSE_THINK]
         begun += len(expected) == 1
         np.testing.assert_array_equal(tokens[position : position + len(expected)], expected)
-        assert run.decisions[row][-1].observation.elapsed_tokens == position  # and is not asked in the middle of it
+        assert run.decisions[row][-1].observation.elapsed_tokens == position  # and is not asked within it
     assert 0 < begun < run.stopped.sum()
 
 
@@ -219,7 +221,7 @@ def test_words_may_be_forced_with_the_tag(thought, reasoner):
 
 
 def test_no_answer_puts_a_stop_off(huggingface, torch, reasoner, plain):
-    """A checker that takes no answer before its third look: two stops are put off, and paid."""
+    """An `answer_of` that accepts no answer before the third: two stops are put off, and their cost is counted."""
     looks = []
 
     def answer_of(text):

@@ -1,4 +1,4 @@
-"""Requests that a thought in pieces cannot keep to, policed by llama.cpp's order to close a thought."""
+"""Requests that pieces do not support, stopped by llama.cpp's order to close a thought."""
 
 import asyncio
 import json
@@ -8,7 +8,7 @@ import httpx
 import numpy as np
 import pytest
 
-import stopping.adapters.proxy.ordered as ordered
+import stopping.adapters.proxy.controlled as ordered
 from stopping import artifacts
 from stopping.adapters.server.client import Upstream
 from stopping.policies import AnswerAgreement, CloseTokenThreshold, Kind, ThinkingObservation, TokenBudget
@@ -20,7 +20,7 @@ from tests.stopping.adapters.proxied import proxied
 from tests.stopping.adapters.test_proxy import CHAT, TOOL, asked
 
 QUESTIONS = questions(40)
-BUDGET, CAP = 64, 2000  # so long that an order finds its request, on a busy machine too
+BUDGET, CAP = 64, 2000  # long enough for an order to reach its request even on a busy machine
 GOES_ON = {"extra_body": {"ignore_eos": True}}
 STOP = {"stop": ["never written"]}
 CLOSE = CloseTokenThreshold(-1.0, -12.0, 96)
@@ -50,13 +50,13 @@ def accounts(tmp_path_factory):
 @pytest.fixture(scope="module")
 def proxy(server, policies, accounts):
     with proxied(server, policies, accounts=accounts) as proxy:
-        assert proxy.serving.capabilities.control
+        assert proxy.config.capabilities.control
         yield proxy
 
 
 @pytest.fixture(scope="module")
 def long(server):
-    """Questions over which the model thinks for long: tokens of the thought by the question."""
+    """Questions with long thoughts: the thought's length by question."""
     found = {}
     for text in QUESTIONS:
         answer = httpx.post(server + CHAT, json=asked(text, max_tokens=CAP), timeout=60).json()
@@ -75,7 +75,7 @@ def ask(proxy, text, policy="budget", **more):
 
 
 def told(chunks):
-    """Thought, content, reason, usage."""
+    """Return the thought, content, finish reason and usage."""
     deltas = [choice.delta for chunk in chunks for choice in chunk.choices]
     thought = "".join((delta.model_extra or {}).get("reasoning_content") or "" for delta in deltas)
     content = "".join(delta.content or "" for delta in deltas)
@@ -92,7 +92,7 @@ def eventually(holds):
 
 
 def rows(accounts, number):
-    """So many of the log at least."""
+    """Return the log's lines, once it has at least `number`."""
     assert eventually(lambda: len(accounts.read_text().splitlines()) >= number)
     return [json.loads(line) for line in accounts.read_text().splitlines()]
 
@@ -111,7 +111,7 @@ def test_a_budget_closes_thoughts_by_order(proxy, accounts, long, more):
         assert content and reason == ["length"] and thought, "an answer is never empty because we stopped"
         assert done["stopped"] and done["would_stop_at"] == BUDGET and row["by_order"] and row["treatment"] == "policed"
         assert row["thought_tokens"] == BUDGET + done["lag_tokens"] and row["lag_tokens"] == done["lag_tokens"] >= 0
-        assert abs(usage.completion_tokens - row["length_tokens"]) <= 8  # the end, and tokens that have no text
+        assert abs(usage.completion_tokens - row["length_tokens"]) <= 8  # the end token, and tokens without text
         lag_tokens += done["lag_tokens"]
         entries = [choice.logprobs for chunk in chunks for choice in chunk.choices if choice.logprobs]
         assert bool(entries) == ("logprobs" in more)
@@ -136,7 +136,7 @@ def test_a_policy_that_never_stops_changes_nothing(server, proxy):
 
 
 def test_decisions_are_the_policys_on_what_it_saw(proxy, accounts):
-    """Signals are read off the stream; the log tells what was seen and said."""
+    """Signals are read from the stream, and the log has observations and decisions."""
     number = len(rows(accounts, 0))
     for text, more in zip(QUESTIONS[:6], [STOP, {"tools": [TOOL]}] * 3, strict=True):
         ask(proxy, text, "close", **more | {"max_tokens": 400})
@@ -202,7 +202,7 @@ def _decision(row):
 
 
 def test_the_shadow_asks_and_closes_nothing(server, policies, tmp_path):
-    """The policy is asked as the tokens come; what the client gets is the server's own answer."""
+    """The policy is asked while tokens arrive, and the client gets the server's own answer."""
     with proxied(server, policies, shadow=True, accounts=(path := tmp_path / "log.jsonl")) as proxy:
         path.touch()
         thought, _, _, usage = told(ask(proxy, QUESTIONS[0], **STOP | {"max_tokens": 300}))

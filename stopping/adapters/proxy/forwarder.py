@@ -1,4 +1,4 @@
-"""Requests that are handed on as they are, and those whose answers are watched on the way."""
+"""Forwarding requests unchanged, or while observing their answers."""
 
 import time
 from collections.abc import AsyncGenerator, AsyncIterator, Callable
@@ -13,9 +13,9 @@ from starlette.responses import Response
 from stopping.adapters.proxy.metrics import Metrics
 from stopping.adapters.proxy.streams import Streamed
 from stopping.adapters.server.client import Upstream, UpstreamError, lines_of
-from stopping.adapters.server.protocol import Choice, Token, document_of, tokens_of
+from stopping.adapters.server.protocol import Token, content_of_document, document_of
 
-# Of one connection, not of the message; and what the client library sets itself.
+# Headers of a connection rather than of a message, and those that the client library sets itself.
 HOP = {
     "connection", "keep-alive", "proxy-authenticate", "proxy-authorization", "te", "trailers", "transfer-encoding", "upgrade",
     "host", "content-length", "accept-encoding", "content-encoding", "x-stopping-policy",
@@ -23,38 +23,39 @@ HOP = {
 
 
 @dataclass
-class Seen:
-    """An answer on its way: its tokens, why it ended, how long it took."""
+class ObservedAnswer:
+    """An answer that passed through: its tokens, its finish reason, and its duration."""
 
     tokens: list[Token] = field(default_factory=list)
     reason: str = ""
     seconds: float = 0.0
 
 
-class Passing:
-    """Hands requests on.
+class Forwarder:
+    """Forwards requests to a server.
 
     Args:
-        upstream: to which.
-        metrics: counts what goes wrong.
-        answer_seconds: to wait for an answer that is not streamed; a client that leaves ends the wait.
-        hand_on_key: whether the client's key is the server's.
+        upstream: the server.
+        metrics: counts faults.
+        answer_seconds: how long to wait for an answer that is not streamed; the wait ends when the client leaves.
+        forward_key: whether the client's API key is that of the server.
     """
 
-    def __init__(self, upstream: Upstream, metrics: Metrics, answer_seconds: float, hand_on_key: bool) -> None:
+    def __init__(self, upstream: Upstream, metrics: Metrics, answer_seconds: float, forward_key: bool) -> None:
         self.upstream, self.metrics, self.answer_seconds = upstream, metrics, answer_seconds
-        self.hand_on_key = hand_on_key and "authorization" not in upstream.client.headers
+        self.forward_key = forward_key and "authorization" not in upstream.client.headers
 
-    async def hand_on(self, request: Request, body: bytes) -> Response:
-        """Answer with what the server answers, byte for byte."""
+    async def forward(self, request: Request, body: bytes) -> Response:
+        """Return the server's answer, byte for byte."""
         return self.relayed(response := await self.send(request, body), response.aiter_raw())
 
     async def observed(
-        self, request: Request, body: dict[str, Any], num_top: int | None, when_done: Callable[[Seen], None]
+        self, request: Request, body: dict[str, Any], num_top: int | None, when_done: Callable[[ObservedAnswer], None]
     ) -> Response:
-        """The same, and tell what was seen: the server is asked for log-probabilities, which the client does not get.
+        """Return the server's answer, and pass the answer observed to `when_done`.
 
-        Where it refuses them, it is asked as the client asked, and nothing is seen.
+        The server is asked for log-probabilities, which are removed for the client. If it refuses them, the request is forwarded
+        unchanged, and nothing is observed.
         """
         is_chat = request.url.path.endswith("/chat/completions")
         wanted: dict[str, Any] = {"return_token_ids": True}
@@ -63,10 +64,10 @@ class Passing:
         response = await self.send(request, msgspec.json.encode({**body, **wanted}))
         if response.status_code >= 400 and response.status_code not in (401, 403, 429):
             await response.aclose()
-            return await self.hand_on(request, msgspec.json.encode(body))
+            return await self.forward(request, msgspec.json.encode(body))
         if response.status_code >= 400:
             return self.relayed(response, response.aiter_raw())
-        seen, start = Seen(), time.monotonic()
+        answer, start = ObservedAnswer(), time.monotonic()
         if not body.get("stream"):
             try:
                 raw = await response.aread()
@@ -74,26 +75,26 @@ class Passing:
                 raise UpstreamError(f"{request.url.path}: {type(error).__name__}: {error}") from error
             finally:
                 await response.aclose()
-            document = _watched(raw, seen)
-            seen.seconds = time.monotonic() - start
-            when_done(seen)
+            document = _observed(raw, answer)
+            answer.seconds = time.monotonic() - start
+            when_done(answer)
             return Response(document, response.status_code, headers_of(response))
 
         def closed() -> None:
-            seen.seconds = time.monotonic() - start
-            if seen.reason:
-                when_done(seen)
+            answer.seconds = time.monotonic() - start
+            if answer.reason:
+                when_done(answer)
 
-        return self.relayed(response, _watched_lines(response, seen), closed)
+        return self.relayed(response, _observed_lines(response, answer), closed)
 
     async def send(self, request: Request, body: bytes, *, is_stream: bool = False) -> httpx.Response:
-        """Send a request on, with its own headers; `is_stream`: the answer is one, so that silence is not waited for.
+        """Send a request with its own headers; a long silence is an error if the answer `is_stream`.
 
         Raises:
             UpstreamError: if no answer begins.
         """
         headers = {name: value for name, value in request.headers.items() if name not in HOP}
-        if not self.hand_on_key:
+        if not self.forward_key:
             headers.pop("authorization", None)
         path = request.url.path + (f"?{request.url.query}" if request.url.query else "")
         seconds = self.upstream.timeout_seconds
@@ -109,7 +110,7 @@ class Passing:
     def relayed(
         self, response: httpx.Response, parts: AsyncIterator[bytes], closed: Callable[[], None] = lambda: None
     ) -> Response:
-        """Hand the parts on as they come; `closed` is called at the end, whether all did or not."""
+        """Return the parts as they arrive; `closed` is called at the end, even if not all arrived."""
 
         async def counted() -> AsyncGenerator[bytes, None]:
             try:
@@ -117,7 +118,7 @@ class Passing:
                     yield part
             except httpx.HTTPError:
                 self.metrics.faults.labels("upstream_failed").inc()
-                raise  # breaks the connection off, as the server did
+                raise  # closes the connection, as the server did
 
         async def close(is_done: bool) -> None:
             await response.aclose()
@@ -128,23 +129,23 @@ class Passing:
         return Streamed(counted(), close, response.status_code, headers_of(response))
 
 
-async def _watched_lines(response: httpx.Response, seen: Seen) -> AsyncGenerator[bytes, None]:
+async def _observed_lines(response: httpx.Response, answer: ObservedAnswer) -> AsyncGenerator[bytes, None]:
     async for line in lines_of(response.aiter_bytes()):
         data = line[5:].strip() if line.startswith(b"data:") else b""
         if data and data != b"[DONE]":
-            line = b"data: " + _watched(data, seen) + line[len(line.rstrip(b"\r")) :]
+            line = b"data: " + _observed(data, answer) + line[len(line.rstrip(b"\r")) :]
         yield line + b"\n"
 
 
-def _watched(raw: bytes, seen: Seen) -> bytes:
-    """Take the tokens of a document or a chunk; return it without what the client did not ask for."""
+def _observed(raw: bytes, answer: ObservedAnswer) -> bytes:
+    """Note the tokens of a document or a chunk; return it without what the client did not request."""
     try:
         document = document_of(raw)
+        content = content_of_document(document)
         for choice in document.get("choices") or ():
-            read = msgspec.convert(choice, Choice)
-            seen.tokens += tokens_of(read)
-            seen.reason = read.finish_reason or seen.reason
             _without(choice, is_vllm="token_ids" in choice)
+        answer.tokens += content.tokens
+        answer.reason = content.reason or answer.reason
         if "prompt_token_ids" in document:
             document["prompt_token_ids"] = None
     except (ValueError, AttributeError, TypeError):
@@ -153,7 +154,7 @@ def _watched(raw: bytes, seen: Seen) -> bytes:
 
 
 def _without(choice: dict[str, Any], *, is_vllm: bool) -> None:
-    """Take out of a choice what was not asked for, as the server alone leaves it out: vLLM has null there."""
+    """Remove from a choice what the client did not request; vLLM has null in its place."""
     for name in ("logprobs", "token_ids", "prompt_token_ids"):
         if name in choice and (is_vllm or (name == "logprobs" and "text" in choice)):
             choice[name] = None
@@ -162,5 +163,5 @@ def _without(choice: dict[str, Any], *, is_vllm: bool) -> None:
 
 
 def headers_of(response: httpx.Response) -> dict[str, str]:
-    """Return the headers of an answer that are its own, not the connection's."""
+    """Return the headers of an answer, without those of the connection."""
     return {name: value for name, value in response.headers.items() if name not in HOP}
