@@ -49,7 +49,7 @@ def problem_named(text: str, options: Mapping[str, Any], *, num_samples: int | N
 
 def default_problem(log: TraceLog) -> str:
     """Return the name of the problem that a log is about: thinking where it has checkpoints and its reference is no vote."""
-    return "Thinking" if log.probed.any() and not log.reference.startswith("majority") else "Sampling"
+    return "Thinking" if log.probed.any() and log.reference.kind != "majority" else "Sampling"
 
 
 def playable(problem: Replayable, log: TraceLog) -> TraceLog:

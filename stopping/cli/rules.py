@@ -6,6 +6,7 @@ from typing import Any
 from stopping import policies
 from stopping.cli.named import find
 from stopping.policies import Policy
+from stopping.traces import Reference
 
 FORMS = "Margin(3), VoteTable.adaptive_consistency(0.95, 8), a policy's directory, or module:Class(args)"
 LIBRARY = {
@@ -33,3 +34,10 @@ def parse(text: str) -> Any:
             f"{named.place}: expected a policy, got {type(policy).__name__}; decorate its class with policies.policy"
         )
     return policy
+
+
+def reference_of(policy: Any) -> Reference:
+    """Return a reference rule as logs and saved policies name it; `logged` for one that has no name there."""
+    if isinstance(policy, policies.FixedSamples):
+        return Reference.vote(policy.num_samples)
+    return Reference("budget", policy.max_tokens) if isinstance(policy, policies.TokenBudget) else Reference("logged")

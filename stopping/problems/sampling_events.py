@@ -8,6 +8,7 @@ from jaxtyping import Array, Bool, Int
 from stopping.policies import NO_ANSWER, Action, Kind, Return, SamplingObservation
 from stopping.policies.decisions.vote_tally import Leader, Votes, VoteTally
 from stopping.policies.namespace import namespace
+from stopping.problems.sampling_worlds import NEVER, SamplingWorld
 from stopping.traces.answers import NOT_LOGGED
 
 

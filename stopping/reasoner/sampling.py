@@ -11,10 +11,10 @@ the answer decoded greedily, and the trace goes on unchanged, or is stopped ther
 
 import math
 from collections.abc import Callable, Sequence
+from functools import partial
 from types import ModuleType
 from typing import Any, NamedTuple
 
-import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -212,7 +212,7 @@ def sample_watched(
                 stopped_at[live[stopped]] = start
                 if np.all(rows.done):
                     break
-        rows, steps = _stage(_Kept(model, position, jnp.asarray(start), jnp.asarray(temperature)), rows)
+        rows, steps = _stage(model, rows, position, jnp.asarray(start), jnp.asarray(temperature))
         for whole, part in zip(drawn, steps, strict=True):
             whole[live, start : start + STAGE_TOKENS] = np.asarray(part).T[: len(live)]
 
@@ -262,7 +262,7 @@ def _row_keys(key: PRNGKeyArray, problem_index: Array, num_samples: int) -> PRNG
     return jnp.reshape(each, (-1,))
 
 
-@eqx.filter_jit
+@jax.jit
 def _start(model: Llama, prompts: Int[Array, "problems prompt"], keys: PRNGKeyArray, num_rows: Int[Array, ""]) -> _Rows:
     """Read each prompt once and hand its cache to all its samples; rows beyond `num_rows` are padding."""
     repeats = keys.shape[0] // prompts.shape[0]
@@ -293,21 +293,12 @@ def _fitted(rows: _Rows, live: np.ndarray, needed_slots: int) -> tuple[_Rows, np
     return rows, live
 
 
-class _Kept(NamedTuple):
-    """What a stage reads and does not consume."""
-
-    model: Llama
-    position: Int[Array, ""]
-    start: Int[Array, ""]
-    temperature: Float[Array, ""]
-
-
-# Rows alone are donated. Each of their buffers becomes a result; the scalars' cannot, and Equinox would have to silence JAX's
-# warning of that. Warning filters are shared by all threads, so with several threads drawing it would come through at times.
-@eqx.filter_jit(donate="warn-except-first", compiler_options=_OPTIMIZED)
-def _stage(kept: _Kept, rows: _Rows) -> tuple[_Rows, _Step]:
+# Each buffer of the rows becomes one of the result.
+@partial(jax.jit, donate_argnums=1, compiler_options=_OPTIMIZED)
+def _stage(
+    model: Llama, rows: _Rows, position: Int[Array, ""], start: Int[Array, ""], temperature: Float[Array, ""]
+) -> tuple[_Rows, _Step]:
     """Draw `STAGE_TOKENS` more tokens of every row that is not done; what was drawn is [tokens, rows]."""
-    model, position, start, temperature = kept
 
     def step(rows: _Rows, index: Array) -> tuple[_Rows, _Step]:
         log_probs = jax.nn.log_softmax(rows.logits)
@@ -328,7 +319,7 @@ def _stage(kept: _Kept, rows: _Rows) -> tuple[_Rows, _Step]:
     return jax.lax.scan(step, rows, jnp.arange(STAGE_TOKENS))
 
 
-@eqx.filter_jit(compiler_options=_OPTIMIZED)
+@partial(jax.jit, compiler_options=_OPTIMIZED)
 def _forced(
     model: Llama, cache: Cache, position: Int[Array, ""], idle: Bool[Array, " rows"]
 ) -> tuple[Array, Array, Array]:

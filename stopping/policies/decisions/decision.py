@@ -59,7 +59,7 @@ class Decision:
 
     def _random(self, rng: np.random.Generator) -> Any:
         """Return an observation of random numbers: labels and counts below `MOST`, tokens below `MOST_TOKENS`."""
-        values = []
+        values: list[Any] = []
         for signal in self.signals:
             dtype, most = self.dtype_of(signal), MOST_TOKENS if signal.endswith("_tokens") else MOST
             is_float = np.dtype(dtype).kind == "f"
