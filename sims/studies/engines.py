@@ -234,7 +234,7 @@ def distributions(
 ) -> tuple[dict[str, Estimate], Figure]:
     """Do the engines, without a rule, sample from the distribution that the log was sampled from?
 
-    If so, the shipped log is valid for tuning rules for them. An engine's log-probabilities of its own tokens are compared with
+    If so, the shipped log is valid for tuning rules for them. An engine's log-probabilities of its tokens are compared with
     those of our model reading the same tokens. z is a sum over sampled tokens, of log-probabilities or of closing tags, each less
     its mean under our model, over the standard deviation of that sum: 0 ± 1 if tokens follow our model (a martingale).
     Lengths and accuracy are compared with those of the log's traces of the same problems.

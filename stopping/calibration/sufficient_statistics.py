@@ -13,7 +13,7 @@ from jaxtyping import Array, Float
 
 from stopping.traces import TraceLog
 
-NO_CAP = 100.0  # log tokens; stands in for infinity, which would make derivatives NaN
+NO_CAP = 100.0  # log tokens; replaces infinity, which would make derivatives NaN
 
 
 class Statistics(NamedTuple):

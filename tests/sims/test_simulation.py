@@ -1,4 +1,4 @@
-"""Contract C6 and the law of C3: the same bits for any chunk size, and replay of drawn worlds equals simulation."""
+"""Contract C6 and contract C3: the same bits for any chunk size, and replay of drawn worlds equals simulation."""
 
 import jax
 import numpy as np

@@ -50,9 +50,9 @@ def test_error_of_the_slope_is_that_of_repeated_draws():
 def test_a_small_deployment_is_predicted_and_run(monkeypatch):
     monkeypatch.setattr(study, "MAX_ACCURACY_DROP", 0.4)  # that something may be certified on so few problems
     plan = Plan(60, 2, 60, 0, cap_tokens=224, difficulty=Difficulty(1.0), seed=5)
-    heard: list[int] = []
-    done = study.deploy(plan, 40, heard.append)
-    assert sum(heard) == 60 + 2 * 40  # recorded, then run with the rule and without
+    reported: list[int] = []
+    done = study.deploy(plan, 40, reported.append)
+    assert sum(reported) == 60 + 2 * 40  # recorded, then run with the rule and without
     assert done.rule is not None and done.observed["saving_share"].num_independent == 40
     assert (
         done.predicted["saving_share"].low < done.predicted["saving_share"].mean < done.predicted["saving_share"].high
