@@ -212,7 +212,7 @@ class Sampling(eqx.Module):
             policy_state, done, row = at
             number, observation, may_stop, must_stop = event
             policy_state, action = bound.step(policy_state, observation)
-            asked = may_stop & dynamics.is_asked(Kind.STOP, action)
+            asked = may_stop & (action.kind == Kind.STOP.value)
             ending = jnp.where(asked, jnp.where(action.amount == Return.LATEST.value, 1, 0), 2)
             row = jnp.where(done, row, number * len(endings) + ending)
             return (policy_state, done | asked | must_stop, row), None

@@ -8,6 +8,7 @@ from jaxtyping import Array, Bool, Int
 from stopping.policies import NO_ANSWER, Action, Kind, Return, SamplingObservation
 from stopping.policies.decisions.vote_tally import Leader, Votes, VoteTally
 from stopping.policies.namespace import namespace
+from stopping.policies.sampled_vote import effect
 from stopping.problems.sampling_worlds import NEVER, SamplingWorld
 from stopping.traces.answers import NOT_LOGGED
 
@@ -108,20 +109,10 @@ class SamplingDynamics:
             total_tokens=self.spent(run, run.elapsed),
         )
 
-    def is_asked(self, kind: Kind, action: Action) -> Bool[Array, ""]:
-        """Whether the action is of this kind. One that the policy has not declared buys nothing."""
-        return (action.kind == kind.value) & (kind in self.kinds)
-
     def decide(self, run: Run, action: Action) -> Decision:
         """Let the action take effect."""
-        num_running = jnp.sum(run.running, dtype=jnp.int32)
-        num_traces, idle = self.index.shape[0], num_running == 0
-        may_stop = (run.votes.num_answers > 0) | (idle & (run.num_launched > 0) & (Kind.LAUNCH in self.kinds))
-        asked = self.is_asked(Kind.STOP, action) & may_stop
-        exhausted = idle & (run.num_launched >= num_traces)
-        wanted = jnp.where(self.is_asked(Kind.LAUNCH, action), action.amount, jnp.where(idle, self.wave_size, 0))
-        room = jnp.minimum(self.wave_size - num_running, num_traces - run.num_launched)
-        launched = jnp.clip(wanted, jnp.where(idle, 1, 0), room) * ~(asked | exhausted)
+        limits: dict[str, Any] = {"num_traces": self.index.shape[0], "wave_size": self.wave_size}
+        asked, exhausted, launched = effect(namespace("jax"), self.observe(run), action, kinds=self.kinds, **limits)
         beyond = (run.num_launched + launched > self.num_logged) | self._unnamed(run)
         launched = jnp.where(beyond, 0, launched)
         starts = (self.index >= run.num_launched) & (self.index < run.num_launched + launched)

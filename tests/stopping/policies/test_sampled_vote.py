@@ -8,7 +8,8 @@ import pytest
 from stopping.policies import NO_ANSWER, Action, FirstFinish, FixedSamples, Kind, Margin, Return, UnanimousWindow
 from stopping.policies.namespace import namespace
 from stopping.policies.sampled_vote import SampledVote, effect
-from stopping.problems.sampling_events import NEVER, Clock, SamplingWorld
+from stopping.problems.sampling_events import SamplingDynamics
+from stopping.problems.sampling_worlds import NEVER, SamplingWorld
 from tests.helpers import name_of
 
 KINDS = [
@@ -32,16 +33,16 @@ def test_an_action_has_the_effect_that_it_has_in_play(num_traces, kinds):
     """For all counts of traces that can occur, on plain Python numbers and on arrays."""
 
     def played(wave_size, launched, running, num_answers, *action):
-        clock = Clock(world_of(num_traces), wave_size, None, kinds)
-        start, index = clock.start(), clock.index
+        dynamics = SamplingDynamics(world_of(num_traces), wave_size, None, kinds)
+        start, index = dynamics.start(), dynamics.index
         run = start._replace(
             started=jnp.where(index < launched, 0, NEVER),
             ended=index < launched - running,
             num_launched=launched,
             votes=start.votes._replace(num_answers=num_answers),
         )
-        decision = clock.decide(run, Action(*action))
-        return clock.observe(run), (decision.asked, decision.exhausted, decision.run.num_launched - launched)
+        decision = dynamics.decide(run, Action(*action))
+        return dynamics.observe(run), (decision.asked, decision.exhausted, decision.run.num_launched - launched)
 
     cases = [
         (wave_size, launched, running, num_answers, *action)
