@@ -203,11 +203,11 @@ def _record(
 
 
 def _statement(policy: str, rule: str, exact: bool, loss: "Replaced | None", components: "Sequence[Component]") -> str:
-    from sims.rounding import plus_minus
-    from stopping.cli.tables import worth_and_costs
-
     said = ""
     if loss is not None:
+        from sims.rounding import plus_minus
+        from stopping.cli.tables import worth_and_costs
+
         worth, cost, *_ = worth_and_costs(components)
         points = plus_minus(loss.change[worth.name], worth.unit, signed=True)
         tokens = plus_minus(loss.change[cost.name], cost.unit, signed=True)
@@ -235,15 +235,15 @@ def print_export(console: "Console", record: "ExportOutput", components: "Sequen
     import json
     import shlex
 
-    from sims.rounding import plus_minus
-    from stopping.cli.tables import new_table, note_few
-
     if record.arguments:
         console.print(f"Command line: {shlex.join(record.arguments)}", markup=False, soft_wrap=True)
     if record.fields:
         where = "generation_config.json" if record.target == "transformers" else "Request"
         console.print(f"{where}: {json.dumps(record.fields, ensure_ascii=False)}", markup=False, soft_wrap=True)
     if record.loss is not None:
+        from sims.rounding import plus_minus
+        from stopping.cli.tables import new_table, note_few
+
         loss = record.loss
         table = new_table("", "the policy", record.rule, "change")
         for component in components:

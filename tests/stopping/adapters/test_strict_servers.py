@@ -4,7 +4,7 @@ import httpx
 import pytest
 
 from stopping import artifacts
-from stopping.adapters.server import capabilities
+from stopping.adapters.server import examination
 from stopping.policies import TokenBudget, WindowedConfidence
 from stopping.reasoner.vocabulary import WORDS
 from tests.stopping.adapters.live import questions
@@ -57,7 +57,7 @@ def test_a_refused_text_is_not_a_missing_tokeniser(llama_server, status, known):
 
 def test_a_text_is_learnt_from_the_server(llama_server, monkeypatch):
     """The tokeniser knows what the model itself writes."""
-    monkeypatch.setattr(capabilities, "TEXTS", ("The quick brown fox",))
+    monkeypatch.setattr(examination, "TEXTS", ("The quick brown fox",))
     with Strict(llama_server, known=CHARACTERS + "".join(WORDS)).running() as server:
         found = found_at(server.url, measure=False)
     assert found.continues and found.log_probs and server.refused

@@ -33,7 +33,7 @@ def test_the_whole_road_on_a_small_log(tmp_path, monkeypatch):
 
     # the observed figures are those of a replay on the test part, the promised ones close to them in tokens
     test_part = split(load_log(log), (0.3, 0.5, 0.2))[2]
-    problem = Sampling(NUM_SAMPLES, price_per_token=content["problem"]["price_per_token"])
+    problem = Sampling(NUM_SAMPLES, price_per_token=content["problem"]["arguments"]["price_per_token"])
     replayed = sims.replay(problem, loaded.policy, test_part)
     assert content["observed"]["total_tokens"]["mean"] == replayed.total_tokens.mean
     promised, observed = content["promised"]["total_tokens"], content["observed"]["total_tokens"]
