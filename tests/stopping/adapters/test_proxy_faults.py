@@ -12,9 +12,10 @@ import pytest
 
 from stopping import artifacts
 from stopping.adapters.llamacpp import LlamaServer
+from stopping.adapters.server import thought
 from stopping.adapters.server.client import Upstream
-from stopping.adapters.server.thought import RESUME_SECONDS
 from stopping.policies import AnswerAgreement, CloseTokenThreshold, TokenBudget
+from tests.helpers import sized
 from tests.stopping.adapters.faulty import GARBAGE, Faulty
 from tests.stopping.adapters.live import NEVER, counter, questions, wait_until_idle
 from tests.stopping.adapters.llama import needs_llama, write_reasoner
@@ -117,17 +118,19 @@ def test_a_fault_amid_a_thought_is_gone_on_from(server, faulty, proxy, kind, pol
 
 @pytest.mark.parametrize("kind", ["kill", "end", *GARBAGE[:1]])
 @pytest.mark.parametrize("streamed", [False, True])
-def test_a_server_that_goes_on_failing_is_an_error(faulty, proxy, kind, streamed):
+def test_a_server_that_goes_on_failing_is_an_error(faulty, proxy, kind, streamed, monkeypatch):
+    waits = tuple(sized(0.1, 1.0) * seconds for seconds in thought.RESUME_SECONDS)
+    monkeypatch.setattr(thought, "RESUME_SECONDS", waits)
     faulty.set(kind, 3, tuple(range(2, 99)))
     start = time.monotonic()
     with (
-        counting(proxy, upstream_failed=1, upstream_resumed=len(RESUME_SECONDS)),
+        counting(proxy, upstream_failed=1, upstream_resumed=len(waits)),
         proxy.client() as client,
         pytest.raises(openai.APIError),
     ):
         answer = client.chat.completions.create(**asked(QUESTIONS[0], stream=streamed), extra_headers=by("never"))
         assert streamed and list(answer)
-    assert time.monotonic() - start < sum(RESUME_SECONDS) + 20
+    assert time.monotonic() - start < sum(waits) + 20
 
 
 @pytest.mark.parametrize(("kind", "error", "fault"), [
