@@ -1,6 +1,6 @@
 """`stopping replay`: one rule on a log."""
 
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 from rich.markup import escape
@@ -11,7 +11,9 @@ from stopping.cli.options import ImportOptions, NumOrders, OutputOptions, Proble
 if TYPE_CHECKING:
     from rich.console import Console
 
+    from sims import Result
     from stopping.cli.output import RunOutput
+    from stopping.problems import Problem
 
 RuleText = Annotated[
     str,
@@ -52,7 +54,9 @@ def replay(
     output.write(record)
 
 
-def record_of(command: Literal["simulate", "replay"], source: str, rule: str, problem: Any, result: Any) -> "RunOutput":
+def record_of(
+    command: Literal["simulate", "replay"], source: str, rule: str, problem: "Problem", result: "Result"
+) -> "RunOutput":
     """Return what one rule did in plain numbers."""
     from stopping.cli.output import ProblemSummary, RunOutput, accuracy_bounds, figures_of
 
@@ -69,7 +73,7 @@ def record_of(command: Literal["simulate", "replay"], source: str, rule: str, pr
     )
 
 
-def print_run(console: "Console", problem: Any, record: "RunOutput", where: str) -> None:
+def print_run(console: "Console", problem: "Problem", record: "RunOutput", where: str) -> None:
     """Print what one rule did in a problem."""
     from sims.rounding import plus_minus
     from stopping.cli.tables import new_table, note_few

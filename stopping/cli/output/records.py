@@ -1,13 +1,14 @@
 """The parts that the outputs of several commands share."""
 
 import inspect
-from typing import TYPE_CHECKING, Annotated, Any, Literal, Self
+from typing import TYPE_CHECKING, Annotated, Literal, Self
 
 import numpy as np
 from pydantic import BaseModel, ConfigDict, Field
 
 if TYPE_CHECKING:
     from sims import Estimate, Result
+    from stopping.problems import Problem
     from stopping.traces import TraceLog
 
 Probability = Annotated[float, Field(ge=0, le=1)]
@@ -78,7 +79,7 @@ class ProblemSummary(Record):
     arguments: dict[str, int | float | bool]
 
     @classmethod
-    def of(cls, problem: Any) -> Self:
+    def of(cls, problem: "Problem") -> Self:
         """Describe a problem."""
         kind = type(problem)
         module = "" if kind.__module__.startswith("stopping.") else f"{kind.__module__}:"
@@ -96,7 +97,7 @@ class ProblemSummary(Record):
         return f"{self.name}({', '.join(f'{name}={value:.4g}' for name, value in self.arguments.items() if value)})"
 
 
-def accuracy_bounds(problem: Any, result: "Result") -> tuple[Figure, Figure] | None:
+def accuracy_bounds(problem: "Problem", result: "Result") -> tuple[Figure, Figure] | None:
     """Return the accuracy if every unsupported unit were wrong, and if it were right; None where there is none."""
     if not result.num_unsupported:
         return None

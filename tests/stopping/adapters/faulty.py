@@ -2,21 +2,17 @@
 
 import asyncio
 import json
-import threading
-from collections.abc import AsyncGenerator, Iterator
-from contextlib import contextmanager
+from collections.abc import AsyncGenerator
 from dataclasses import dataclass
 from typing import Any
 
 import httpx
-import uvicorn
-from starlette.applications import Starlette
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
-from starlette.routing import Route
 
 from stopping.adapters.proxy.streams import Streamed
 from stopping.adapters.server.client import KEEP_SECONDS
+from tests.stopping.adapters.in_front import InFront
 
 GARBAGE = (
     "{not json",
@@ -43,17 +39,18 @@ class Fault:
     which: tuple[int, ...] | None = None
 
 
-class Faulty:
+class Faulty(InFront):
     """The state of the faulty server, which tests set.
 
     Attributes:
-        url: its address.
         fault: the fault; None for none.
         seen: the number of completions requested since the fault was set.
     """
 
+    limits = httpx.Limits(keepalive_expiry=KEEP_SECONDS)
+
     def __init__(self, url: str) -> None:
-        self.url, self._to, self.fault, self.seen = "", url, None, 0
+        self.to, self.fault, self.seen = url, None, 0
 
     def set(self, *fault: Any, **named: Any) -> None:
         self.fault, self.seen = Fault(*fault, **named) if fault else None, 0
@@ -69,8 +66,8 @@ class Faulty:
             return JSONResponse(
                 {"error": {"message": "on purpose", "type": "fault", "code": int(fault.kind)}}, int(fault.kind)
             )
-        sent = self._client.build_request(request.method, request.url.path, content=body)
-        response = await self._client.send(sent, stream=True)
+        sent = self.client.build_request(request.method, request.url.path, content=body)
+        response = await self.client.send(sent, stream=True)
 
         async def close(_: bool) -> None:
             await response.aclose()
@@ -103,36 +100,6 @@ class Faulty:
                     line = f"data: {fault.kind}"
             came += is_chunk
             yield line.encode() + b"\n"
-
-    @contextmanager
-    def running(self) -> Iterator["Faulty"]:
-        server = None
-        is_up = threading.Event()
-
-        async def main() -> None:
-            nonlocal server
-            async with httpx.AsyncClient(
-                base_url=self._to, timeout=60, limits=httpx.Limits(keepalive_expiry=KEEP_SECONDS)
-            ) as self._client:
-                app = Starlette(routes=[Route("/{path:path}", self.handle, methods=["GET", "POST"])])
-                server = uvicorn.Server(
-                    uvicorn.Config(app, port=0, log_config=None, access_log=False, timeout_graceful_shutdown=1)
-                )
-                task = asyncio.create_task(server.serve())
-                while not server.started:
-                    await asyncio.sleep(0.01)
-                self.url = f"http://127.0.0.1:{server.servers[0].sockets[0].getsockname()[1]}"
-                is_up.set()
-                await task
-
-        thread = threading.Thread(target=lambda: asyncio.run(main()), daemon=True)
-        thread.start()
-        assert is_up.wait(20)
-        try:
-            yield self
-        finally:
-            server.should_exit = True
-            thread.join(20)
 
 
 def without_log_probs(line: str) -> str:

@@ -1,23 +1,17 @@
 """A proxy that makes llama.cpp's server as strict as other servers are."""
 
-import asyncio
 import json
-import threading
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
-import httpx
-import uvicorn
-from starlette.applications import Starlette
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
-from starlette.routing import Route
+
+from tests.stopping.adapters.in_front import InFront
 
 
 @dataclass
-class Strict:
+class Strict(InFront):
     """What the server refuses, and what it reports.
 
     Attributes:
@@ -27,7 +21,6 @@ class Strict:
         known: characters that its tokeniser knows, and refuses others; None for all.
         status: the status of a refused text.
         refused: the refused requests, by path.
-        url: its address.
     """
 
     to: str
@@ -36,14 +29,13 @@ class Strict:
     known: str | None = None
     status: int = 400
     refused: list[str] = field(default_factory=list)
-    url: str = ""
 
     def _no(self, path: str, status: int, message: str) -> Response:
         self.refused.append(path)
         return JSONResponse({"error": {"message": message, "type": "BadRequestError", "code": status}}, status)
 
     async def _count(self, text: str) -> int:
-        return len((await self._client.post("/tokenize", json={"content": text})).json()["tokens"])
+        return len((await self.client.post("/tokenize", json={"content": text})).json()["tokens"])
 
     def _knows(self, text: str) -> bool:
         bare = text.replace("<think>", "").replace("</think>", "")
@@ -66,7 +58,7 @@ class Strict:
                 return self._no(
                     path, 400, f"the most is {self.context_tokens} tokens; asked: {size} + {body['max_tokens']}"
                 )
-        response = await self._client.request(request.method, path, content=raw)
+        response = await self.client.request(request.method, path, content=raw)
         content = response.content
         if self.tells and path in ("/tokenize", "/v1/models"):
             document = json.loads(content)
@@ -79,33 +71,3 @@ class Strict:
                         model["max_model_len"] = self.context_tokens
             content = json.dumps(document).encode()
         return Response(content, response.status_code, {"content-type": response.headers["content-type"]})
-
-    @contextmanager
-    def running(self) -> Iterator["Strict"]:
-        server = None
-        is_up = threading.Event()
-
-        async def main() -> None:
-            nonlocal server
-            async with httpx.AsyncClient(
-                base_url=self.to, timeout=60, limits=httpx.Limits(max_keepalive_connections=0)
-            ) as self._client:
-                app = Starlette(routes=[Route("/{path:path}", self.handle, methods=["GET", "POST"])])
-                server = uvicorn.Server(
-                    uvicorn.Config(app, port=0, log_config=None, access_log=False, timeout_graceful_shutdown=1)
-                )
-                task = asyncio.create_task(server.serve())
-                while not server.started:
-                    await asyncio.sleep(0.01)
-                self.url = f"http://127.0.0.1:{server.servers[0].sockets[0].getsockname()[1]}"
-                is_up.set()
-                await task
-
-        thread = threading.Thread(target=lambda: asyncio.run(main()), daemon=True)
-        thread.start()
-        assert is_up.wait(20)
-        try:
-            yield self
-        finally:
-            server.should_exit = True
-            thread.join(20)
