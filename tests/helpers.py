@@ -27,6 +27,19 @@ def sized(usual: Any, full: Any) -> Any:
     return full if NIGHTLY else usual
 
 
+def array_of(backend: str) -> Any:
+    """Return the function that makes an array of a backend."""
+    if backend == "torch":
+        import torch
+
+        return torch.tensor
+    if backend == "jax":
+        import jax.numpy as jnp
+
+        return jnp.asarray
+    return np.asarray
+
+
 # A test's parameter for what runs on torch; the marker skips the test, visibly, where torch is not installed.
 TORCH = pytest.param("torch", marks=pytest.mark.torch)
 

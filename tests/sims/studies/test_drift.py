@@ -78,6 +78,7 @@ def test_a_change_is_noticed_and_none_is_not(tmp_path):
     ]
     assert losses[0] / losses[1] == pytest.approx(99 / 19)
     figure.savefig(tmp_path / "drift.png")
+    assert (tmp_path / "drift.png").stat().st_size > 10_000
 
 
 def test_rounded_weights():

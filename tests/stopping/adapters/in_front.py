@@ -2,6 +2,7 @@
 
 import asyncio
 import threading
+from abc import ABC, abstractmethod
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import ClassVar, Self
@@ -14,7 +15,7 @@ from starlette.responses import Response
 from starlette.routing import Route
 
 
-class InFront:
+class InFront(ABC):
     """Hands each request to `handle`, which has a client of the server behind.
 
     Attributes:
@@ -29,8 +30,8 @@ class InFront:
     url: str = ""
     client: httpx.AsyncClient
 
-    async def handle(self, request: Request) -> Response:
-        raise NotImplementedError
+    @abstractmethod
+    async def handle(self, request: Request) -> Response: ...
 
     @contextmanager
     def running(self) -> Iterator[Self]:

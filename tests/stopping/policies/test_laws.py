@@ -12,7 +12,7 @@ from stopping import policies
 from stopping.policies import Kind, Policy, bind, decision_of
 from stopping.policies.examples import EXAMPLES
 from stopping.policies.namespace import NAMES, namespace
-from tests.helpers import OWN_POLICIES, TORCH, name_of, observation_batches, one_observation, sized
+from tests.helpers import OWN_POLICIES, TORCH, array_of, name_of, observation_batches, one_observation, sized
 
 NUM_ROWS = 4
 every_policy = pytest.mark.parametrize("policy", EXAMPLES + OWN_POLICIES, ids=name_of)
@@ -163,7 +163,7 @@ def test_step_is_pure_and_asks_only_for_its_kinds(policy):
 @every_policy
 @pytest.mark.parametrize("backend", ["numpy", "jax", TORCH])
 def test_counts_in_the_state_stay_int32(policy, backend):
-    bound, array = bind(policy, backend), _array(backend)
+    bound, array = bind(policy, backend), array_of(backend)
     state, one = bound.init((2,)), one_observation(policy, shape=(2,))
     after, _ = bound.step(state, type(one)(*map(array, one)))
     assert type(after) is type(state)
@@ -200,7 +200,7 @@ def _with_tuples(policy):
 @every_policy
 @pytest.mark.parametrize("backend", ["numpy", "jax", TORCH])
 def test_recycle_resets_the_masked_rows_only(policy, backend):
-    array = _array(backend)
+    array = array_of(backend)
     bound = bind(policy, backend)
     rng = np.random.default_rng(0)
     first, second = ([_rows(policy, rng, array) for _ in range(n)] for n in (5, 8))
@@ -225,18 +225,6 @@ def test_recycle_on_plain_python(policy):
         assert type(again) is type(expected)
         for a, b in zip(again, expected, strict=True):
             np.testing.assert_array_equal(a, b)
-
-
-def _array(backend):
-    if backend == "torch":
-        import torch
-
-        return torch.tensor
-    if backend == "jax":
-        import jax.numpy as jnp
-
-        return jnp.asarray
-    return np.asarray
 
 
 def _rows(policy, rng, array):

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from stopping.policies.decisions.vote_tally import VoteTally
 from stopping.policies.namespace import namespace
-from tests.helpers import TORCH
+from tests.helpers import TORCH, array_of
 
 NUM_LABELS, NUM_ROWS = 4, 3
 answers = st.lists(
@@ -29,7 +29,7 @@ def counted(labels):
 @given(answers)
 def test_counts_as_a_counter_does(backend, steps):
     xp = namespace(backend)
-    array = _array(backend)
+    array = array_of(backend)
     tally = VoteTally(array(np.arange(NUM_LABELS, dtype=np.int32)))
     votes = tally.init(xp, (NUM_ROWS,))
     types = [leaf.dtype for leaf in votes]
@@ -52,15 +52,3 @@ def test_many_votes_for_few_labels_do_not_disturb_the_order():
         votes, leader = tally.step(xp, votes, np.int32(label), np.True_)
     assert (leader.label, leader.votes, leader.runner_up_votes) == (1, 6, 6)
     assert votes.first_seen.tolist() == [1, 0]
-
-
-def _array(backend):
-    if backend == "torch":
-        import torch
-
-        return torch.tensor
-    if backend == "jax":
-        import jax.numpy as jnp
-
-        return jnp.asarray
-    return np.asarray
